@@ -1,0 +1,95 @@
+"""Projected gradient descent on the cross-entropy (Madry et al., 2018)."""
+
+from typing import Annotated, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bnft.rules import above, at_least, number
+
+Norm = Literal["Linf", "L2"]
+
+
+def pgd(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    eps: Annotated[float, number, above(0)],
+    iterations: Annotated[int, at_least(0)] = 10,
+    step_size: Annotated[float, number, above(0)],
+    norm: Norm = "Linf",
+    random_start: bool = True,
+    keep: Literal["worst", "last"] = "worst",
+) -> torch.Tensor:
+    """Adversarial examples for `inputs` of shape (N, C, H, W) in [0, 1] with `labels` of shape (N,).
+
+    `eps` and `step_size` are in pixel units. `keep="worst"` returns, image by image, the iterate with the highest loss
+    (start and last iterate included); `keep="last"` returns the last. The result has the shape of `inputs`, lies
+    within `eps` of them and in [0, 1]. Only the gradient to the images is computed; see `bnft.attacks.no_trace` for
+    leaving the model as it was.
+    """
+    ball = _Ball(inputs, eps, norm)
+    adversarial = ball.random_point(generator) if random_start else inputs.clone()
+    worst, worst_loss = adversarial, torch.full((len(inputs),), -torch.inf, device=inputs.device)
+    for _ in range(iterations):
+        adversarial = adversarial.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = functional.cross_entropy(model(adversarial).float(), labels, reduction="none")
+            (gradient,) = torch.autograd.grad(loss.sum(), adversarial)
+        adversarial = adversarial.detach()
+        if keep == "worst":
+            worst, worst_loss = _worse(worst, worst_loss, adversarial, loss.detach())
+        adversarial = ball.project(adversarial + step_size * ball.direction(gradient))
+    if keep == "last":
+        return adversarial
+    with torch.no_grad():
+        loss = functional.cross_entropy(model(adversarial).float(), labels, reduction="none")
+    return _worse(worst, worst_loss, adversarial, loss)[0]
+
+
+def _worse(
+    worst: torch.Tensor, worst_loss: torch.Tensor, images: torch.Tensor, loss: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    higher = loss > worst_loss
+    return torch.where(higher[:, None, None, None], images, worst), torch.where(higher, loss, worst_loss)
+
+
+class _Ball:
+    """The points within eps of the inputs that are images."""
+
+    def __init__(self, inputs: torch.Tensor, eps: float, norm: Norm) -> None:
+        self.inputs, self.eps, self.norm = inputs, eps, norm
+        if norm == "Linf":  # box and ball are one pair of bounds
+            self.lower, self.upper = (inputs - eps).clamp(0, 1), (inputs + eps).clamp(0, 1)
+
+    def random_point(self, generator: torch.Generator) -> torch.Tensor:
+        """Uniform in the ball, then projected onto images."""
+        shape, device = self.inputs.shape, self.inputs.device
+        if self.norm == "Linf":
+            uniform = torch.rand(shape, generator=generator, device=device)
+            return self.project(self.inputs + self.eps * (2 * uniform - 1))
+        normal = torch.randn(shape, generator=generator, device=device)
+        radius = torch.rand(len(normal), generator=generator, device=device) ** (1 / normal[0].numel())
+        return self.project(self.inputs + self.eps * radius[:, None, None, None] * _unit(normal))
+
+    def direction(self, gradient: torch.Tensor) -> torch.Tensor:
+        """The step of size one that raises a linear loss the most."""
+        return gradient.sign() if self.norm == "Linf" else _unit(gradient)
+
+    def project(self, points: torch.Tensor) -> torch.Tensor:
+        if self.norm == "Linf":
+            return torch.minimum(torch.maximum(points, self.lower), self.upper)
+        difference = points - self.inputs
+        shrink = (self.eps / _length(difference).clamp_min(1e-12)).clamp_max(1)
+        return (self.inputs + shrink * difference).clamp(0, 1)
+
+
+def _length(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    return x / _length(x).clamp_min(1e-12)

@@ -1,0 +1,102 @@
+"""Components: what a configuration names by `_target_`, with the target's own signature as its schema.
+
+    _target_: bnft.models.resnet.ResNet
+    width: 64
+
+A component's keys are the target's parameters, checked against its annotations (see `bnft.rules`); parameters that the
+program supplies itself, such as an attack's model and inputs, are not part of the configuration.
+"""
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from bnft.errors import InputError, rejected
+from bnft.messages import pydantic_message
+
+Checked = dict[str, Any]
+
+_CLOSED = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+_OPEN = ConfigDict(extra="allow", arbitrary_types_allowed=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def locate(key: str, target: object) -> Callable[..., Any]:
+    """The class or function that `target` ("package.module.name") names. Raises InputError if there is none."""
+    if not isinstance(target, str) or "." not in target:
+        raise rejected(f"{key}._target_", target, "a class or function as package.module.name")
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(error, ImportError) and error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not, which its traceback tells best
+        raise rejected(f"{key}._target_", target, f"a class or function that can be imported ({error})") from None
+    if not callable(found):
+        raise rejected(f"{key}._target_", target, f"a class or function, not a {type(found).__name__}")
+    return typing.cast(Callable[..., Any], found)
+
+
+def check(
+    key: str, config: Mapping[str, Any], common: type | None = None, supplied: tuple[str, ...] = ()
+) -> tuple[Checked, Checked]:
+    """Check the component at `key`; return its target's arguments (with `_target_`) and the group's common keys.
+
+    `common` is a dataclass of keys that the group has whatever the target. Raises InputError with the key, the value and what is allowed.
+    """
+    if not isinstance(config, Mapping) or "_target_" not in config:
+        raise rejected(key, config, "a group of keys with a _target_")
+    target = locate(key, config["_target_"])
+    fields, open_ended = _parameters(target, supplied)
+    shared = _fields(common) if common else {}
+    allowed = {**shared, **fields}
+    values = {name: value for name, value in config.items() if name != "_target_"}
+    model = create_model("Component", __config__=_OPEN if open_ended else _CLOSED, **allowed)
+    try:
+        checked = model(**values)
+    except ValidationError as error:
+        annotations = {name: annotation for name, (annotation, _) in allowed.items()}
+        raise InputError(pydantic_message(error, annotations, prefix=(key,))) from None
+    found = {name: getattr(checked, name) for name in values}
+    arguments = {name: value for name, value in found.items() if name not in shared}
+    keys = {name: found.get(name, default) for name, (_, default) in shared.items()}
+    return {"_target_": config["_target_"], **arguments}, keys
+
+
+def split(component: Mapping[str, Any], common: type) -> tuple[Checked, Checked]:
+    """A checked component's own arguments, with `_target_`, and the common keys of its group."""
+    names = _fields(common)
+    keys = {name: value for name, value in component.items() if name in names}
+    return {name: value for name, value in component.items() if name not in names}, keys
+
+
+def build(key: str, arguments: Checked) -> Callable[..., Any]:
+    """The checked component as a callable that lacks only what the program supplies."""
+    target = locate(key, arguments["_target_"])
+    return partial(target, **{name: value for name, value in arguments.items() if name != "_target_"})
+
+
+def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[dict[str, Any], bool]:
+    """Annotation and default of each parameter, and whether the target takes further keywords."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    open_ended = False
+    for parameter in inspect.signature(target).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            open_ended = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name not in supplied:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    return fields, open_ended
+
+
+def _fields(common: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(common, include_extras=True)
+    return {
+        name: (hints[name], getattr(common, name, ...)) for name in common.__dataclass_fields__  # type: ignore[attr-defined]
+    }

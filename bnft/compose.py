@@ -1,0 +1,179 @@
+"""From Hydra's overrides to one checked, resolved configuration. The only module, beside the entry point, that knows
+Hydra.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from bnft import components
+from bnft.errors import InputError, rejected
+from bnft.messages import annotations_of, library_message, pydantic_message, unknown_key
+from bnft.rules import number
+from bnft.schema import ATTACKS, AttackKeys, Config, DataKeys
+
+CONFIG_NAME = "config"
+ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
+SHAPE_SUPPLIES = ("progress",)
+INHERITED = ("model", "data", "seed", "precision")  # a base is composed with these of its child's overrides
+FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
+
+SCHEMA = annotations_of(Config)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra. Safe to call more than once."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    resolvers = {"times": _times, "npz.num_classes": _npz_num_classes, "npz.channels": _npz_channels}
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _times(factor: Any, value: Any) -> float | None:
+    """`${times:0.25,${attack.eps}}`: a step size that follows eps."""
+    return None if value is None else number._converted(factor) * number._converted(value)
+
+
+def _npz_num_classes(path: str) -> int:
+    from bnft.data import npz  # here, since it imports PyTorch, which --help can do without
+
+    return npz.num_classes(path)
+
+
+def _npz_channels(path: str) -> int:
+    from bnft.data import npz
+
+    return npz.channels(path)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One point of the configuration space.
+
+    `config` is plain data in which every value has been checked and has its final type; `overrides` is the command line
+    that it came from; `policy` the name of its row.
+    """
+
+    policy: str
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def policies() -> list[str]:
+    """The names that `policy=` takes."""
+    hydra = GlobalHydra.instance()
+    return list(hydra.config_loader().get_group_options("policy"))
+
+
+def compose(overrides: Sequence[str]) -> Composed:
+    """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
+    try:
+        loaded = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
+        policy = str(loaded.hydra.runtime.choices.policy)
+        del_hydra(loaded)
+        raw = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(library_message(error, SCHEMA)) from None
+    assert isinstance(raw, dict)
+    return Composed(policy, tuple(overrides), check({str(key): value for key, value in raw.items()}))
+
+
+def del_hydra(config: DictConfig) -> None:
+    """Remove Hydra's own node, which has interpolations that only a job can resolve."""
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config, False)
+    del config["hydra"]
+
+
+def check(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Check every key and value of a resolved configuration; returns it with every value in its final type."""
+    unknown = [key for key in raw if key not in SCHEMA]
+    if unknown:
+        raise InputError(unknown_key(unknown[0], raw[unknown[0]], SCHEMA))
+    try:
+        config = asdict(TypeAdapter(Config).validate_python(dict(raw)))
+    except ValidationError as error:
+        raise InputError(pydantic_message(error, SCHEMA)) from None
+    for key, common, supplied in (("data", DataKeys, ()), ("model", None, ())):
+        arguments, keys = components.check(key, config[key], common, supplied)
+        config[key] = {**keys, **arguments}
+    config["attack"] = _checked_attack(config["attack"])
+    shape, _ = components.check("schedule.shape", config["schedule"]["shape"], None, SHAPE_SUPPLIES)
+    config["schedule"]["shape"] = shape
+    _check_together(config)
+    return config
+
+
+def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The training attack, or None for training on clean images."""
+    if not isinstance(attack, Mapping) or "_target_" not in attack:
+        raise rejected("attack", attack, "a group of keys with a _target_, or attack=none")
+    if attack["_target_"] is None:
+        return None
+    arguments, keys = components.check("attack", attack, AttackKeys, ATTACK_SUPPLIES)
+    return {**keys, **arguments}
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """The rules that concern more than one key."""
+    for group in ("attack", "evaluation"):
+        values = config[group]
+        if values and values.get("norm") == "Linf" and values.get("eps", 0) > 1:
+            raise rejected(f"{group}.eps", values["eps"], "at most 1 with norm=Linf (pixel units, images in [0, 1])")
+    schedule = config["schedule"]
+    if schedule["nesterov"] and not schedule["momentum"]:
+        raise rejected("schedule.momentum", schedule["momentum"], "above 0 with schedule.nesterov=true")
+    for key in ("mean", "std"):
+        values, channels = config["data"][key], config["data"]["channels"]
+        if values is not None and len(values) != channels:
+            raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one a channel")
+    _check_evaluation(config["evaluation"])
+
+
+def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
+    names, version = evaluation["attacks"], evaluation["version"]
+    if evaluation["attack"] == "autoattack":
+        if version is None:
+            raise InputError("evaluation.version: must be given for evaluation.attack=autoattack, such as standard")
+        if version == "custom" and not names:
+            raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with version=custom")
+        if version != "custom" and names:
+            raise rejected("evaluation.attacks", names, f"null with evaluation.version={version}")
+        for name in names or []:
+            if name not in ATTACKS:
+                raise rejected("evaluation.attacks", name, f"a list of {', '.join(ATTACKS)}")
+
+
+def base_overrides(composed: Composed, policy: str) -> list[str]:
+    """The command line of the base of `composed`: what it inherits, and what `base_overrides` passes on."""
+    return [f"policy={policy}", *_kept(composed.overrides, INHERITED), *composed.config["base_overrides"]]
+
+
+def pristine_overrides(composed: Composed) -> list[str]:
+    """The command line of the same row with nothing changed but data, model, schedule and seed."""
+    return [f"policy={composed.policy}", *_kept(composed.overrides, FREE)]
+
+
+def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [
+        line
+        for line, override in zip(overrides, parsed, strict=True)
+        if override.key_or_group.split("/")[0].split(".")[0].split("@")[0] in groups
+    ]
+
+
+def as_path(base: str) -> Path | None:
+    """The folder or file that `base` names, if it is one."""
+    path = Path(base).expanduser()
+    return path if path.exists() else None

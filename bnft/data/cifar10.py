@@ -1,0 +1,40 @@
+"""CIFAR-10 through torchvision."""
+
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from torchvision.datasets import CIFAR10
+
+from bnft.data import Arrays
+from bnft.errors import InputError
+
+
+def load(root: str, download: bool = True) -> Arrays:
+    """CIFAR-10 (Krizhevsky, 2009) from `root`, downloaded there once if it is not there and `download` allows it.
+
+    A lock beside the data makes one of several processes download while the others wait.
+    Raises InputError where the data are neither there nor to be had.
+    """
+    folder = Path(root).expanduser()
+    try:
+        if download and not _present(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "cifar10.lock"):
+                CIFAR10(str(folder), train=True, download=True)
+        train, test = (CIFAR10(str(folder), train=split) for split in (True, False))
+    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for what is missing or corrupt
+        way_out = "check the network" if download else "or data.download=true"
+        raise InputError(
+            f"data.root={root}: must be a folder with CIFAR-10 as torchvision unpacks it, {way_out} ({error})"
+        ) from None
+    labels = [np.asarray(split.targets, dtype=np.int64) for split in (train, test)]
+    return Arrays(train.data, labels[0], test.data, labels[1])
+
+
+def _present(folder: Path) -> bool:
+    try:
+        CIFAR10(str(folder), train=False)
+    except RuntimeError:
+        return False
+    return True

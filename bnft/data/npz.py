@@ -1,0 +1,60 @@
+"""Data sets that people bring: an .npz file of plain arrays."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnft.data import Arrays
+from bnft.errors import InputError
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load(path: str) -> Arrays:
+    """`x_train, y_train, x_test, y_test` from an .npz file: uint8 images (N, H, W, C) and integer labels (N,).
+
+    Arrays that would need pickle are refused. Raises InputError for a file that is not such an archive.
+    """
+    return Arrays(**read(path, *NAMES))
+
+
+def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
+    """Some of the arrays of the .npz file at `path`, by name."""
+    file = Path(path).expanduser()
+    wanted = f"data.path={path}: must be an .npz file with the arrays {', '.join(NAMES)}"
+    if not file.is_file():
+        raise InputError(f"{wanted}; there is no such file")
+    try:
+        archive = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{wanted}; this file is not one ({error})") from None
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError(f"{wanted}; this file holds a single array")
+    with archive:
+        missing = [name for name in NAMES if name not in archive.files]
+        if missing:
+            raise InputError(f"{wanted}; this one holds {', '.join(archive.files) or 'none'}, not {', '.join(missing)}")
+        arrays = {}
+        for name in names:
+            try:
+                arrays[name] = archive[name]
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                reason = "needs pickle, which is refused" if "allow_pickle" in str(error) else f"is damaged ({error})"
+                raise InputError(f"{wanted}; the array {name} {reason}") from None
+    return arrays
+
+
+def num_classes(path: str) -> int:
+    """The number of classes in the file: its largest label plus one."""
+    labels = read(path, "y_train", "y_test").values()
+    largest = [int(part.max()) for part in labels if part.size and np.issubdtype(part.dtype, np.integer)]
+    return max(largest, default=0) + 1
+
+
+def channels(path: str) -> int:
+    """The number of colour channels of the file's images: the last axis."""
+    images = read(path, "x_test")["x_test"]
+    return int(images.shape[-1]) if images.ndim == 4 else 1

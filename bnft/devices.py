@@ -1,0 +1,68 @@
+"""Which device, which precision, how many threads: decided once, at a run's start, and recorded in the run."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from bnft.errors import rejected
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run computes on. `precision` is what the request became: `bf16` or `fp32`."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bf16 autocast where the run trains in bf16; weights and BN statistics stay fp32 either way."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def settle(self) -> None:
+        """Make PyTorch use the recorded threads, and kernels that give the same bits every time."""
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+    def describe(self) -> str:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return f"{name}, {self.precision}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+
+
+def choose(device: str, precision: str, threads: int | None) -> Hardware:
+    """The hardware for a run.
+
+    `device` is `auto`, `cpu`, `cuda` or `cuda:N`; `precision` is `auto`, `bf16` or `fp32`, where `auto` means bf16 on
+    devices that multiply it fast; `threads` is the number of CPU threads, all available ones if None.
+    Raises InputError for a device that is not there.
+    """
+    chosen = _device(device)
+    if precision == "auto":
+        precision = "bf16" if has_fast_bf16(chosen) else "fp32"
+    return Hardware(chosen, precision, threads or available_threads())
+
+
+def _device(name: str) -> torch.device:
+    gpus = torch.cuda.device_count()
+    there = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{index}" for index in range(gpus))]
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    if name not in there:
+        raise rejected("device", name, f"one of auto, {', '.join(there)} on this machine")
+    return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products run in hardware: CUDA from compute capability 8.0, CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+
+
+def available_threads() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

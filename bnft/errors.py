@@ -1,0 +1,31 @@
+"""The errors that a person, not a programmer, can put right."""
+
+
+class InputError(Exception):
+    """Something that was asked for cannot be: one line that names the thing, its value and the way out.
+
+    It ends a command with that line and exit code 2. Everything else that is raised is a bug of ours, and ends with
+    its traceback and exit code 1.
+    """
+
+
+class DamagedError(InputError):
+    """A file in the store cannot be read as what it should be."""
+
+
+def rejected(key: str, value: object, must: str) -> InputError:
+    """The usual refusal: `key=value: must be ...`."""
+    return InputError(f"{key}={show(value)}: must be {must}")
+
+
+def show(value: object) -> str:
+    """A value as it would stand on the command line, on one line and of bounded length."""
+    if value is None:
+        text = "null"
+    elif isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, (list, tuple)):
+        text = "[" + ",".join(show(item) for item in value) + "]"
+    else:
+        text = " ".join(str(value).split())
+    return text if len(text) <= 200 else text[:197] + "..."

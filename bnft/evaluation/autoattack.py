@@ -1,0 +1,139 @@
+"""AutoAttack (Croce and Hein, 2020): the official attack objects, as stages of our cascade."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from pyautoattack import AutoAttack, checks
+from torch import nn
+
+from bnft.evaluation.cascade import Attack
+from bnft.schema import Evaluation
+
+TARGETED_DLR_CLASSES = 4  # the targeted DLR loss uses the four largest logits
+DLR_CLASSES = 3
+
+
+def attacks(model: nn.Module, config: Evaluation, classes: int, device: torch.device) -> tuple[list[Attack], list[str]]:
+    """The attacks of one version of AutoAttack on `model`, and what had to differ from it, in words.
+
+    AutoAttack tries 9 target classes; with fewer than 10 classes it tries all there are. An attack whose loss needs
+    more classes than there are is left out.
+    """
+    official = _official(model, config, device)
+    targets = min(9, classes - 1)
+    official.apgd_targeted.n_target_classes = official.fab.n_target_classes = targets
+    notes = []
+    if targets < 9:
+        notes.append(f"with {classes} classes, targeted attacks try {targets} target classes instead of 9")
+    names = []
+    for name in official.attacks_to_run:
+        needed = {"apgd-t": TARGETED_DLR_CLASSES, "apgd-dlr": DLR_CLASSES}.get(name, 2)
+        if classes < needed:
+            notes.append(f"{name} was left out: its loss needs {needed} classes, there are {classes}")
+        else:
+            names.append(name)
+    return [Attack(name, _stage(official, name)) for name in names], notes
+
+
+def _official(model: nn.Module, config: Evaluation, device: torch.device) -> AutoAttack:
+    custom = config.attacks if config.version == "custom" else None
+    official = AutoAttack(
+        model,
+        norm=config.norm,
+        eps=config.eps,
+        version=config.version,
+        attacks=custom,
+        seed=config.seed,
+        device=device,
+    )
+    official.verbose = False
+    return official
+
+
+def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
+    """The call that `run_standard_evaluation` makes for one batch of one attack."""
+
+    def run(images: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
+        attack = {
+            "apgd-ce": official.apgd,
+            "apgd-dlr": official.apgd,
+            "apgd-t": official.apgd_targeted,
+            "fab": official.fab,
+            "fab-t": official.fab,
+            "square": official.square,
+        }[name]
+        if name in ("apgd-ce", "apgd-dlr"):
+            official.apgd.loss = name.removeprefix("apgd-")
+        if name in ("fab", "fab-t"):
+            official.fab.targeted = name == "fab-t"
+            if name == "fab-t":
+                official.fab.n_restarts = 1
+        attack.seed = official.get_seed()
+        return attack.perturb(images.clone(), labels.clone()).detach()
+
+    return run
+
+
+def warnings_before(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: Evaluation) -> list[str]:
+    """AutoAttack's own checks of the defence, on the first batch: random, dynamic, or not giving logits."""
+    batch, truth = images[: config.batch_size], labels[: config.batch_size]
+    logger = logging.getLogger("auto-attack")
+    with recorded() as messages, _trace_kept():
+        if config.version != "rand":
+            checks.check_randomized(model, batch, truth, bs=config.batch_size, logger=logger)
+        checks.check_range_output(model, batch, logger=logger)
+        checks.funcs.update(dict.fromkeys(checks.funcs, 0))  # its counters would otherwise outlive a call
+        checks.check_dynamic(model, batch, False, logger=logger)
+    return messages
+
+
+def warnings_after(accuracies: dict[str, float]) -> list[str]:
+    """AutoAttack's own check of the result: a Square attack that finds much points at masked gradients.
+
+    `accuracies` is the share of images standing (0 to 1), first "clean" and then after each attack in order.
+    """
+    with recorded() as messages:
+        checks.check_square_sr(accuracies, logger=logging.getLogger("auto-attack"))
+    return messages
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Collect what AutoAttack warns of inside the block, each message once, instead of printing it."""
+    messages: list[str] = []
+    logger = logging.getLogger("auto-attack")
+    handler = _Collector(messages)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield messages
+        found = [str(warning.message) for warning in caught if "pyautoattack" in (warning.filename or "")]
+        messages[:] = dict.fromkeys([*messages, *found])
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+class _Collector(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _trace_kept() -> Iterator[None]:
+    """AutoAttack's check for dynamic defences ends by removing any tracer, a debugger's or coverage's too."""
+    tracer = sys.gettrace()
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)

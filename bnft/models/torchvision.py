@@ -1,0 +1,35 @@
+"""Any classification model of torchvision, by name and without pretrained weights."""
+
+import difflib
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from bnft.errors import InputError, rejected
+
+
+class Torchvision(nn.Module):
+    """`torchvision.models.get_model(name)` as a map from (N, channels, H, W) to logits (N, num_classes).
+
+    These models expect three colour channels; a grey image is given to all three. Auxiliary heads are not used.
+    `arguments` go to the model's own constructor (`{image_size: 32}` for a vision transformer).
+    """
+
+    def __init__(self, name: str, channels: int, num_classes: int, arguments: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        names = torchvision.models.list_models(module=torchvision.models)
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=5, cutoff=0.3) or names[:5]
+            raise rejected("model.name", name, f"a classification model of torchvision ({', '.join(close)}, ...)")
+        if channels not in (1, 3):
+            raise InputError(f"model.channels={channels}: must be 1 or 3 for a torchvision model")
+        try:
+            self.model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **(arguments or {}))
+        except (TypeError, ValueError) as error:
+            raise rejected("model.arguments", arguments, f"arguments of torchvision's {name} ({error})") from None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: Any = self.model(x.expand(-1, 3, -1, -1))
+        return logits if isinstance(logits, torch.Tensor) else logits.logits  # namedtuples with auxiliary heads

@@ -1,0 +1,33 @@
+"""Intervals for errors counted on a finite number of images."""
+
+import math
+from collections.abc import Sequence
+
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution: intervals are at 95 %
+
+
+def wilson(errors: float, images: int) -> tuple[float, float]:
+    """The 95 % interval of an error rate, in percent (Wilson, 1927). `errors` may be a mean over seeds."""
+    if images == 0:
+        return 0.0, 100.0
+    share = errors / images
+    scale = 1 + Z**2 / images
+    centre = share + Z**2 / (2 * images)
+    half = Z * math.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
+    return 100 * max(0.0, (centre - half) / scale), 100 * min(1.0, (centre + half) / scale)
+
+
+def paired(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean difference of two error rates on the same images, and its 95 % interval, all in percentage points.
+
+    `differences` has one value an image: 1 where only the first errs, -1 where only the second does, 0 otherwise, or
+    the mean of these over seeds. It is the adjusted Wald interval for matched pairs (Agresti and Min, 2005), which adds
+    half an image to each of the four outcomes; it stays honest where hardly any outcome differs.
+    """
+    count = len(differences)
+    total = count + 2
+    mean = sum(differences) / total
+    square = (sum(value * value for value in differences) + 1) / total
+    half = Z * math.sqrt(max(0.0, square - mean * mean) / total)
+    middle = 100 * sum(differences) / count if count else 0.0
+    return middle, 100 * (mean - half), 100 * (mean + half)

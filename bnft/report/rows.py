@@ -1,0 +1,219 @@
+"""Results, grouped into rows (runs equal but for their seed) and rows into studies (equal data and model)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnft import identity
+from bnft.errors import InputError, show
+from bnft.rates import wilson
+from bnft.report import paper
+from bnft.store import EvaluationFolder, Store
+
+STANDS = -1  # as in `bnft.evaluation.cascade`, which would import PyTorch
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of one run."""
+
+    folder: EvaluationFolder
+    values: dict[str, Any]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        return dict(self.values["run"])
+
+    @cached_property
+    def robust_errors(self) -> NDArray[np.float64]:
+        """1 for each attacked image that was misclassified or fell, 0 for each that stood; shape (n,)."""
+        return (self.folder.outcomes()["fallen_at"] != STANDS).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An error in percent: the mean over seeds, its standard deviation (None for one seed), and the 95 % interval.
+
+    The interval is Wilson's for the mean error on that many images: it says how far another sample of images could
+    move the number, not how far another seed could.
+    """
+
+    error: float
+    deviation: float | None
+    interval: tuple[float, float]
+    images: int
+
+    @classmethod
+    def of(cls, rates: Sequence[dict[str, Any]]) -> "Rate":
+        errors, images = [rate["error"] for rate in rates], min(rate["images"] for rate in rates)
+        deviation = stdev(errors) if len(errors) > 1 else None
+        return cls(fmean(errors), deviation, wilson(fmean(errors) / 100 * images, images), images)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one policy that differ in nothing but their seed."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.results[0].values
+
+    @property
+    def policy(self) -> str:
+        return str(self.first["run"]["policy"])
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        return dict(self.first["run"]["overrides"])
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted(result.values["seed"] for result in self.results)
+
+    @property
+    def clean(self) -> Rate:
+        return Rate.of([result.values["clean"] for result in self.results])
+
+    @property
+    def robust(self) -> Rate:
+        return Rate.of([result.values["robust"] for result in self.results])
+
+    @property
+    def paper(self) -> paper.PaperRow | None:
+        """The paper's row, if this is one: the policy as it is, apart from data, model, schedule and seed."""
+        return None if self.overrides else paper.BY_POLICY.get(self.policy)
+
+    @property
+    def free(self) -> dict[str, Any]:
+        """What tells this row from another of its policy and overrides: schedule and evaluation."""
+        evaluation = {key: value for key, value in self.first["evaluation"].items() if key != "id"}
+        run = self.first["run"]["identity"]
+        return {"schedule": run["schedule"], "data": run["data"], "evaluation": evaluation, "base": run.get("base")}
+
+    def robust_errors(self) -> NDArray[np.float64]:
+        """Robust error of each attacked image, as a share of the seeds; shape (n,)."""
+        count = min(len(result.robust_errors) for result in self.results)
+        return np.mean([result.robust_errors[:count] for result in self.results], axis=0)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Rows on the same data and the same model, in the paper's order, others after them."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        return self.rows[0].first
+
+    def paper_row(self, policy: str) -> Row | None:
+        """The one row that stands for a row of the paper; None if there is none or more than one."""
+        found = [row for row in self.rows if row.paper and row.policy == policy]
+        return found[0] if len(found) == 1 else None
+
+    def labels(self) -> list[str]:
+        """A name for each row that tells it from every other."""
+        plain = [_label(row.first["run"]["title"], row.overrides) for row in self.rows]
+        labels = []
+        for row, label in zip(self.rows, plain, strict=True):
+            alike = [other for other, same in zip(self.rows, plain, strict=True) if same == label and other is not row]
+            telling: dict[str, Any] = {}
+            for other in alike:
+                telling.update(identity.differences(row.free, other.free))
+            labels.append(_label(label, telling))
+        return labels
+
+    def comparable(self) -> list[str]:
+        """In what this study differs from the paper's, so that its numbers are not to be set against the paper's."""
+        found = []
+        if self.first["data"]["target"] != paper.DATA:
+            found.append(f"data ({self.first['data']['target'].split('.')[-2]} instead of CIFAR-10)")
+        parameters = self.first["training"]["counts"]["parameters"]
+        if parameters != paper.MODEL_PARAMETERS:
+            found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
+        return found
+
+
+def _label(title: str, telling: dict[str, Any]) -> str:
+    if not telling:
+        return title
+    return f"{title} [{', '.join(f'{key}={show(value)}' for key, value in telling.items())}]"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a table is about: the results found, and the runs that were asked for and are not done."""
+
+    results: tuple[Result, ...]
+    missing: tuple[str, ...]
+
+    def studies(self) -> list[Study]:
+        """The results in rows, the rows in studies."""
+        rows: dict[str, list[Result]] = {}
+        for result in self.results:
+            run, values = result.run, result.values
+            evaluation = {key: value for key, value in values["evaluation"].items() if key != "id"}
+            key = [run["policy"], run["overrides"], identity.without(run["identity"], "seed"), evaluation]
+            rows.setdefault(identity.canonical(key), []).append(result)
+        studies: dict[str, list[Row]] = {}
+        for group in rows.values():
+            named = group[0].run["identity"]
+            key = identity.canonical([named["data"]["sha256"], named["model"]])
+            studies.setdefault(key, []).append(Row(tuple(group)))
+        return [Study(tuple(sorted(found, key=_position))) for found in studies.values()]
+
+
+def _position(row: Row) -> tuple[int, int]:
+    return (0 if row.paper else 1, paper.ORDER.get(row.policy, len(paper.ORDER)))
+
+
+def select(store: Store, names: Sequence[str] = ()) -> Selection:
+    """The results of sweeps and runs by name, of the newest sweep if there are no names, or of `all`.
+
+    Raises InputError for a name that is neither, and where the store is empty.
+    """
+    if not names and store.sweeps():
+        names = store.sweeps()[-1:]
+    if not names or list(names) == ["all"]:
+        return _every(store)
+    wanted: dict[tuple[str, str], None] = {}
+    for name in names:
+        if name in store.sweeps():
+            wanted |= {(entry["run"], entry["evaluation"]): None for entry in store.sweep(name)["runs"]}
+        elif (store.run(name).path / "config.yaml").exists():
+            wanted |= {(name, folder.path.name): None for folder in store.run(name).evaluations()}
+        else:
+            raise InputError(f"{name}: must be a sweep or a run in {store.root}, or all; {_known(store)}")
+    return _read(store, wanted)
+
+
+def _every(store: Store) -> Selection:
+    runs = store.runs()
+    if not runs:
+        raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
+    return _read(store, [(run.name, folder.path.name) for run in runs for folder in run.evaluations()])
+
+
+def _read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
+    results, missing = [], []
+    for run, evaluation in wanted:
+        folder = store.run(run).evaluation(evaluation)
+        values = folder.result()
+        if values is None:
+            missing.append(run)
+        else:
+            results.append(Result(folder, values))
+    return Selection(tuple(results), tuple(missing))
+
+
+def _known(store: Store) -> str:
+    sweeps, runs = store.sweeps()[-3:], [run.name for run in store.runs()][:3]
+    parts = [f"{kind} {', '.join(names)}" for kind, names in (("sweeps", sweeps), ("runs", runs)) if names]
+    return f"there are {', and '.join(parts)}" if parts else "it is empty"

@@ -1,0 +1,111 @@
+"""The typed schema of the configuration. Hydra checks types against it, `bnft.compose` every rule.
+
+`model`, `data`, `attack` and `schedule.shape` are components: what they allow is written in the signature of their
+`_target_`, beside the keys common to their group that stand here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Optional
+
+from omegaconf import MISSING
+from pydantic import ConfigDict
+
+from bnft.rules import above, at_least, below, number, one_of
+
+SELECTORS = ("all", "batchnorm", "logits", "first_conv", "none")
+STATISTICS = ("update", "frozen", "reset")
+NORMS = ("Linf", "L2")
+VERSIONS = ("standard", "plus", "rand", "custom")
+ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+class Strict:
+    """Unknown keys and non-finite numbers are errors."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True
+    )
+
+
+@dataclass
+class FreezePolicy(Strict):
+    """Which parameters learn, and what happens to the BN statistics."""
+
+    parameters: list[str] = MISSING  # of SELECTORS, or name patterns
+    statistics: Annotated[str, one_of(*STATISTICS)] = MISSING
+
+
+@dataclass
+class Schedule(Strict):
+    """How long and how fast to train. SGD, with the learning rate `lr * shape(progress)`."""
+
+    epochs: Annotated[int, at_least(0)] = MISSING
+    batch_size: Annotated[int, at_least(2)] = MISSING
+    lr: Annotated[float, number, above(0)] = MISSING
+    shape: Any = MISSING
+    momentum: Annotated[float, at_least(0), below(1)] = MISSING
+    nesterov: bool = MISSING
+    weight_decay: Annotated[float, at_least(0)] = MISSING
+
+
+@dataclass
+class Evaluation(Strict):
+    """How robust error is measured. `eps` and `step_size` are in pixel units."""
+
+    attack: Annotated[str, one_of("autoattack", "pgd")] = MISSING
+    norm: Annotated[str, one_of(*NORMS)] = MISSING
+    eps: Annotated[Any, number, above(0)] = MISSING
+    n_images: Annotated[int, at_least(1)] = MISSING
+    batch_size: Annotated[int, at_least(1)] = MISSING
+    seed: Annotated[int, at_least(0)] = 0
+    version: Annotated[Optional[str], one_of(*VERSIONS)] = None  # of AutoAttack
+    attacks: Optional[list[str]] = None  # of AutoAttack, with version=custom
+    iterations: Annotated[Optional[int], at_least(1)] = None  # of PGD
+    step_size: Annotated[Any, number, above(0)] = None  # of PGD
+    restarts: Annotated[Optional[int], at_least(1)] = None  # of PGD
+
+
+@dataclass
+class DataKeys(Strict):
+    """The keys of the group `data` that every data set has; the others are those of its `_target_`."""
+
+    eps: Annotated[float, number, above(0)]
+    num_classes: Annotated[int, at_least(2)]
+    channels: Annotated[int, at_least(1)]
+    augmentation: str  # of `data.augmentation.NAMES`
+    augmentations: dict[str, str]  # what it is for `clean` and for `adversarial` training examples
+    n_images: Annotated[int, at_least(1)]
+    attack_batch_size: Annotated[int, at_least(1)]
+    validation: Annotated[Optional[int], at_least(1)] = None
+    mean: Optional[list[float]] = None
+    std: Optional[list[Annotated[float, above(0)]]] = None
+
+
+@dataclass
+class AttackKeys(Strict):
+    """The keys of the group `attack` that every training attack has."""
+
+    examples: Annotated[str, one_of("clean", "adversarial")]
+    mode: Annotated[str, one_of("eval", "train")] = "eval"
+
+
+@dataclass
+class Config(Strict):
+    """The root. Only `model`, `data`, `freeze_policy`, `attack`, `schedule`, `precision`, `seed` and `base` name a run."""
+
+    title: str = MISSING
+    base: Optional[str] = None
+    base_overrides: list[str] = field(default_factory=list)
+    seed: Annotated[int, at_least(0)] = 0
+    precision: Annotated[str, one_of(*PRECISIONS)] = "auto"
+    device: str = "auto"
+    threads: Annotated[Optional[int], at_least(1)] = None
+    store: str = "multirun"
+    model: Any = MISSING
+    data: Any = MISSING
+    freeze_policy: FreezePolicy = MISSING
+    attack: Any = MISSING
+    schedule: Schedule = MISSING
+    evaluation: Evaluation = MISSING
+

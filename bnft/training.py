@@ -1,0 +1,221 @@
+"""One training loop for every row: clean and adversarial, all parameters or some, or none at all.
+
+A row that learns no parameter (BN STATS) only forwards its batches in train mode, which updates the statistics.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bnft.attacks import Attack, no_trace
+from bnft.batchnorm import BatchNormLog
+from bnft.data import Dataset
+from bnft.data.augmentation import Augmentation
+from bnft.devices import Hardware
+from bnft.freezing import Freezing
+from bnft.randomness import generator, seed_for
+from bnft.schedules import Shape
+
+CHECKPOINT_SECONDS = 300.0  # a killed run repeats at most this much training, or one epoch
+CLEAN_ERROR_IMAGES = 1000  # training images on which the clean error is logged after each epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the parts of a run's configuration that the loop needs, built."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    shape: Shape
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    augmentation: Augmentation
+    attack: Attack | None
+    attack_mode: str
+    seed: int
+
+
+@dataclass
+class Progress:
+    """Where training stands: after `step` batches of `epoch` (from 0), with what is needed to go on from there.
+
+    `velocity` is the optimizer's momentum by parameter name. `losses` and `errors` are sums over the `images` of the
+    epoch so far, `seconds` its duration so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    losses: float = 0.0
+    errors: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    velocity: dict[str, torch.Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    batchnorm: BatchNormLog = field(default_factory=BatchNormLog)
+
+
+class Keeper(Protocol):
+    """Who keeps what training makes. Called between batches, with the model as it is then."""
+
+    def save(self, model: nn.Module, progress: Progress) -> None:
+        """Keep the state, so that training can go on from here."""
+
+    def stepped(self, progress: Progress, steps: int) -> None:
+        """A batch of the epoch's `steps` is done."""
+
+
+def train(
+    model: nn.Module,
+    freezing: Freezing,
+    dataset: Dataset,
+    recipe: Recipe,
+    hardware: Hardware,
+    keeper: Keeper,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Progress:
+    """Train `model` in place, from `progress` or from the start, and return the final progress.
+
+    Model and data must be on `hardware.device`. Weights, momentum and BN statistics are fp32; forward passes run in
+    `hardware.precision`. Each epoch uses as many whole batches as the training images fill. Raises RuntimeError if the
+    loss is not finite, or if something frozen has changed.
+    """
+    frozen = freezing.frozen_state()
+    if progress is None:
+        freezing.reset()
+        progress = Progress()
+        progress.batchnorm.append(0, model)
+    if hardware.device.type == "cuda" or hardware.precision == "bf16":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(freezing, recipe, progress)
+    steps = len(dataset.x_train) // recipe.batch_size
+    saved_at = clock()
+    while progress.epoch < recipe.epochs:
+        started = clock() - progress.seconds
+        images, labels = _epoch_of(dataset, recipe, progress.epoch)
+        while progress.step < steps:
+            batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
+            rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
+            inputs = dataset.pixels(images[batch])
+            loss, errors = _step(model, freezing, inputs, labels[batch], recipe, hardware, optimizer, rate, progress)
+            progress.losses += loss * len(inputs)
+            progress.errors += errors
+            progress.images += len(inputs)
+            progress.step += 1
+            progress.seconds = clock() - started
+            keeper.stepped(progress, steps)
+            if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
+                keeper.save(model, _with_velocity(progress, freezing, optimizer))
+                saved_at = clock()
+        _end_epoch(model, dataset, progress, rate, hardware)
+        keeper.save(model, _with_velocity(progress, freezing, optimizer))
+        saved_at = clock()
+    freezing.check_unchanged(frozen)
+    return progress
+
+
+def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One epoch's images (uint8) and labels, shuffled and augmented."""
+    device = dataset.x_train.device
+    shuffle = generator(device, recipe.seed, "order", epoch)
+    order = torch.randperm(len(dataset.x_train), generator=shuffle, device=device)
+    augmented = recipe.augmentation(dataset.x_train[order], generator(device, recipe.seed, "augmentation", epoch))
+    return augmented, dataset.y_train[order]
+
+
+def _step(
+    model: nn.Module,
+    freezing: Freezing,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    hardware: Hardware,
+    optimizer: torch.optim.SGD | None,
+    rate: float,
+    progress: Progress,
+) -> tuple[float, int]:
+    """Attack, then update; returns the mean loss and the number of errors on the batch that was trained on."""
+    place = (recipe.seed, "step", progress.epoch, progress.step)
+    torch.manual_seed(seed_for(*place))  # for modules that draw themselves, such as dropout
+    if recipe.attack is not None:
+        with no_trace(model, recipe.attack_mode), hardware.autocast():
+            inputs = recipe.attack(model, inputs, labels, generator=generator(hardware.device, *place))
+    freezing.train_mode()
+    with hardware.autocast(), torch.set_grad_enabled(optimizer is not None):
+        logits = model(inputs).float()
+        loss = functional.cross_entropy(logits, labels)
+    value = float(loss.detach())
+    if optimizer is not None:
+        if value != value or value in (float("inf"), float("-inf")):
+            raise RuntimeError(f"the loss became {value} in epoch {progress.epoch + 1}: lower schedule.lr")
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return value, int((logits.argmax(1) != labels).sum())
+
+
+def _end_epoch(model: nn.Module, dataset: Dataset, progress: Progress, rate: float, hardware: Hardware) -> None:
+    """Append the epoch's line to the history and its BN layers to their record, and turn to the next epoch."""
+    first = slice(CLEAN_ERROR_IMAGES)
+    progress.epoch += 1
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "loss": progress.losses / progress.images,
+            "error": 100 * progress.errors / progress.images,
+            "clean_error": error_percent(model, dataset.pixels(dataset.x_train[first]), dataset.y_train[first]),
+            "lr": rate,
+            "images": progress.images,
+            "seconds": round(progress.seconds, 3),
+        }
+    )
+    progress.batchnorm.append(progress.epoch, model)
+    progress.step = progress.images = progress.errors = 0
+    progress.losses = progress.seconds = 0.0
+
+
+@torch.no_grad()
+def error_percent(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Clean error in percent, in eval mode, on float images (N, C, H, W) in [0, 1]."""
+    model.eval()
+    wrong = sum(
+        int((model(part).argmax(1) != truth).sum())
+        for part, truth in zip(images.split(500), labels.split(500), strict=True)
+    )
+    return 100 * wrong / len(labels)
+
+
+def _optimizer(freezing: Freezing, recipe: Recipe, progress: Progress) -> torch.optim.SGD | None:
+    """SGD over what learns and nothing else, with its momentum as it was; None where nothing learns."""
+    if not freezing.learning:
+        return None
+    optimizer = torch.optim.SGD(
+        freezing.learning.values(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+    for name, parameter in freezing.learning.items():
+        if name in progress.velocity:
+            velocity = progress.velocity[name].to(parameter.device, copy=True)
+            optimizer.state[parameter]["momentum_buffer"] = velocity
+    return optimizer
+
+
+def _with_velocity(progress: Progress, freezing: Freezing, optimizer: torch.optim.SGD | None) -> Progress:
+    if optimizer is not None:
+        states = {name: optimizer.state[parameter] for name, parameter in freezing.learning.items()}
+        progress.velocity = {
+            name: state["momentum_buffer"] for name, state in states.items() if state.get("momentum_buffer") is not None
+        }
+    return progress
