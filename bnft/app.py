@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from bnft.compose import CONFIG_NAME, SCHEMA, register
@@ -27,7 +28,7 @@ def run_one() -> None:
     planned = plan([overrides])
     (run,) = planned.runs
     result = execute(run, planned.store, Terminal())
-    if HydraConfig.get().mode.name == "RUN" and result is not None:
+    if HydraConfig.get().mode == RunMode.RUN and result is not None:
         from bnft.report.table import print_result
 
         print_result(planned.store, run.name, run.evaluation_id)

@@ -47,8 +47,7 @@ def model(config: Config, data: Dataset) -> nn.Module:
     """The network with its normalisation, freshly initialised from the run's seed, on the CPU."""
     settings = config["data"]
     network = components.build("model", config["model"])
-    built = models.build(network, settings["mean"] or data.mean, settings["std"] or data.std, config["seed"])
-    return built
+    return models.build(network, settings["mean"] or data.mean, settings["std"] or data.std, config["seed"])
 
 
 def check_model(config: Config, data: Dataset) -> None:

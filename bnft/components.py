@@ -46,7 +46,8 @@ def check(
 ) -> tuple[Checked, Checked]:
     """Check the component at `key`; return its target's arguments (with `_target_`) and the group's common keys.
 
-    `common` is a dataclass of keys that the group has whatever the target. Raises InputError with the key, the value and what is allowed.
+    `common` is a dataclass of keys that the group has whatever the target. Raises InputError with the key, the value
+    and what is allowed.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
         raise rejected(key, config, "a group of keys with a _target_")
@@ -82,7 +83,7 @@ def build(key: str, arguments: Checked) -> Callable[..., Any]:
 
 def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[dict[str, Any], bool]:
     """Annotation and default of each parameter, and whether the target takes further keywords."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     open_ended = False
@@ -98,5 +99,6 @@ def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[
 def _fields(common: type) -> dict[str, Any]:
     hints = typing.get_type_hints(common, include_extras=True)
     return {
-        name: (hints[name], getattr(common, name, ...)) for name in common.__dataclass_fields__  # type: ignore[attr-defined]
+        name: (hints[name], getattr(common, name, ...))
+        for name in common.__dataclass_fields__  # type: ignore[attr-defined]
     }

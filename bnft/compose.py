@@ -2,7 +2,7 @@
 Hydra.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,11 @@ SCHEMA = annotations_of(Config)
 def register() -> None:
     """Make the schema and the resolvers known to Hydra. Safe to call more than once."""
     ConfigStore.instance().store(name="schema", node=Config)
-    resolvers = {"times": _times, "npz.num_classes": _npz_num_classes, "npz.channels": _npz_channels}
+    resolvers: dict[str, Callable[..., Any]] = {
+        "times": _times,
+        "npz.num_classes": _npz_num_classes,
+        "npz.channels": _npz_channels,
+    }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 

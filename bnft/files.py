@@ -102,7 +102,8 @@ def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework=framework) as file:
             metadata = json.loads((file.metadata() or {}).get("bnft", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, metadata
     except (SafetensorError, ValueError) as error:
         raise DamagedError(f"{path}: is damaged, it must be safetensors ({error})") from None
 

@@ -3,6 +3,7 @@
 import difflib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from hydra.errors import HydraException
@@ -78,7 +79,7 @@ def _below(annotations: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, 
     """The annotations of the keys under `path`; empty where that is not a typed group."""
     for part in path:
         inner = annotations.get(part)
-        annotations = annotations_of(inner) if hasattr(inner, "__dataclass_fields__") else {}
+        annotations = annotations_of(inner) if isinstance(inner, type) and is_dataclass(inner) else {}
     return annotations
 
 

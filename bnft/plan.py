@@ -213,4 +213,4 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
     if any(key == "base" or key == "base.sha256" for key in found):
         found = {key: value for key, value in found.items() if key.split(".")[0] != "base"} | {"base": own["base"]}
     evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]
-    return found | identity.differences(*evaluations, "evaluation.")
+    return found | identity.differences(evaluations[0], evaluations[1], "evaluation.")

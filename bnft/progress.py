@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -77,7 +76,7 @@ class Terminal:
 
 def duration(seconds: float) -> str:
     """Seconds in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
@@ -88,5 +87,3 @@ def duration(seconds: float) -> str:
 def complain(message: str) -> None:
     """One line on standard error."""
     print(message if len(message) < 2000 else show(message), file=sys.stderr)
-
-

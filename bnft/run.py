@@ -170,7 +170,8 @@ class _Worker:
         left = spent / done * (self.epochs - done) if done else 0.0
         self._write_status("running", "training", epoch=progress.epoch, epochs=self.epochs, seconds_left=round(left))
         self.reporter.moves(
-            self.run.name, f"epoch {progress.epoch + 1} of {self.epochs}, {duration(left)} left, loss {self._loss(progress)}"
+            self.run.name,
+            f"epoch {progress.epoch + 1} of {self.epochs}, {duration(left)} left, loss {self._loss(progress)}",
         )
 
     @staticmethod

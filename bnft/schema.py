@@ -5,7 +5,7 @@
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Optional
+from typing import Annotated, Any, ClassVar
 
 from omegaconf import MISSING
 from pydantic import ConfigDict
@@ -59,11 +59,11 @@ class Evaluation(Strict):
     n_images: Annotated[int, at_least(1)] = MISSING
     batch_size: Annotated[int, at_least(1)] = MISSING
     seed: Annotated[int, at_least(0)] = 0
-    version: Annotated[Optional[str], one_of(*VERSIONS)] = None  # of AutoAttack
-    attacks: Optional[list[str]] = None  # of AutoAttack, with version=custom
-    iterations: Annotated[Optional[int], at_least(1)] = None  # of PGD
+    version: Annotated[str | None, one_of(*VERSIONS)] = None  # of AutoAttack
+    attacks: list[str] | None = None  # of AutoAttack, with version=custom
+    iterations: Annotated[int | None, at_least(1)] = None  # of PGD
     step_size: Annotated[Any, number, above(0)] = None  # of PGD
-    restarts: Annotated[Optional[int], at_least(1)] = None  # of PGD
+    restarts: Annotated[int | None, at_least(1)] = None  # of PGD
 
 
 @dataclass
@@ -77,9 +77,9 @@ class DataKeys(Strict):
     augmentations: dict[str, str]  # what it is for `clean` and for `adversarial` training examples
     n_images: Annotated[int, at_least(1)]
     attack_batch_size: Annotated[int, at_least(1)]
-    validation: Annotated[Optional[int], at_least(1)] = None
-    mean: Optional[list[float]] = None
-    std: Optional[list[Annotated[float, above(0)]]] = None
+    validation: Annotated[int | None, at_least(1)] = None
+    mean: list[float] | None = None
+    std: list[Annotated[float, above(0)]] | None = None
 
 
 @dataclass
@@ -92,15 +92,15 @@ class AttackKeys(Strict):
 
 @dataclass
 class Config(Strict):
-    """The root. Only `model`, `data`, `freeze_policy`, `attack`, `schedule`, `precision`, `seed` and `base` name a run."""
+    """The root. What names a run is listed in `bnft.identity.of_run`; the rest changes no number."""
 
     title: str = MISSING
-    base: Optional[str] = None
+    base: str | None = None
     base_overrides: list[str] = field(default_factory=list)
     seed: Annotated[int, at_least(0)] = 0
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"
     device: str = "auto"
-    threads: Annotated[Optional[int], at_least(1)] = None
+    threads: Annotated[int | None, at_least(1)] = None
     store: str = "multirun"
     model: Any = MISSING
     data: Any = MISSING
@@ -108,4 +108,3 @@ class Config(Strict):
     attack: Any = MISSING
     schedule: Schedule = MISSING
     evaluation: Evaluation = MISSING
-

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ LOCK_POLL_SECONDS = 0.2
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class EvaluationFolder:
@@ -78,7 +78,8 @@ class EvaluationFolder:
             return None
         try:
             tensors, place = files.read_tensors(file)
-            return Cascade(**tensors, **place)
+            state: dict[str, Any] = {**tensors, **place}
+            return Cascade(**state)
         except (DamagedError, TypeError):
             return None
 

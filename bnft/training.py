@@ -93,7 +93,7 @@ def train(
         progress = Progress()
         progress.batchnorm.append(0, model)
     if hardware.device.type == "cuda" or hardware.precision == "bf16":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(freezing, recipe, progress)
     steps = len(dataset.x_train) // recipe.batch_size
     saved_at = clock()
@@ -188,7 +188,7 @@ def error_percent(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     """Clean error in percent, in eval mode, on float images (N, C, H, W) in [0, 1]."""
     model.eval()
     wrong = sum(
-        int((model(part).argmax(1) != truth).sum())
+        int((model(part).argmax(1) != truth).sum().item())
         for part, truth in zip(images.split(500), labels.split(500), strict=True)
     )
     return 100 * wrong / len(labels)

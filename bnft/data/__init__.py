@@ -138,5 +138,5 @@ def _content_hash(tensors: dict[str, torch.Tensor], levels: int) -> str:
     digest = hashlib.sha256(f"levels={levels}".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -27,7 +27,7 @@ def none(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A random crop of the image's own size after zero padding of an eighth of it (4 pixels of 32, 1 of 8)."""
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     pad_h, pad_w = math.ceil(height / 8), math.ceil(width / 8)
     padded = torch.nn.functional.pad(images, (pad_w, pad_w, pad_h, pad_h))
     top = torch.randint(2 * pad_h + 1, (count,), generator=generator, device=images.device)

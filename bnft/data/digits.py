@@ -19,6 +19,4 @@ def load(test_images: Annotated[int, above(0), below(1797)] = 500) -> Arrays:
     order = np.random.RandomState(0).permutation(len(digits.images))  # this legacy stream is frozen by NumPy's policy
     images = digits.images[order].astype(np.uint8)[..., np.newaxis]
     labels = digits.target[order].astype(np.int64)
-    return Arrays(
-        images[:-test_images], labels[:-test_images], images[-test_images:], labels[-test_images:], levels=16
-    )
+    return Arrays(images[:-test_images], labels[:-test_images], images[-test_images:], labels[-test_images:], levels=16)

@@ -18,7 +18,8 @@ def load(path: str) -> Arrays:
 
     Arrays that would need pickle are refused. Raises InputError for a file that is not such an archive.
     """
-    return Arrays(**read(path, *NAMES))
+    arrays = read(path, *NAMES)
+    return Arrays(arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"])
 
 
 def read(path: str, *names: str) -> dict[str, NDArray[Any]]:

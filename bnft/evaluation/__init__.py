@@ -14,8 +14,17 @@ from torch import nn
 from bnft.attacks import no_trace
 from bnft.data import Dataset
 from bnft.evaluation import autoattack, pgd
-from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, EvaluationError, Watcher, check_adversarial
-from bnft.evaluation.cascade import check_images, run as run_cascade
+from bnft.evaluation.cascade import (
+    CLEAN,
+    STANDS,
+    Attack,
+    Cascade,
+    EvaluationError,
+    Watcher,
+    check_adversarial,
+    check_images,
+)
+from bnft.evaluation.cascade import run as run_cascade
 from bnft.rates import wilson
 from bnft.schema import Evaluation
 

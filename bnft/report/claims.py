@@ -70,7 +70,7 @@ def test(claim: Claim, study: Study) -> Tested:
 def verdict(relation: str, low: float, high: float) -> Verdict:
     """What a paired interval from `low` to `high`, in points, says of a claim."""
     if relation == "same":
-        if -SAME <= low and high <= SAME:
+        if low >= -SAME and high <= SAME:
             return "holds"
         return "does not hold" if high < -SAME or low > SAME else "not enough data"
     if relation == "higher":

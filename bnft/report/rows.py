@@ -165,8 +165,8 @@ class Selection:
         studies: dict[str, list[Row]] = {}
         for group in rows.values():
             named = group[0].run["identity"]
-            key = identity.canonical([named["data"]["sha256"], named["model"]])
-            studies.setdefault(key, []).append(Row(tuple(group)))
+            study = identity.canonical([named["data"]["sha256"], named["model"]])
+            studies.setdefault(study, []).append(Row(tuple(group)))
         return [Study(tuple(sorted(found, key=_position))) for found in studies.values()]
 
 

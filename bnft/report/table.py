@@ -181,7 +181,16 @@ def fields(row: Row, label: str) -> dict[str, Any]:
 def _csv(selection: Selection) -> str:
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
-    names = ("policy", "label", "clean_error", "clean_low", "clean_high", "clean_sd", "clean_images", "robust_error")
+    names: tuple[str, ...] = (
+        "policy",
+        "label",
+        "clean_error",
+        "clean_low",
+        "clean_high",
+        "clean_sd",
+        "clean_images",
+        "robust_error",
+    )
     names += ("robust_low", "robust_high", "robust_sd", "robust_images", "seeds", "paper_clean", "paper_robust")
     writer.writerow(names)
     for study in selection.studies():

@@ -1,0 +1,84 @@
+"""What the tests share: the command line in this process, and data and models small enough to train in a moment."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+TINY = (  # a run in about a second: one epoch, few images, PGD
+    "schedule.epochs=1",
+    "evaluation=pgd",
+    "evaluation.iterations=2",
+    "evaluation.n_images=20",
+    "model.width=2",
+    "schedule.batch_size=256",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """`python launch.py ARGUMENTS` in this process, with a folder of its own as working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Outcome:
+        import launch as program
+        from bnft import app
+
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "launch.py"), *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            app.guarded(program.main)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    yield call
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def hydra() -> Iterator[None]:
+    """Hydra initialised on conf/, for tests that compose without launching."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture
+def images() -> dict[str, np.ndarray]:
+    """Random but valid arrays for data=npz: 3 classes, 8x8, 3 channels."""
+    random = np.random.RandomState(0)
+    return {
+        "x_train": random.randint(0, 256, (60, 8, 8, 3)).astype(np.uint8),
+        "y_train": np.arange(60) % 3,
+        "x_test": random.randint(0, 256, (30, 8, 8, 3)).astype(np.uint8),
+        "y_test": np.arange(30) % 3,
+    }
