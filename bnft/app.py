@@ -5,13 +5,11 @@ import sys
 from collections.abc import Callable
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf.errors import OmegaConfBaseException
 
 from bnft.compose import CONFIG_NAME, SCHEMA, register
 from bnft.errors import InputError
-from bnft.messages import library_message
+from bnft.messages import LIBRARY_ERRORS, about_input, library_message
 
 __all__ = ["CONFIG_NAME", "guarded", "run_one"]
 
@@ -19,12 +17,23 @@ register()
 
 
 def run_one() -> None:
-    """Carry out the run that Hydra composed, and say what came of it."""
+    """Carry out the run that Hydra composed, and say what came of it.
+
+    In a sweep, what a person can put right is raised like anything else, and the sweep goes on without this run.
+    """
+    try:
+        _run_one(list(HydraConfig.get().overrides.task))
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.exit(refused(str(error)))  # here, since Hydra would print a line of its own before raising this again
+
+
+def _run_one(overrides: list[str]) -> None:
     from bnft.plan import plan  # here and below: PyTorch takes seconds to import
     from bnft.progress import Terminal
     from bnft.run import execute
 
-    overrides = list(HydraConfig.get().overrides.task)
     planned = plan([overrides])
     (run,) = planned.runs
     result = execute(run, planned.store, Terminal())
@@ -43,14 +52,17 @@ def guarded(main: Callable[[], object]) -> None:
     try:
         main()
     except InputError as error:
-        sys.exit(_refused(str(error)))
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(_refused(library_message(error, SCHEMA)))
+        sys.exit(refused(str(error)))
+    except LIBRARY_ERRORS as error:
+        if not about_input(error):
+            raise
+        sys.exit(refused(library_message(error, SCHEMA)))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
-def _refused(message: str) -> int:
+def refused(message: str) -> int:
+    """Say why something cannot be done; returns the exit code that goes with it."""
     print(f"bnft: {message}", file=sys.stderr)
     return 2

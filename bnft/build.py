@@ -31,14 +31,17 @@ def _loaded(asked: str) -> Dataset:
     return prepare(components.build("data", arguments)(), keys["num_classes"], keys["validation"])
 
 
-def check_data(config: Config, data: Dataset) -> None:
-    """Raise InputError where the configuration and the data do not fit together."""
+def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
+    """Raise InputError where the configuration and the data do not fit together.
+
+    What concerns evaluation is left out where the run is not `evaluated`, as the base of another.
+    """
     settings, test, train = config["data"], len(data.x_test), len(data.x_train)
     if settings["channels"] != data.channels:
         raise rejected("data.channels", settings["channels"], f"{data.channels}, as the images have")
     if config["schedule"]["batch_size"] > train:
         raise rejected("schedule.batch_size", config["schedule"]["batch_size"], f"at most the {train} training images")
-    if config["evaluation"]["n_images"] > test:
+    if evaluated and config["evaluation"]["n_images"] > test:
         raise rejected("evaluation.n_images", config["evaluation"]["n_images"], f"at most the {test} test images")
     augmentation.fits(settings["augmentation"], data)
 

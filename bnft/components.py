@@ -9,6 +9,7 @@ program supplies itself, such as an attack's model and inputs, are not part of t
 
 import importlib
 import inspect
+import json
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -50,18 +51,22 @@ def check(
     and what is allowed.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
-        raise rejected(key, config, "a group of keys with a _target_")
+        group = key.replace(".", "/")
+        raise rejected(key, config, f"a group of keys with a _target_; {group}=NAME chooses one, --help lists them")
     target = locate(key, config["_target_"])
-    fields, open_ended = _parameters(target, supplied)
+    try:
+        fields, open_ended = _parameters(target, supplied)
+    except ValueError as error:  # of classes and functions written in C
+        raise rejected(f"{key}._target_", config["_target_"], f"one whose parameters can be read ({error})") from None
     shared = _fields(common) if common else {}
     allowed = {**shared, **fields}
     values = {name: value for name, value in config.items() if name != "_target_"}
     model = create_model("Component", __config__=_OPEN if open_ended else _CLOSED, **allowed)
-    try:
-        checked = model(**values)
+    try:  # as JSON, since what YAML can say is what JSON can say: strict, and yet a list will do for a tuple
+        checked = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         annotations = {name: annotation for name, (annotation, _) in allowed.items()}
-        raise InputError(pydantic_message(error, annotations, prefix=(key,))) from None
+        raise InputError(pydantic_message(error, values, annotations, prefix=(key,))) from None
     found = {name: getattr(checked, name) for name in values}
     arguments = {name: value for name, value in found.items() if name not in shared}
     keys = {name: found.get(name, default) for name, (_, default) in shared.items()}
@@ -84,7 +89,10 @@ def build(key: str, arguments: Checked) -> Callable[..., Any]:
 def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[dict[str, Any], bool]:
     """Annotation and default of each parameter, and whether the target takes further keywords."""
     function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function, include_extras=True)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError:  # names imported for type checkers only: nothing to check against
+        hints = {}
     fields: dict[str, Any] = {}
     open_ended = False
     for parameter in inspect.signature(target).parameters.values():

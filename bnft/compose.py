@@ -11,16 +11,22 @@ from hydra import compose as hydra_compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from bnft import components
 from bnft.errors import InputError, rejected
-from bnft.messages import annotations_of, library_message, pydantic_message, unknown_key
-from bnft.rules import number
-from bnft.schema import ATTACKS, AttackKeys, Config, DataKeys
+from bnft.messages import (
+    LIBRARY_ERRORS,
+    about_input,
+    annotations_of,
+    library_message,
+    not_given,
+    pydantic_message,
+    unknown_key,
+)
+from bnft.rules import in_words, number
+from bnft.schema import ATTACKS, AttackKeys, Config, DataKeys, Evaluation
 
 CONFIG_NAME = "config"
 ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
@@ -43,9 +49,12 @@ def register() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def _times(factor: Any, value: Any) -> float | None:
-    """`${times:0.25,${attack.eps}}`: a step size that follows eps."""
-    return None if value is None else number._converted(factor) * number._converted(value)
+def _times(factor: Any, value: Any) -> Any:
+    """`${times:0.25,${attack.eps}}`: a step size that follows eps. What is no number is left to the check of eps."""
+    try:
+        return None if value is None else number._converted(factor) * number._converted(value)
+    except ValueError:
+        return value
 
 
 def _npz_num_classes(path: str) -> int:
@@ -83,13 +92,17 @@ def compose(overrides: Sequence[str]) -> Composed:
     """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
     try:
         loaded = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
-        policy = str(loaded.hydra.runtime.choices.policy)
+        policy = loaded.hydra.runtime.choices.get("policy")
+        if policy is None:
+            raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
         del_hydra(loaded)
         raw = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except LIBRARY_ERRORS as error:
+        if not about_input(error):
+            raise
         raise InputError(library_message(error, SCHEMA)) from None
     assert isinstance(raw, dict)
-    return Composed(policy, tuple(overrides), check({str(key): value for key, value in raw.items()}))
+    return Composed(str(policy), tuple(overrides), check({str(key): value for key, value in raw.items()}))
 
 
 def del_hydra(config: DictConfig) -> None:
@@ -103,17 +116,16 @@ def check(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Check every key and value of a resolved configuration; returns it with every value in its final type."""
     unknown = [key for key in raw if key not in SCHEMA]
     if unknown:
-        raise InputError(unknown_key(unknown[0], raw[unknown[0]], SCHEMA))
+        raise InputError(unknown_key(unknown[0], raw[unknown[0]], [*SCHEMA, "policy"]))
+    data, data_keys = components.check("data", raw["data"], DataKeys)  # first, since other groups refer to data
     try:
         config = asdict(TypeAdapter(Config).validate_python(dict(raw)))
     except ValidationError as error:
-        raise InputError(pydantic_message(error, SCHEMA)) from None
-    for key, common, supplied in (("data", DataKeys, ()), ("model", None, ())):
-        arguments, keys = components.check(key, config[key], common, supplied)
-        config[key] = {**keys, **arguments}
-    config["attack"] = _checked_attack(config["attack"])
-    shape, _ = components.check("schedule.shape", config["schedule"]["shape"], None, SHAPE_SUPPLIES)
-    config["schedule"]["shape"] = shape
+        raise InputError(pydantic_message(error, raw, SCHEMA)) from None
+    config["data"] = {**data_keys, **data}
+    config["model"], _ = components.check("model", raw["model"])
+    config["attack"] = _checked_attack(raw["attack"])
+    config["schedule"]["shape"], _ = components.check("schedule.shape", raw["schedule"]["shape"], None, SHAPE_SUPPLIES)
     _check_together(config)
     return config
 
@@ -133,7 +145,9 @@ def _check_together(config: Mapping[str, Any]) -> None:
     for group in ("attack", "evaluation"):
         values = config[group]
         if values and values.get("norm") == "Linf" and values.get("eps", 0) > 1:
-            raise rejected(f"{group}.eps", values["eps"], "at most 1 with norm=Linf (pixel units, images in [0, 1])")
+            follows = values["eps"] == config["data"]["eps"]
+            key = "data.eps" if follows else f"{group}.eps"
+            raise rejected(key, values["eps"], f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
     schedule = config["schedule"]
     if schedule["nesterov"] and not schedule["momentum"]:
         raise rejected("schedule.momentum", schedule["momentum"], "above 0 with schedule.nesterov=true")
@@ -145,17 +159,17 @@ def _check_together(config: Mapping[str, Any]) -> None:
 
 
 def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
-    names, version = evaluation["attacks"], evaluation["version"]
-    if evaluation["attack"] == "autoattack":
-        if version is None:
-            raise InputError("evaluation.version: must be given for evaluation.attack=autoattack, such as standard")
-        if version == "custom" and not names:
-            raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with version=custom")
-        if version != "custom" and names:
-            raise rejected("evaluation.attacks", names, f"null with evaluation.version={version}")
-        for name in names or []:
-            if name not in ATTACKS:
-                raise rejected("evaluation.attacks", name, f"a list of {', '.join(ATTACKS)}")
+    attack, names, version = evaluation["attack"], evaluation["attacks"], evaluation["version"]
+    if evaluation["eps"] is None:
+        raise rejected("evaluation.eps", None, "a number, above 0")
+    for name in ("version",) if attack == "autoattack" else ("iterations", "step_size", "restarts"):
+        if evaluation[name] is None:
+            allowed = in_words(annotations_of(Evaluation)[name]).removesuffix(", or null")
+            raise rejected(f"evaluation.{name}", None, f"{allowed} with evaluation.attack={attack}")
+    if attack == "autoattack" and version == "custom" and not names:
+        raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")
+    if attack == "autoattack" and version != "custom" and names:
+        raise rejected("evaluation.attacks", names, f"null with evaluation.version={version}")
 
 
 def base_overrides(composed: Composed, policy: str) -> list[str]:

@@ -1,5 +1,7 @@
 """The errors that a person, not a programmer, can put right."""
 
+from collections.abc import Mapping
+
 
 class InputError(Exception):
     """Something that was asked for cannot be: one line that names the thing, its value and the way out.
@@ -24,8 +26,12 @@ def show(value: object) -> str:
         text = "null"
     elif isinstance(value, bool):
         text = str(value).lower()
+    elif isinstance(value, float) and value.is_integer():
+        text = f"{value:.15g}"
     elif isinstance(value, (list, tuple)):
         text = "[" + ",".join(show(item) for item in value) + "]"
+    elif isinstance(value, Mapping):
+        text = "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     else:
         text = " ".join(str(value).split())
     return text if len(text) <= 200 else text[:197] + "..."

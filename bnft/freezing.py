@@ -88,10 +88,11 @@ class Freezing:
 
     def frozen_state(self) -> dict[str, torch.Tensor]:
         """Copies of every tensor of the model, buffers included, that training must not change."""
-        moving = set(self.learning)
+        moving = {id(parameter) for parameter in self.learning.values()}  # a shared tensor has several names
         if self.statistics != "frozen":
-            moving |= {f"{name}.{buffer}" for name, layer in self.layers.items() for buffer, _ in layer.named_buffers()}
-        return {name: value.clone() for name, value in self.model.state_dict().items() if name not in moving}
+            moving |= {id(buffer) for layer in self.layers.values() for buffer in layer.buffers()}
+        state = self.model.state_dict(keep_vars=True)
+        return {name: value.detach().clone() for name, value in state.items() if id(value) not in moving}
 
     def check_unchanged(self, before: dict[str, torch.Tensor]) -> None:
         """Raise RuntimeError if a frozen tensor is not bit-identical to what `frozen_state` returned."""

@@ -1,72 +1,117 @@
 """Errors of the libraries underneath, put into one line: the key, the value, and what is allowed."""
 
 import difflib
+import traceback
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from omegaconf.errors import ValidationError as OmegaConfValidationError
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from bnft.errors import InputError, show
 from bnft.rules import in_words
 
+Annotations = Mapping[str, Any]
 
-def pydantic_message(error: ValidationError, annotations: Mapping[str, Any], prefix: Sequence[str] = ()) -> str:
-    """The first of pydantic's errors, in words; `annotations` are those of the keys under `prefix`."""
+LIBRARY_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
+
+
+def pydantic_message(
+    error: ValidationError, values: Mapping[str, Any], annotations: Annotations, prefix: Sequence[str] = ()
+) -> str:
+    """The first of pydantic's errors, in words; `values` and `annotations` are those of the keys under `prefix`."""
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join([*prefix, *(part for part in path if not part.isdigit())])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return unknown_key(key, first["input"], annotations if len(path) == 1 else _below(annotations, path[:-1]))
+    path, value = _place(first["loc"], values)
     if first["type"] == "missing":
-        return f"{key}: must be given, {_allowed(annotations, path) or 'a value'}"
-    words = _allowed(annotations, path)
-    cause = first.get("ctx", {}).get("error")
-    if cause is not None and str(cause) not in words:
-        words = f"{words}, {cause}" if words else str(cause)
-    return f"{key}={show(first['input'])}: must be {words or first['msg']}"
+        path.append(str(first["loc"][-1]))
+    key, words = ".".join([*prefix, *path]), _allowed(annotations, path)
+    if first["type"] == "missing":
+        return not_given(key, words)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return unknown_key(key, value, _below(annotations, path[:-1]))
+    more = "finite" if first["type"] == "finite_number" else str(first.get("ctx", {}).get("error", ""))
+    if more not in words:
+        words = ", ".join(filter(None, [words, more]))
+    return f"{key}={show(value)}: must be {words or first['msg']}"
 
 
-def unknown_key(key: str, value: object, allowed: Iterable[str]) -> str:
-    """The refusal of a key that does not exist."""
+def unknown_key(key: str, value: object, allowed: Iterable[str], written: str = "") -> str:
+    """The refusal of a key that does not exist. `written` is the override that it stands in, if there is one."""
     names = [name for name in allowed if not name.startswith("_")]
     group, _, name = key.rpartition(".")
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" (did you mean {'.'.join(filter(None, [group, close[0]]))}?)" if close else ""
-    given = "" if value is None else f"={show(value)}"
-    return f"{key}{given}: no such key{hint}; {group or 'the configuration'} has {', '.join(names)}"
+    there = f"; {group or 'the configuration'} has {', '.join(names)}" if names else ""
+    return f"{show(written) or f'{key}={show(value)}'}: no such key{hint}{there}"
 
 
-def library_message(error: Exception, schema: Mapping[str, Any]) -> str:
+def not_given(key: str, words: str = "") -> str:
+    """The refusal of a configuration without a value for `key`."""
+    return f"{key}: must be given{f', {words}' if words else ''} ({key}=VALUE)"
+
+
+def about_input(error: BaseException) -> bool:
+    """Whether one of LIBRARY_ERRORS is about what a person asked for.
+
+    Hydra meets some overrides, `attack=null` for one, with a bare ValueError or TypeError. These count only where it
+    was composing, which runs no code of ours.
+    """
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+        return True
+    return any(frame.f_code.co_name == "load_configuration" for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def library_message(error: Exception, schema: Annotations) -> str:
     """An error of Hydra or OmegaConf in one line. `schema` has the annotations of the configuration's root."""
-    deepest: BaseException = error
-    while True:
-        following = deepest.__cause__ or deepest.__context__
-        if isinstance(deepest, InputError) or following is None:
-            break
-        if not isinstance(following, (HydraException, OmegaConfBaseException, InputError)):
-            break
-        deepest = following
-    if isinstance(deepest, InputError):
-        return str(deepest)
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, InputError):  # from a resolver of ours
+            return str(cause)
+    if isinstance(error, OverrideParseException):
+        reason = next((line for line in error.message.splitlines() if not line.startswith("Error parsing")), "")
+        return f"{show(error.override)}: must be key=value, with quotes around special characters ({reason})"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: must be one of {', '.join(error.options)}"
+    override = _override(error)
+    for cause in causes:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
+            return _omegaconf_message(cause, schema, override.input_line or "" if override else "")
     text = _one_line(str(error))
-    if not isinstance(deepest, OmegaConfBaseException) or not deepest.full_key:
-        return text
-    key = str(deepest.full_key)
-    path = key.split(".")
-    if "not in" in (deepest.msg or "") and "struct" in (deepest.msg or ""):
-        return unknown_key(key, None, _below(schema, path[:-1]))
-    if "Missing mandatory value" in (deepest.msg or ""):
-        return f"{key}: must be given, {_allowed(schema, path) or 'a value'}"
-    words = _allowed(schema, path)
-    if words and deepest.value is not None:
-        return f"{key}={show(deepest.value)}: must be {words}"
-    if isinstance(deepest, InterpolationResolutionError):
-        return f"{key}: {_one_line(deepest.msg or text)}"
-    return f"{key}={show(deepest.value)}: {_one_line(deepest.msg or text)}"
+    return f"{show(override.input_line)}: cannot be used here, see --help ({text})" if override else text
+
+
+def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
+    """An error at one key of the configuration; `written` is the override that it comes from, if it comes from one."""
+    key, text = str(error.full_key), _one_line(str(error.msg))
+    parent = OmegaConf.to_container(error.parent_node, resolve=False)
+    siblings = parent if isinstance(parent, dict) else {}
+    words = _allowed(schema, key.split("."))
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        return unknown_key(key, None, siblings if "." in key else [*schema, "policy"], written)
+    if isinstance(error, MissingMandatoryValue):
+        return not_given(key, words)
+    if isinstance(error, InterpolationToMissingValueError):
+        return not_given(text.split()[-1])
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key}={show(siblings.get(error.key))}: must be something that can be resolved ({text})"
+    if isinstance(error, OmegaConfValidationError) and words:
+        return f"{key}={show(error.value)}: must be {words}"
+    return f"{written or key}: {text}"
 
 
 def annotations_of(schema: type) -> dict[str, Any]:
@@ -75,7 +120,33 @@ def annotations_of(schema: type) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if name in schema.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def _below(annotations: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _override(error: BaseException) -> Override | None:
+    """The override that Hydra had in hand when it raised `error`; not every error of Hydra says which."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        override = frame.f_locals.get("override")
+        if isinstance(override, Override):
+            return override
+    return None
+
+
+def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:
+    """Path and value of the key that an error of pydantic is about: the innermost that has a name of its own."""
+    path = []
+    for part in location:
+        if not isinstance(values, Mapping) or part not in values:
+            break
+        path.append(str(part))
+        values = values[part]
+    return path, values
+
+
+def _below(annotations: Annotations, path: Sequence[str]) -> Annotations:
     """The annotations of the keys under `path`; empty where that is not a typed group."""
     for part in path:
         inner = annotations.get(part)
@@ -83,11 +154,10 @@ def _below(annotations: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, 
     return annotations
 
 
-def _allowed(annotations: Mapping[str, Any], path: Sequence[str]) -> str:
-    names = [part for part in path if not part.isdigit()]
-    return in_words(_below(annotations, names[:-1]).get(names[-1])) if names else ""
+def _allowed(annotations: Annotations, path: Sequence[str]) -> str:
+    return in_words(_below(annotations, path[:-1]).get(path[-1])) if path else ""
 
 
 def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=", "Set the")))
+    lines = [line.strip() for line in text.partition("Config search path:")[0].splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_")))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnft import build, files, identity
+from bnft import build, devices, files, identity
 from bnft.compose import Composed, as_path, base_overrides, compose, policies, pristine_overrides
 from bnft.errors import DamagedError, InputError, rejected
 from bnft.store import Store
@@ -108,8 +108,9 @@ def checked_store(store: str) -> Path:
 
 def _run(point: Composed, store: Store, children: tuple[str, ...] = ()) -> Run:
     config = point.config
+    devices.choose(config["device"], config["precision"], config["threads"])
     data = build.dataset(config)
-    build.check_data(config, data)
+    build.check_data(config, data, evaluated=not children)
     build.check_model(config, data)
     base, base_identity = _base(point, store, (*children, point.policy))
     return Run(
@@ -146,7 +147,10 @@ def _base(
     if base in policies():
         if base in chain:
             raise rejected("base", base, f"a policy that does not start from itself ({' from '.join([*chain, base])})")
-        run = _run(compose(base_overrides(point, base)), store, chain)
+        try:
+            run = _run(compose(base_overrides(point, base)), store, chain)
+        except InputError as error:
+            raise InputError(f"base={base}: {error}") from None
         return run, run.identity
     if (store.run(base).path / "config.yaml").exists():
         return _stored(store.run(base).path, point)

@@ -30,4 +30,4 @@ def paired(differences: Sequence[float]) -> tuple[float, float, float]:
     square = (sum(value * value for value in differences) + 1) / total
     half = Z * math.sqrt(max(0.0, square - mean * mean) / total)
     middle = 100 * sum(differences) / count if count else 0.0
-    return middle, 100 * (mean - half), 100 * (mean + half)
+    return middle, 100 * max(-1.0, mean - half), 100 * min(1.0, mean + half)

@@ -92,7 +92,7 @@ class _Worker:
                 state, self.record = self.folder.model()
                 model.load_state_dict(state)
                 self._settle(self.record)
-                return model.to(self.hardware.device).eval()
+                return model.to(self.hardware.device).to(memory_format=torch.channels_last).eval()
             except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
                 self.reporter.ends(self.run.name, f"training again: {str(error).splitlines()[0]}")
                 self.folder.discard_model()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from omegaconf import MISSING
 from pydantic import ConfigDict
 
-from bnft.rules import above, at_least, below, number, one_of
+from bnft.rules import above, at_least, below, list_of, number, one_of
 
 SELECTORS = ("all", "batchnorm", "logits", "first_conv", "none")
 STATISTICS = ("update", "frozen", "reset")
@@ -60,7 +60,7 @@ class Evaluation(Strict):
     batch_size: Annotated[int, at_least(1)] = MISSING
     seed: Annotated[int, at_least(0)] = 0
     version: Annotated[str | None, one_of(*VERSIONS)] = None  # of AutoAttack
-    attacks: list[str] | None = None  # of AutoAttack, with version=custom
+    attacks: Annotated[list[str] | None, list_of(*ATTACKS)] = None  # of AutoAttack, with version=custom
     iterations: Annotated[int | None, at_least(1)] = None  # of PGD
     step_size: Annotated[Any, number, above(0)] = None  # of PGD
     restarts: Annotated[int | None, at_least(1)] = None  # of PGD

@@ -3,6 +3,7 @@
 A row that learns no parameter (BN STATS) only forwards its batches in train mode, which updates the statistics.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from bnft.batchnorm import BatchNormLog
 from bnft.data import Dataset
 from bnft.data.augmentation import Augmentation
 from bnft.devices import Hardware
+from bnft.folding import Folded
 from bnft.freezing import Freezing
 from bnft.randomness import generator, seed_for
 from bnft.schedules import Shape
@@ -92,8 +94,10 @@ def train(
         freezing.reset()
         progress = Progress()
         progress.batchnorm.append(0, model)
-    if hardware.device.type == "cuda" or hardware.precision == "bf16":
-        model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    folded = (
+        Folded(model, dataset.pixels(dataset.x_train[:2])) if recipe.attack and recipe.attack_mode == "eval" else None
+    )
     optimizer = _optimizer(freezing, recipe, progress)
     steps = len(dataset.x_train) // recipe.batch_size
     saved_at = clock()
@@ -104,7 +108,10 @@ def train(
             batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
             rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
             inputs = dataset.pixels(images[batch])
-            loss, errors = _step(model, freezing, inputs, labels[batch], recipe, hardware, optimizer, rate, progress)
+            torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
+            if recipe.attack is not None:
+                inputs = _attacked(model, folded, inputs, labels[batch], recipe, hardware, progress)
+            loss, errors = _update(model, freezing, inputs, labels[batch], hardware, optimizer, rate, progress.epoch)
             progress.losses += loss * len(inputs)
             progress.errors += errors
             progress.images += len(inputs)
@@ -130,31 +137,42 @@ def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tenso
     return augmented, dataset.y_train[order]
 
 
-def _step(
+def _attacked(
     model: nn.Module,
-    freezing: Freezing,
+    folded: Folded | None,
     inputs: torch.Tensor,
     labels: torch.Tensor,
     recipe: Recipe,
     hardware: Hardware,
+    progress: Progress,
+) -> torch.Tensor:
+    """Adversarial examples for a batch, against the model as it is now."""
+    assert recipe.attack is not None
+    draws = generator(hardware.device, recipe.seed, "attack", progress.epoch, progress.step)
+    with no_trace(model, recipe.attack_mode), hardware.autocast():
+        target = model if folded is None else folded.refresh()
+        return recipe.attack(target, inputs, labels, generator=draws)
+
+
+def _update(
+    model: nn.Module,
+    freezing: Freezing,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    hardware: Hardware,
     optimizer: torch.optim.SGD | None,
     rate: float,
-    progress: Progress,
+    epoch: int,
 ) -> tuple[float, int]:
-    """Attack, then update; returns the mean loss and the number of errors on the batch that was trained on."""
-    place = (recipe.seed, "step", progress.epoch, progress.step)
-    torch.manual_seed(seed_for(*place))  # for modules that draw themselves, such as dropout
-    if recipe.attack is not None:
-        with no_trace(model, recipe.attack_mode), hardware.autocast():
-            inputs = recipe.attack(model, inputs, labels, generator=generator(hardware.device, *place))
+    """One step of SGD, or a mere forward pass where nothing learns; returns the batch's mean loss and its errors."""
     freezing.train_mode()
     with hardware.autocast(), torch.set_grad_enabled(optimizer is not None):
         logits = model(inputs).float()
         loss = functional.cross_entropy(logits, labels)
     value = float(loss.detach())
     if optimizer is not None:
-        if value != value or value in (float("inf"), float("-inf")):
-            raise RuntimeError(f"the loss became {value} in epoch {progress.epoch + 1}: lower schedule.lr")
+        if not math.isfinite(value):
+            raise RuntimeError(f"the loss became {value} in epoch {epoch + 1}: lower schedule.lr")
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)

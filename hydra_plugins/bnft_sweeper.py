@@ -22,10 +22,14 @@ class BnftSweeper(BasicSweeper):
     """Hydra's basic sweeper, but what it writes, and when, is ours."""
 
     def sweep(self, arguments: list[str]) -> Any:
+        from bnft.errors import InputError
         from bnft.sweep import sweep  # here, since Hydra imports every plugin for every command, --help too
 
         assert self.launcher is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        for override in overrides:
+            if override.is_sweep_override() and not list(override.sweep_string_iterator()):
+                raise InputError(f"{override.input_line}: must match at least one option; --help lists them")
         (jobs,) = self.split_arguments(overrides, None)
         return sweep(jobs, self.launcher)

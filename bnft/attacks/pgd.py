@@ -92,4 +92,6 @@ def _length(x: torch.Tensor) -> torch.Tensor:
 
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
+    largest = x.abs().flatten(1).amax(1)[:, None, None, None]
+    x = x / largest.clamp_min(torch.finfo(x.dtype).tiny)  # a confident model's gradient is too small to be squared
     return x / _length(x).clamp_min(1e-12)

@@ -1,6 +1,7 @@
 """Data sets that people bring: an .npz file of plain arrays."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from bnft.data import Arrays
 from bnft.errors import InputError
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+# What NumPy and zipfile raise for what is not an archive, or is a damaged, encrypted or oddly compressed one.
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def load(path: str) -> Arrays:
@@ -30,7 +34,7 @@ def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
         raise InputError(f"{wanted}; there is no such file")
     try:
         archive = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"{wanted}; this file is not one ({error})") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise InputError(f"{wanted}; this file holds a single array")
@@ -42,9 +46,11 @@ def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
         for name in names:
             try:
                 arrays[name] = archive[name]
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            except _UNREADABLE as error:
                 reason = "needs pickle, which is refused" if "allow_pickle" in str(error) else f"is damaged ({error})"
                 raise InputError(f"{wanted}; the array {name} {reason}") from None
+            if not isinstance(arrays[name], np.ndarray):  # NumPy hands out the bytes of what is not one
+                raise InputError(f"{wanted}; {name} is not an array")
     return arrays
 
 

@@ -25,6 +25,7 @@ from bnft.evaluation.cascade import (
     check_images,
 )
 from bnft.evaluation.cascade import run as run_cascade
+from bnft.folding import Folded
 from bnft.rates import wilson
 from bnft.schema import Evaluation
 
@@ -54,7 +55,8 @@ def evaluate(
 ) -> tuple[Outcomes, dict[str, Any]]:
     """Clean error on the whole test split and robust error on its first `config.n_images`, and the summary of both.
 
-    `model` is in eval mode, on the data's device. `cascade` goes on with an evaluation that was interrupted. The
+    `model` is in eval mode, on the data's device. Attacks search on its folded view (see `bnft.folding`); every image
+    that they return is scored on the model itself. `cascade` goes on with an evaluation that was interrupted. The
     summary is a JSON object: `clean` and `robust` with `errors`, `images`, `error` and `interval` in percent, `cascade`
     with the robust error after each attack, `warnings` and `seconds`. Raises EvaluationError rather than report
     something untrue.
@@ -68,7 +70,8 @@ def evaluate(
             [score(model, images[:count], config.batch_size), score(model, images[count:], SCORING_BATCH)]
         )
         attacked, truth = images[:count], labels[:count]
-        attacks, notes = _attacks(model, config, clean_logits.shape[1], images.device)
+        view = Folded(model, images[:2]).view
+        attacks, notes = _attacks(view, config, clean_logits.shape[1], images.device)
         if cascade is None:
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
             if config.attack == "autoattack":

@@ -29,7 +29,8 @@ class Torchvision(nn.Module):
             self.model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **(arguments or {}))
         except (TypeError, ValueError) as error:
             raise rejected("model.arguments", arguments, f"arguments of torchvision's {name} ({error})") from None
+        self.has_auxiliary = bool(getattr(self.model, "aux_logits", False))  # gives a named tuple in train mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: Any = self.model(x.expand(-1, 3, -1, -1))
-        return logits if isinstance(logits, torch.Tensor) else logits.logits  # namedtuples with auxiliary heads
+        output = self.model(x.expand(-1, 3, -1, -1))
+        return output.logits if self.training and self.has_auxiliary else output

@@ -1,0 +1,264 @@
+"""Evaluation equals the official AutoAttack image by image, resumes where it was, and cannot quietly lie."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from pyautoattack import AutoAttack
+from torch import nn
+
+from bnft.data import Arrays, Dataset, prepare
+from bnft.data.digits import load
+from bnft.evaluation import EvaluationError, autoattack, confirm, evaluate
+from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
+from bnft.schema import Evaluation
+
+EPS = 0.1
+STANDARD = Evaluation(attack="autoattack", version="standard", norm="Linf", eps=EPS, n_images=24, batch_size=10, seed=3)
+PGD = Evaluation(attack="pgd", norm="Linf", eps=EPS, n_images=24, batch_size=10, iterations=5, restarts=2)
+
+
+class Watched:
+    """Keeps a copy of the cascade after each batch, and can interrupt it there."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.states: list[Cascade] = []
+        self.stop_after = stop_after
+
+    def attacked(self, cascade: Cascade, attacks: object) -> None:
+        self.states.append(copy.deepcopy(cascade))
+        if self.stop_after == len(self.states):
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer iterations of the slow attacks, in the official run and in ours alike."""
+    initialise = AutoAttack.__init__
+
+    def short(self: AutoAttack, *arguments: object, **keywords: object) -> None:
+        initialise(self, *arguments, **keywords)
+        self.fab.n_iter, self.square.n_queries = 10, 200
+
+    monkeypatch.setattr(AutoAttack, "__init__", short)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return prepare(load(), 10)
+
+
+@pytest.fixture(scope="module")
+def model(digits: Dataset) -> nn.Module:
+    """A small network, trained with noise until some images withstand a small perturbation and some do not."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 10)
+    )
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    for _ in range(60):
+        x = digits.pixels(digits.x_train)
+        loss = nn.functional.cross_entropy(net((x + 0.3 * torch.randn_like(x)).clamp(0, 1)), digits.y_train)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.eval()
+
+
+def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> torch.Tensor:
+    """Which images stand after these attacks, according to `run_standard_evaluation`."""
+    official = AutoAttack(model, norm="Linf", eps=EPS, seed=STANDARD.seed)
+    official.attacks_to_run = names
+    official.verbose = False
+    x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
+    adversarial, _ = official.run_standard_evaluation(x, y, batch_size=STANDARD.batch_size)
+    with torch.no_grad():
+        return model(adversarial).argmax(1) == y
+
+
+def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
+    outcomes, summary = evaluate(model, digits, STANDARD, Watched())
+    names = [step["attack"] for step in summary["cascade"]]
+    assert names == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    fell = outcomes.fallen_at
+    assert len(set(fell.tolist())) >= 3, "the model must be such that several attacks matter"
+    for number in range(1, len(names) + 1):
+        ours = (fell == STANDS) | (fell > number)
+        assert torch.equal(ours, official_verdicts(model, digits, names[:number])), names[number - 1]
+
+
+def test_adversarial_images_equal_the_official_ones(model, digits):
+    official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=["apgd-ce", "square"], seed=3)
+    official.verbose = False
+    x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
+    expected, _ = official.run_standard_evaluation(x, y, batch_size=10)
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square"])
+    outcomes, _ = evaluate(model, digits, config, Watched())
+    torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits, stop_after):
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square", "fab-t"])
+    undisturbed = Watched()
+    expected, _ = evaluate(model, digits, config, undisturbed)
+    first = Watched(stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, digits, config, first)
+    second = Watched()
+    outcomes, _ = evaluate(model, digits, config, second, first.states[-1])
+    assert torch.equal(outcomes.fallen_at, expected.fallen_at)
+    assert torch.equal(outcomes.adversarial, expected.adversarial)
+    assert len(first.states) + len(second.states) == len(undisturbed.states), "no batch is attacked twice"
+
+
+def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_images(model, digits):
+    _, summary = evaluate(model, digits, PGD, Watched())
+    with torch.no_grad():
+        wrong = model(digits.pixels(digits.x_test)).argmax(1) != digits.y_test
+    assert summary["clean"]["images"] == 500
+    assert summary["clean"]["errors"] == int(wrong.sum())
+    assert summary["robust"]["images"] == 24
+    low, high = summary["robust"]["interval"]
+    assert low < summary["robust"]["error"] < high
+
+
+def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits):
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float() + 0 * x.sum()
+
+    outcomes, summary = evaluate(Constant().eval(), digits, PGD, Watched())
+    zeros = digits.y_test[:24] == 0
+    assert torch.equal(outcomes.fallen_at == CLEAN, ~zeros)
+    assert torch.equal(outcomes.fallen_at == STANDS, zeros)
+    assert summary["robust"]["errors"] == int((~zeros).sum())
+
+
+def test_a_model_in_train_mode_is_refused(model, digits):
+    broken = copy.deepcopy(model)
+    broken[1].train()
+    with pytest.raises(EvaluationError, match=r"eval mode.*: 1"):
+        evaluate(broken, digits, PGD, Watched())
+
+
+def test_half_precision_weights_are_refused(model, digits):
+    with pytest.raises(EvaluationError, match=r"fp32.*bfloat16"):
+        evaluate(copy.deepcopy(model).to(torch.bfloat16), digits, PGD, Watched())
+
+
+def test_inputs_outside_the_unit_interval_are_refused(model, digits):
+    with pytest.raises(EvaluationError, match=r"must be in \[0, 1\]"):
+        evaluate(model, replace(digits, levels=8), PGD, Watched())
+
+
+def test_logits_that_are_not_finite_are_refused(digits):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x.new_full((len(x), 10), float("nan"))
+
+    with pytest.raises(EvaluationError, match="not finite"):
+        evaluate(Broken().eval(), digits, PGD, Watched())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x + 2 * EPS * (0.5 - x).sign(), "overstepped its budget: Linf 0.2"),
+        (lambda x: x - 0.05, r"must be in \[0, 1\]"),
+        (lambda x: x * float("nan"), "not finite"),
+    ],
+    ids=["budget", "range", "nan"],
+)
+def test_an_attack_that_cheats_is_caught(digits, change, message):
+    class Fooled(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 10)
+
+    x, y = digits.pixels(digits.x_test[:5]), torch.ones(5, dtype=torch.long)
+    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
+    cheat = Attack("cheat", lambda images, labels, batch: change(images))
+    with pytest.raises(EvaluationError, match=message):
+        run(Fooled(), x, y, [cheat], norm="Linf", eps=EPS, batch_size=5, cascade=cascade, watcher=Watched())
+
+
+def test_rounding_at_the_budget_is_no_cheating(digits):
+    x = digits.pixels(digits.x_test[:5])
+    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
+    edge = Attack("edge", lambda images, labels, batch: torch.where(images < 0.5, images + EPS, images - EPS))
+    run(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        x,
+        torch.full((5,), -1),
+        [edge],
+        norm="Linf",
+        eps=EPS,
+        batch_size=5,
+        cascade=cascade,
+        watcher=Watched(),
+    )
+    assert (cascade.fallen_at == 1).all()
+
+
+def test_an_image_that_does_not_fool_when_scored_again_stands(digits):
+    x = digits.pixels(digits.x_test[:3])
+    cascade = Cascade.start(x, torch.ones(3, dtype=torch.bool))
+    cascade.fallen_at[:2] = 1
+    assert confirm(cascade, x, torch.tensor([True, False, False]), PGD) == 1
+    assert cascade.fallen_at.tolist() == [1, STANDS, STANDS]
+
+
+def test_the_model_is_left_without_a_trace(model, digits):
+    model.zero_grad()
+    before = copy.deepcopy(model.state_dict())
+    evaluate(model, digits, replace(STANDARD, version="custom", attacks=["fab-t"], n_images=4), Watched())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (2, ["apgd-ce", "fab-t", "square"]),
+        (3, ["apgd-ce", "fab-t", "square"]),
+        (4, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+    ],
+)
+def test_fewer_classes_than_autoattack_expects(classes, expected):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (30, 4, 4, 1), generator=random).to(torch.uint8).numpy()
+    y = (torch.arange(30) % classes).numpy()
+    data = prepare(Arrays(x, y, x, y), classes)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
+    config = replace(STANDARD, n_images=6, eps=0.02)
+    attacks, notes = autoattack.attacks(net, config, classes, torch.device("cpu"))
+    assert [attack.name for attack in attacks] == expected
+    assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
+    assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
+    _, summary = evaluate(net, data, replace(config, version="custom", attacks=["apgd-ce", "fab-t"]), Watched())
+    assert any("target classes" in warning for warning in summary["warnings"])
+
+
+def test_autoattacks_own_warnings_are_kept(digits):
+    class Random(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1)) + torch.randn(len(x), 10)
+
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce"], n_images=10)
+    _, summary = evaluate(Random().eval(), digits, config, Watched())
+    assert any("randomized defense" in warning for warning in summary["warnings"])
+
+
+def test_pgd_restarts_attack_only_what_stands(model, digits):
+    watched = Watched()
+    outcomes, summary = evaluate(model, digits, PGD, watched)
+    assert [step["attack"] for step in summary["cascade"]] == ["pgd-5 (1)", "pgd-5 (2)"]
+    assert summary["cascade"][0]["errors"] <= summary["cascade"][1]["errors"]
+    again, _ = evaluate(model, digits, PGD, Watched())
+    assert torch.equal(outcomes.adversarial, again.adversarial)
