@@ -1,12 +1,16 @@
 """Train and evaluate runs: `python launch.py policy=bn_params`, or several with -m. See `--help`."""
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from bnft import app
 
+CONFIG = Path(__file__).resolve().parent / "conf"
 
-@hydra.main(version_base="1.3", config_path="conf", config_name=app.CONFIG_NAME)
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=app.CONFIG_NAME)
 def main(config: DictConfig) -> None:
     app.run_one()
 

@@ -1,11 +1,13 @@
 """What `launch.py` does: one run, and the way out of errors. Light, since `--help` and tab completion import it."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from bnft.compose import CONFIG_NAME, SCHEMA, register
 from bnft.errors import InputError
@@ -21,8 +23,10 @@ def run_one() -> None:
 
     In a sweep, what a person can put right is raised like anything else, and the sweep goes on without this run.
     """
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
+    assert isinstance(overrides, list)
     try:
-        _run_one(list(HydraConfig.get().overrides.task))
+        _run_one([str(override) for override in overrides])
     except InputError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -48,6 +52,7 @@ def guarded(main: Callable[[], object]) -> None:
 
     Anything else that is raised is a bug of ours and ends with its traceback.
     """
+    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would otherwise print its own abbreviation and exit with 1
     try:
         main()
@@ -60,6 +65,16 @@ def guarded(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def quoted(argument: str) -> str:
+    """`base_overrides=[a=1,b=2]` with the quotes that Hydra's grammar wants around each item that has none."""
+    name, _, items = argument.partition("=")
+    if name.lstrip("+") != "base_overrides" or not (items.startswith("[") and items.endswith("]")):
+        return argument
+    bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
+    wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
+    return f"{name}=[{','.join(wrapped)}]"
 
 
 def refused(message: str) -> int:

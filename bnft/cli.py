@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bnft import __version__
 from bnft.errors import InputError
@@ -20,8 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.close()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything else does, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bnft: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bnft", description="What batch normalisation can and cannot do. Runs are made with launch.py."
     )
     parser.add_argument("--version", action="version", version=__version__)

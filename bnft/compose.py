@@ -142,9 +142,10 @@ def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _check_together(config: Mapping[str, Any]) -> None:
     """The rules that concern more than one key."""
+    _check_evaluation(config["evaluation"])
     for group in ("attack", "evaluation"):
         values = config[group]
-        if values and values.get("norm") == "Linf" and values.get("eps", 0) > 1:
+        if values and values.get("norm") == "Linf" and (values.get("eps") or 0) > 1:
             follows = values["eps"] == config["data"]["eps"]
             key = "data.eps" if follows else f"{group}.eps"
             raise rejected(key, values["eps"], f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
@@ -155,7 +156,6 @@ def _check_together(config: Mapping[str, Any]) -> None:
         values, channels = config["data"][key], config["data"]["channels"]
         if values is not None and len(values) != channels:
             raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one a channel")
-    _check_evaluation(config["evaluation"])
 
 
 def _check_evaluation(evaluation: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping
     """Tensors as safetensors; `metadata` is kept as JSON beside them."""
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     write(path, save(plain, {"bnft": json.dumps(dict(metadata or {}))}))
 
 

@@ -102,13 +102,13 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
     siblings = parent if isinstance(parent, dict) else {}
     words = _allowed(schema, key.split("."))
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
-        return unknown_key(key, None, siblings if "." in key else [*schema, "policy"], written)
+        return unknown_key(key, None, map(str, siblings) if "." in key else [*schema, "policy"], written)
     if isinstance(error, MissingMandatoryValue):
         return not_given(key, words)
     if isinstance(error, InterpolationToMissingValueError):
         return not_given(text.split()[-1])
     if isinstance(error, InterpolationResolutionError):
-        return f"{key}={show(siblings.get(error.key))}: must be something that can be resolved ({text})"
+        return f"{key}={show(siblings.get(error.key))}: must be {words or 'something that can be resolved'} ({text})"
     if isinstance(error, OmegaConfValidationError) and words:
         return f"{key}={show(error.value)}: must be {words}"
     return f"{written or key}: {text}"

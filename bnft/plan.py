@@ -106,13 +106,14 @@ def checked_store(store: str) -> Path:
     return path
 
 
-def _run(point: Composed, store: Store, children: tuple[str, ...] = ()) -> Run:
+def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked: bool = True) -> Run:
     config = point.config
-    devices.choose(config["device"], config["precision"], config["threads"])
     data = build.dataset(config)
-    build.check_data(config, data, evaluated=not children)
-    build.check_model(config, data)
-    base, base_identity = _base(point, store, (*children, point.policy))
+    if checked:
+        devices.choose(config["device"], config["precision"], config["threads"])
+        build.check_data(config, data, evaluated=not children)
+        build.check_model(config, data)
+    base, base_identity = _base(point, store, (*children, point.policy), checked)
     return Run(
         policy=point.policy,
         identity=_identity(config, data.sha256, base_identity),
@@ -138,7 +139,7 @@ def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) 
 
 
 def _base(
-    point: Composed, store: Store, chain: tuple[str, ...]
+    point: Composed, store: Store, chain: tuple[str, ...], checked: bool = True
 ) -> tuple[Run | ModelFile | None, dict[str, Any] | None]:
     """The run or file that `base` names, and what of it enters the identity."""
     base = point.config["base"]
@@ -148,7 +149,7 @@ def _base(
         if base in chain:
             raise rejected("base", base, f"a policy that does not start from itself ({' from '.join([*chain, base])})")
         try:
-            run = _run(compose(base_overrides(point, base)), store, chain)
+            run = _run(compose(base_overrides(point, base)), store, chain, checked)
         except InputError as error:
             raise InputError(f"base={base}: {error}") from None
         return run, run.identity
@@ -208,7 +209,7 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
         return {}
     usual = compose(usual_line)
     own, standard = point.config, usual.config
-    _, usual_base = _base(usual, Store(own["store"]), (point.policy,))
+    _, usual_base = _base(usual, Store(own["store"]), (point.policy,), checked=False)  # only to compare with
     ours, theirs = (
         identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "seed")
         for config, origin in ((own, base), (standard, usual_base))

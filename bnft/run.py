@@ -92,7 +92,7 @@ class _Worker:
                 state, self.record = self.folder.model()
                 model.load_state_dict(state)
                 self._settle(self.record)
-                return model.to(self.hardware.device).to(memory_format=torch.channels_last).eval()
+                return self.hardware.place(model).eval()
             except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
                 self.reporter.ends(self.run.name, f"training again: {str(error).splitlines()[0]}")
                 self.folder.discard_model()
@@ -112,7 +112,7 @@ class _Worker:
                 model.load_state_dict(self._base_state())
             self._settle({})
         policy = config["freeze_policy"]
-        model.to(self.hardware.device)
+        self.hardware.place(model)
         freezing = Freezing(model, policy["parameters"], policy["statistics"])
         counts = freezing.counts()
         self.record = {

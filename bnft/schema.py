@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from omegaconf import MISSING
 from pydantic import ConfigDict
 
-from bnft.rules import above, at_least, below, list_of, number, one_of
+from bnft.rules import Rule, above, at_least, below, list_of, number, one_of
 
 SELECTORS = ("all", "batchnorm", "logits", "first_conv", "none")
 STATISTICS = ("update", "frozen", "reset")
@@ -18,6 +18,8 @@ NORMS = ("Linf", "L2")
 VERSIONS = ("standard", "plus", "rand", "custom")
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 PRECISIONS = ("auto", "bf16", "fp32")
+
+selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
 
 
 class Strict:
@@ -32,7 +34,7 @@ class Strict:
 class FreezePolicy(Strict):
     """Which parameters learn, and what happens to the BN statistics."""
 
-    parameters: list[str] = MISSING  # of SELECTORS, or name patterns
+    parameters: Annotated[list[str], selectors] = MISSING
     statistics: Annotated[str, one_of(*STATISTICS)] = MISSING
 
 

@@ -85,16 +85,15 @@ def train(
 ) -> Progress:
     """Train `model` in place, from `progress` or from the start, and return the final progress.
 
-    Model and data must be on `hardware.device`. Weights, momentum and BN statistics are fp32; forward passes run in
-    `hardware.precision`. Each epoch uses as many whole batches as the training images fill. Raises RuntimeError if the
-    loss is not finite, or if something frozen has changed.
+    Model and data must be on `hardware.device` (see `Hardware.place`). Weights, momentum and BN statistics are fp32;
+    forward passes run in `hardware.precision`. Each epoch uses as many whole batches as the training images fill.
+    Raises RuntimeError if the loss is not finite, or if something frozen has changed.
     """
     frozen = freezing.frozen_state()
     if progress is None:
         freezing.reset()
         progress = Progress()
         progress.batchnorm.append(0, model)
-    model.to(memory_format=torch.channels_last)
     folded = (
         Folded(model, dataset.pixels(dataset.x_train[:2])) if recipe.attack and recipe.attack_mode == "eval" else None
     )

@@ -21,6 +21,7 @@ TINY = (  # a run in about a second: one epoch, few images, PGD
     "evaluation.n_images=20",
     "model.width=2",
     "schedule.batch_size=256",
+    "base_overrides=['schedule.epochs=1','schedule.batch_size=256']",
 )
 
 

@@ -8,8 +8,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from torchvision.transforms import AutoAugmentPolicy, InterpolationMode
-from torchvision.transforms import autoaugment as torchvision_autoaugment
 
 from bnft.data import Dataset
 from bnft.errors import rejected
@@ -75,6 +73,9 @@ def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.T
     The policy, its magnitudes and its operations are torchvision's own; images that drew the same operation go through
     it as one batch, since torchvision's transform would draw once for all of them.
     """
+    from torchvision.transforms import AutoAugmentPolicy, InterpolationMode  # here, since it takes long to import
+    from torchvision.transforms import autoaugment as torchvision_autoaugment
+
     transform = torchvision_autoaugment.AutoAugment(AutoAugmentPolicy.CIFAR10)
     space = transform._augmentation_space(10, (images.shape[-2], images.shape[-1]))
     device, count = images.device, len(images)

@@ -1,0 +1,34 @@
+# `make table2`: the environment, all eleven rows on the embedded data, and their table. `make test`: every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help table2 test lint clean
+
+help:
+	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table"
+	@echo "make test     linters, types and every test"
+	@echo "make clean    remove the environment (runs in multirun/ are kept)"
+
+table2: $(READY)
+	$(BIN)/python launch.py -m +sweep=table2
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bnft needs Python 3.11 or newer; name one with PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV)
