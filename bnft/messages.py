@@ -68,10 +68,13 @@ def about_input(error: BaseException) -> bool:
     """Whether one of LIBRARY_ERRORS is about what a person asked for.
 
     Hydra meets some overrides, `attack=null` for one, with a bare ValueError or TypeError. These count only where it
-    was composing, which runs no code of ours.
+    was composing, which runs no code of ours. What goes wrong inside a resolver of ours is our bug, though OmegaConf
+    wraps it, unless it is an InputError.
     """
     if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
-        return True
+        inner = list(_causes(error))[1:]
+        refused = any(isinstance(cause, InputError) for cause in inner)
+        return refused or not any(module.startswith("bnft.") for cause in inner for module in _modules(cause))
     return any(frame.f_code.co_name == "load_configuration" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
@@ -92,7 +95,9 @@ def library_message(error: Exception, schema: Annotations) -> str:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
             return _omegaconf_message(cause, schema, override.input_line or "" if override else "")
     text = _one_line(str(error))
-    return f"{show(override.input_line)}: cannot be used here, see --help ({text})" if override else text
+    if override:
+        return f"{show(override.input_line)}: cannot be used here, see --help ({text})"
+    return text if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) else f"overrides: {text}"
 
 
 def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
@@ -124,6 +129,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _modules(error: BaseException) -> Iterator[str]:
+    """The modules that `error` came through, up to where it was caught."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_globals.get("__name__", "")
 
 
 def _override(error: BaseException) -> Override | None:

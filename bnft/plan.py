@@ -107,6 +107,7 @@ def checked_store(store: str) -> Path:
 
 
 def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked: bool = True) -> Run:
+    """The run of one point; one that is made up only to compare with need not be `checked` against the data."""
     config = point.config
     data = build.dataset(config)
     if checked:
@@ -215,7 +216,7 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
         for config, origin in ((own, base), (standard, usual_base))
     )
     found = identity.differences(ours, theirs)
-    if any(key == "base" or key == "base.sha256" for key in found):
+    if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in found):
         found = {key: value for key, value in found.items() if key.split(".")[0] != "base"} | {"base": own["base"]}
     evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]
     return found | identity.differences(evaluations[0], evaluations[1], "evaluation.")

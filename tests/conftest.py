@@ -68,6 +68,9 @@ def launch(
 @pytest.fixture
 def hydra() -> Iterator[None]:
     """Hydra initialised on conf/, for tests that compose without launching."""
+    from bnft.compose import register
+
+    register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         yield

@@ -43,7 +43,10 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Tested:
-    """A claim with its verdict; `difference` is ours, in points, with its 95 % interval (None without both rows)."""
+    """A claim with its verdict; `difference` is ours, in points, with its 95 % interval.
+
+    There is none unless both rows are there and were attacked within the same budget.
+    """
 
     claim: Claim
     verdict: Verdict
@@ -59,7 +62,7 @@ class Tested:
 def test(claim: Claim, study: Study) -> Tested:
     """Test one claim on the study's paper rows."""
     first, second = study.paper_row(claim.policy), study.paper_row(claim.other)
-    if first is None or second is None:
+    if first is None or second is None or first.budget != second.budget:
         return Tested(claim, "not enough data", None, 0)
     ours, theirs = first.robust_errors(), second.robust_errors()
     images = min(len(ours), len(theirs))

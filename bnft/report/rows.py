@@ -91,6 +91,11 @@ class Row:
         return None if self.overrides else paper.BY_POLICY.get(self.policy)
 
     @property
+    def budget(self) -> tuple[str, float]:
+        """The norm and the eps within which the row was attacked."""
+        return self.first["evaluation"]["norm"], self.first["evaluation"]["eps"]
+
+    @property
     def free(self) -> dict[str, Any]:
         """What tells this row from another of its policy and overrides: schedule and evaluation."""
         evaluation = {key: value for key, value in self.first["evaluation"].items() if key != "id"}
@@ -185,20 +190,21 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         return _every(store)
     wanted: dict[tuple[str, str], None] = {}
     for name in names:
+        done = [folder.path.name for folder in store.run(name).evaluations()]
         if name in store.sweeps():
             wanted |= {(entry["run"], entry["evaluation"]): None for entry in store.sweep(name)["runs"]}
-        elif (store.run(name).path / "config.yaml").exists():
-            wanted |= {(name, folder.path.name): None for folder in store.run(name).evaluations()}
+        elif done or (store.run(name).path / "config.yaml").exists():
+            wanted |= {(name, evaluation): None for evaluation in done or [""]}
         else:
             raise InputError(f"{name}: must be a sweep or a run in {store.root}, or all; {_known(store)}")
     return _read(store, wanted)
 
 
 def _every(store: Store) -> Selection:
-    runs = store.runs()
-    if not runs:
-        raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
-    return _read(store, [(run.name, folder.path.name) for run in runs for folder in run.evaluations()])
+    done = sorted(store.root.glob("*/evaluation/*/result.json"))
+    if not done:
+        raise InputError(f"store={store.root}: must be a folder with runs that are done; this one has none")
+    return _read(store, [(file.parents[2].name, file.parent.name) for file in done])
 
 
 def _read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bnft.report import claims, paper
 from bnft.report.rows import Rate, Row, Selection, Study, select
@@ -42,7 +43,7 @@ def show(selection: Selection, console: Console) -> None:
         for position, name in enumerate(HEADER):
             table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
         for row, label in _labelled(study):
-            table.add_row(*_cells(row, label))
+            table.add_row(*map(Text, _cells(row, label)))  # as text, since a label's brackets are no markup
         console.print(table)
         for note in notes(study):
             console.print(note, style="dim", markup=False, highlight=False)
@@ -230,7 +231,8 @@ def _pipes(cells: Any) -> str:
 
 
 _TEX_SPECIAL = str.maketrans(
-    {character: f"\\{character}" for character in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 )
 
 
