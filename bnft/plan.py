@@ -5,6 +5,7 @@ Planning loads the data, since their content is part of a run's name, and writes
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,16 @@ class Plan:
     store: Store
 
 
+@cache
+def _composed(line: tuple[str, ...]) -> Composed:
+    """Equal command lines are composed once in a plan: many runs of a sweep have one base."""
+    return compose(line)
+
+
 def plan(command_lines: Iterable[Sequence[str]]) -> Plan:
     """The plan for one or more command lines (lists of overrides). Raises InputError before anything is written."""
-    composed = [compose(line) for line in command_lines]
+    _composed.cache_clear()  # what a file says can have changed since the last plan
+    composed = [_composed(tuple(line)) for line in command_lines]
     stores = {point.config["store"] for point in composed}
     if len(stores) > 1:
         raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
@@ -150,7 +158,7 @@ def _base(
         if base in chain:
             raise rejected("base", base, f"a policy that does not start from itself ({' from '.join([*chain, base])})")
         try:
-            run = _run(compose(base_overrides(point, base)), store, chain, checked)
+            run = _run(_composed(tuple(base_overrides(point, base))), store, chain, checked)
         except InputError as error:
             raise InputError(f"base={base}: {error}") from None
         return run, run.identity
@@ -208,7 +216,7 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
     usual_line = pristine_overrides(point)
     if sorted(usual_line) == sorted(point.overrides):
         return {}
-    usual = compose(usual_line)
+    usual = _composed(tuple(usual_line))
     own, standard = point.config, usual.config
     _, usual_base = _base(usual, Store(own["store"]), (point.policy,), checked=False)  # only to compare with
     ours, theirs = (

@@ -5,11 +5,12 @@ import time
 from typing import Protocol
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.text import Text
 
 from bnft.errors import show
 
-LINE_SECONDS = 10.0  # off a terminal, a line at most this often while a run works
+LINE_SECONDS = 15.0  # off a terminal, a line a run at most this often
 
 
 class Reporter(Protocol):
@@ -39,39 +40,47 @@ class Silent:
 
 
 class Terminal:
-    """One live line on a terminal; few plain lines elsewhere."""
+    """A live line for each run at work on a terminal; few plain lines elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._status: Status | None = None
-        self._stage = ""
-        self._shown = 0.0
+        self._active: dict[str, tuple[str, str]] = {}  # run to stage and text
+        self._live: Live | None = None
+        self._shown: dict[str, float] = {}
 
     def begins(self, run: str, stage: str, detail: str) -> None:
-        self._stage = stage
-        self._stop()
-        if self.console.is_terminal:
-            self._status = self.console.status(f"{run}  {stage}  {detail}")
-            self._status.start()
-        else:
-            self.console.print(f"{run}  {stage}  {detail}", markup=False)
-        self._shown = time.monotonic()
+        self._show(run, stage, detail, line=not self.console.is_terminal)
 
     def moves(self, run: str, text: str) -> None:
-        if self._status is not None:
-            self._status.update(f"{run}  {self._stage}  {text}")
-        elif time.monotonic() - self._shown > LINE_SECONDS:
-            self.console.print(f"{run}  {self._stage}  {text}", markup=False)
-            self._shown = time.monotonic()
+        stage, _ = self._active.get(run, ("", ""))
+        due = time.monotonic() - self._shown.get(run, 0.0) > LINE_SECONDS
+        self._show(run, stage, text, line=due and not self.console.is_terminal)
 
     def ends(self, run: str, text: str) -> None:
-        self._stop()
+        self._active.pop(run, None)
+        self._refresh()
         self.console.print(f"{run}  {text}", markup=False)
 
-    def _stop(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def _show(self, run: str, stage: str, text: str, line: bool) -> None:
+        self._active[run] = (stage, text)
+        if line:
+            self.console.print(f"{run}  {stage}  {text}", markup=False)
+            self._shown[run] = time.monotonic()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Show the runs at work below everything printed so far; nothing where there is no terminal."""
+        if not self.console.is_terminal:
+            return
+        if self._live is None and self._active:
+            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+            self._live.start()
+        if self._live is not None:
+            lines = [f"{run}  {stage}  {text}" for run, (stage, text) in self._active.items()]
+            self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+            if not self._active:
+                self._live.stop()
+                self._live = None
 
 
 def duration(seconds: float) -> str:

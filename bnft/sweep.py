@@ -9,8 +9,10 @@ from hydra.plugins.launcher import Launcher
 
 from bnft.errors import InputError
 from bnft.plan import Plan, plan
+from bnft.pool import RunFailedError
 from bnft.progress import complain
 from bnft.report.table import print_sweep
+from hydra_plugins.bnft_launcher import LocalLauncher
 
 
 def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Sequence[JobReturn]:
@@ -23,7 +25,10 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Sequence[JobRetu
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
-    returns = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
+    if isinstance(launcher, LocalLauncher):
+        returns = launcher.carry_out(planned)
+    else:
+        returns = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
     failed = [job for job in returns if job.status == JobStatus.FAILED]
     print_sweep(planned.store, name)
     for job in failed:
@@ -42,7 +47,8 @@ def record(planned: Plan) -> str:
 
 def _explain(job: JobReturn) -> None:
     error = job._return_value
-    what = " ".join(job.overrides or [])
-    if not isinstance(error, InputError):
+    if isinstance(error, RunFailedError):
+        sys.stderr.write(error.details)
+    elif not isinstance(error, InputError):
         traceback.print_exception(error)
-    complain(f"failed: {what}: {type(error).__name__}: {error}")
+    complain(f"failed: {' '.join(job.overrides or [])}: {error}")
