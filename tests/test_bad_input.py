@@ -493,7 +493,7 @@ def test_a_bug_ends_the_program_with_its_traceback(tmp_path: Path) -> None:
 
 def test_a_sweep_goes_on_after_a_bug_and_says_so(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bnft.run.execute", broken)
-    outcome = launch("-m", "seed=0,1")
+    outcome = launch("-m", "seed=0,1", "hydra/launcher=basic")
     assert outcome.code == 1
     assert outcome.err.count("ValueError: a bug of ours") >= 2 and "Traceback" in outcome.err
     assert "2 of 2 runs failed" in outcome.err
