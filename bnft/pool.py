@@ -108,7 +108,9 @@ class Pool:
                 left.append((run, evaluated))
                 continue
             threads = run.config["threads"] or idle.slot.threads
-            idle.connection.send((replace(run, config={**run.config, "threads": threads}), evaluated))
+            idle.connection.send(
+                (replace(run, config={**run.config, "threads": threads}), self.planned.store, evaluated)
+            )
             idle.run = run
         return left
 
@@ -183,14 +185,13 @@ def _serve(connection: Connection, slot: Slot) -> None:
     """A worker: carry out the runs that are sent, until the parent is gone. Stays warm between runs."""
     os.environ.update(slot.environment)
     from bnft.run import execute  # here, with the environment set; PyTorch and its start are shared by all its runs
-    from bnft.store import Store
 
     try:
         while True:
-            run, evaluated = connection.recv()
+            run, store, evaluated = connection.recv()
             failure = None
             try:
-                execute(run, Store(run.config["store"]), _Wire(connection), evaluated)
+                execute(run, store, _Wire(connection), evaluated)
             except InputError as error:
                 failure = RunFailedError(str(error))
             except Exception as error:  # whatever it is, it is this run's alone; the parent shows it

@@ -137,6 +137,12 @@ def test_a_base_inherits_model_data_seed_and_precision_and_nothing_else():
     assert base.config["schedule"]["epochs"] == compose(["policy=normal"]).config["schedule"]["epochs"]
 
 
+def test_a_base_is_made_where_its_child_is(tmp_path):
+    base = run_of("policy=bn_params", f"store={tmp_path}", "threads=1", "device=cpu").base
+    assert isinstance(base, Run)
+    assert (base.config["store"], base.config["threads"], base.config["device"]) == (str(tmp_path), 1, "cpu")
+
+
 def test_base_overrides_pass_more():
     run = run_of("policy=bn_params", "base_overrides=['schedule.epochs=2']")
     assert isinstance(run.base, Run)

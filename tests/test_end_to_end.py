@@ -70,6 +70,14 @@ def test_a_sweep_of_three_rows_its_table_and_asking_again(tmp_path):
     finish(start(tmp_path, *line))
     assert work(tmp_path) == done, "asking again does no work"
 
+    finish(start(tmp_path, "-m", "policy=bn_stats,bn_only_params", *TINY, "store=elsewhere"))
+    assert sorted(path.name.rpartition("-")[0] for path in (tmp_path / "elsewhere").glob("*-*")) == [
+        "bn_only_params",
+        "bn_stats",
+        "normal",
+    ], "the base is made in the store of the sweep"
+    done = work(tmp_path)
+
     finish(start(tmp_path, *line, "evaluation.n_images=10"))
     assert work(tmp_path).count("t") == done.count("t"), "another evaluation trains nothing"
     assert work(tmp_path).count("a") > done.count("a")
