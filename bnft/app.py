@@ -70,7 +70,8 @@ def guarded(main: Callable[[], object]) -> None:
 def quoted(argument: str) -> str:
     """`base_overrides=[a=1,b=2]` with the quotes that Hydra's grammar wants around each item that has none."""
     name, _, items = argument.partition("=")
-    if name.lstrip("+") != "base_overrides" or not (items.startswith("[") and items.endswith("]")):
+    one_list = items.startswith("[") and items.endswith("]") and "],[" not in items
+    if name.lstrip("+") != "base_overrides" or not one_list:
         return argument
     bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
     wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]

@@ -27,6 +27,7 @@ class Hardware:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 means fp32
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move the model to the device, in the memory format in which its convolutions are fastest."""

@@ -104,6 +104,8 @@ def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {}).get("bnft", "{}"))
             names = list(file.keys())
             return {name: file.get_tensor(name) for name in names}, metadata
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: is not there, though it should be") from None
     except (SafetensorError, ValueError) as error:
         raise DamagedError(f"{path}: is damaged, it must be safetensors ({error})") from None
 

@@ -73,10 +73,12 @@ def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
-    """The identity without some of its fields, in the bases too."""
+    """The identity without some of its fields, in the bases too; but a base's seed stays if it is not the run's own."""
     kept = {key: value for key, value in identity.items() if key not in fields}
-    if isinstance(kept.get("base"), Mapping):
-        kept["base"] = without(kept["base"], *fields)
+    base = kept.get("base")
+    if isinstance(base, Mapping):
+        own = base.get("seed") == identity.get("seed")
+        kept["base"] = without(base, *(field for field in fields if field != "seed" or own))
     return kept
 
 

@@ -161,6 +161,8 @@ def _base(
             run = _run(_composed(tuple(base_overrides(point, base))), store, chain, checked)
         except InputError as error:
             raise InputError(f"base={base}: {error}") from None
+        if checked and run.config["model"] != point.config["model"]:
+            check_fits(build.model(run.config, build.dataset(run.config)).state_dict(), point.config, base)
         return run, run.identity
     if (store.run(base).path / "config.yaml").exists():
         return _stored(store.run(base).path, point)

@@ -64,7 +64,9 @@ class _Worker:
     def work(self, evaluated: bool) -> dict[str, Any] | None:
         evaluation = self.folder.evaluation(self.run.evaluation_id)
         result = self._kept_result(evaluation) if evaluated and self.folder.trained else None
-        if result is not None:
+        if result is not None or (self.folder.trained and not evaluated):
+            if self.folder.status().get("state") != "done":  # killed after the last file, before the last status
+                self._write_status("done", "evaluated" if evaluated else "trained")
             return result
         model = self._trained_model()
         result = self._evaluated(model, evaluation) if evaluated else None
@@ -77,7 +79,7 @@ class _Worker:
             if result is not None:
                 files.read_arrays(evaluation.path / "outcomes.safetensors")
             return result
-        except (DamagedError, FileNotFoundError) as error:
+        except DamagedError as error:
             self.reporter.ends(self.run.name, f"evaluating again: {error}")
             return None
 
@@ -209,7 +211,7 @@ class _Worker:
 
     def _data_record(self) -> dict[str, Any]:
         config = self.run.config["data"]
-        return {"target": config["_target_"], **self.run.identity["data"]}
+        return {"target": config["_target_"], "validation": config["validation"], **self.run.identity["data"]}
 
     def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
         self._evaluation_folder.save_cascade(cascade)

@@ -12,6 +12,7 @@ Beside the runs, `sweeps/` says what was asked for together, and `.locks/` keeps
 """
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
     from bnft.training import Progress
 
 LOCK_POLL_SECONDS = 0.2
+RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
 
 
 def now() -> str:
@@ -51,8 +53,10 @@ class EvaluationFolder:
         if not file.exists():
             return None
         result = files.read_json(file)
-        if not isinstance(result, dict) or not {"clean", "robust", "run"} <= result.keys():
-            raise DamagedError(f"{file}: is damaged, it lacks clean, robust or run; remove it to have it made again")
+        missing = RESULT_KEYS - result.keys() if isinstance(result, dict) else RESULT_KEYS
+        if missing:
+            what = ", ".join(sorted(missing))
+            raise DamagedError(f"{file}: is damaged, it lacks {what}; remove it to have it made again")
         return result
 
     def outcomes(self) -> "dict[str, NDArray[Any]]":
@@ -192,7 +196,9 @@ class RunFolder:
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def discard_model(self) -> None:
+        """Remove a damaged model, and the evaluations with it: they are to be of the model that is there."""
         (self.path / "model.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "evaluation", ignore_errors=True)
 
     def evaluation(self, evaluation_id: str) -> EvaluationFolder:
         return EvaluationFolder(self.path / "evaluation" / evaluation_id)

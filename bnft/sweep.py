@@ -21,6 +21,8 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Sequence[JobRetu
     A run that fails is nobody else's trouble; the sweep goes on, lists what failed, and exits with 1.
     """
     planned = plan(jobs)
+    if isinstance(launcher, LocalLauncher):
+        launcher.check()
     name = record(planned)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""

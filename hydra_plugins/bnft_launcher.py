@@ -32,6 +32,13 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra hands over what is needed to compose the jobs; they are planned in `launch`."""
 
+    def check(self) -> None:
+        """Raise InputError for settings that cannot be; before anything is written."""
+        from bnft.errors import rejected
+
+        if self.workers is not None and self.workers < 1:
+            raise rejected("hydra.launcher.workers", self.workers, "a whole number, at least 1, or null")
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from bnft.plan import plan  # here and below, since Hydra imports every plugin for every command, --help too
 
@@ -39,17 +46,14 @@ class LocalLauncher(Launcher):
 
     def carry_out(self, planned: "Plan") -> Sequence[JobReturn]:
         """Launch a sweep that is planned already."""
-        from bnft.errors import rejected
         from bnft.pool import Pool, slots, visible_gpus
         from bnft.progress import Terminal
 
-        if self.workers is not None and self.workers < 1:
-            raise rejected("hydra.launcher.workers", self.workers, "a whole number, at least 1, or null")
         on_gpus = any(run.config["device"] != "cpu" for run in planned.runs)
         places = slots(self.workers, visible_gpus() if on_gpus else [], len(planned.runs) + len(planned.bases))
         outcomes = Pool(planned, places, Terminal()).run()
         returns = []
-        for run in planned.runs:
+        for run in (*planned.bases, *planned.runs):
             failure = outcomes[run.name]
             status = JobStatus.COMPLETED if failure is None else JobStatus.FAILED
             returns.append(JobReturn(overrides=[run.name], status=status, _return_value=failure))

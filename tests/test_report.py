@@ -247,8 +247,9 @@ def test_a_line_says_when_data_or_model_are_not_the_papers(store: Store) -> None
 def test_it_says_so_for_what_differs_only(store: Store) -> None:
     sweep(store, write(store, "normal", data=CIFAR10))
     shown = render(select(store), "md")
-    assert "Not the paper's model (77,754" in shown and "instead of CIFAR-10" not in shown
-    sweep(store, write(store, "normal", data=CIFAR10, parameters=paper.MODEL_PARAMETERS, seed=1))
+    assert "model (77,754" in shown and "budget (Linf 0.15" in shown and "instead of CIFAR-10" not in shown
+    papers = {**EVALUATION, "eps": paper.EPS}
+    sweep(store, write(store, "normal", data=CIFAR10, parameters=paper.MODEL_PARAMETERS, seed=1, evaluation=papers))
     assert "Not the paper's" not in render(select(store), "md")
 
 
@@ -271,7 +272,7 @@ def test_other_data_and_other_models_are_tables_of_their_own(store: Store) -> No
 
 def test_warnings_of_autoattack_are_shown(store: Store) -> None:
     sweep(store, write(store, "normal", warnings=["Square found much"]), write(store, "adv"))
-    assert "AutoAttack notes: Square found much" in render(select(store), "md")
+    assert "Note: Square found much" in render(select(store), "md")
 
 
 # formats

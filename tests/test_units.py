@@ -118,12 +118,19 @@ def test_an_evaluation_option_that_is_null_changes_no_name():
 
 
 def test_without_reaches_into_the_bases():
-    nested = run(base=run(base=run(seed=2), seed=1))
+    nested = run(base=run(base=run(seed=1), seed=1), seed=1)
     reduced = identity.without(nested, "seed", "schedule")
     for level in (reduced, reduced["base"], reduced["base"]["base"]):
         assert "seed" not in level and "schedule" not in level and "model" in level
     assert nested["base"]["seed"] == 1, "the original must stay as it is"
     assert "base" not in identity.without(nested, "base")
+
+
+def test_a_bases_seed_stays_where_it_is_not_the_runs_own():
+    """Else runs from one base and runs from another would be taken for seeds of one experiment."""
+    same, other = run(seed=1, base=run(seed=1)), run(seed=1, base=run(seed=0))
+    assert identity.without(same, "seed") == identity.without(run(seed=2, base=run(seed=2)), "seed")
+    assert identity.without(same, "seed") != identity.without(other, "seed")
 
 
 def test_differences():

@@ -66,9 +66,7 @@ def evaluate(
     check_images(images, "the test split has")
     labels, count = dataset.y_test, config.n_images
     with no_trace(model):
-        clean_logits = torch.cat(
-            [score(model, images[:count], config.batch_size), score(model, images[count:], SCORING_BATCH)]
-        )
+        clean_logits = torch.cat([score(model, images[:count], config.batch_size), *_scores(model, images[count:])])
         attacked, truth = images[:count], labels[:count]
         view = Folded(model, images[:2]).view
         attacks, notes = _attacks(view, config, clean_logits.shape[1], images.device)
@@ -76,7 +74,7 @@ def evaluate(
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
             if config.attack == "autoattack":
                 cascade.warnings = notes + autoattack.warnings_before(model, attacked, truth, config)
-        with autoattack.recorded() as messages:
+        with autoattack.recorded(cascade.warnings):
             run_cascade(
                 model,
                 attacked,
@@ -88,7 +86,6 @@ def evaluate(
                 cascade=cascade,
                 watcher=watcher,
             )
-        cascade.warnings = list(dict.fromkeys([*cascade.warnings, *messages]))
         adversarial = cascade.adversarial.to(images.device)
         adversarial_logits = score(model, adversarial, config.batch_size)
         unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
@@ -111,11 +108,16 @@ def check_model(model: nn.Module) -> None:
 @torch.no_grad()
 def score(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Logits (N, classes) of images (N, C, H, W) in [0, 1]. Raises EvaluationError if any is not finite."""
-    check_images(images, "the model is given") if len(images) else None
+    check_images(images, "the model is given")
     logits = torch.cat([model(part).float() for part in images.split(batch_size)])
     if not bool(torch.isfinite(logits).all()):
         raise EvaluationError("the model gives logits that are not finite")
     return logits
+
+
+def _scores(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """The images' logits, as a list of one tensor; of none where there are no images."""
+    return [score(model, images, SCORING_BATCH)] if len(images) else []
 
 
 def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, config: Evaluation) -> int:

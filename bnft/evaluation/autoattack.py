@@ -57,6 +57,11 @@ def _official(model: nn.Module, config: Evaluation, device: torch.device) -> Aut
 def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
     """The call that `run_standard_evaluation` makes for one batch of one attack."""
 
+    order = official.attacks_to_run
+    restarts = official.fab.n_restarts
+    if name == "fab-t" or (name == "fab" and "fab-t" in order[: order.index("fab")]):
+        restarts = 1  # the official run sets this at fab-t, for good
+
     def run(images: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
         attack = {
             "apgd-ce": official.apgd,
@@ -69,9 +74,7 @@ def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
         if name in ("apgd-ce", "apgd-dlr"):
             official.apgd.loss = name.removeprefix("apgd-")
         if name in ("fab", "fab-t"):
-            official.fab.targeted = name == "fab-t"
-            if name == "fab-t":
-                official.fab.n_restarts = 1
+            official.fab.targeted, official.fab.n_restarts = name == "fab-t", restarts
         attack.seed = official.get_seed()
         return attack.perturb(images.clone(), labels.clone()).detach()
 
@@ -102,9 +105,9 @@ def warnings_after(accuracies: dict[str, float]) -> list[str]:
 
 
 @contextmanager
-def recorded() -> Iterator[list[str]]:
-    """Collect what AutoAttack warns of inside the block, each message once, instead of printing it."""
-    messages: list[str] = []
+def recorded(messages: list[str] | None = None) -> Iterator[list[str]]:
+    """Collect what AutoAttack warns of inside the block in `messages`, each once, instead of printing it."""
+    messages = [] if messages is None else messages
     logger = logging.getLogger("auto-attack")
     handler = _Collector(messages)
     propagate, logger.propagate = logger.propagate, False
@@ -126,7 +129,8 @@ class _Collector(logging.Handler):
         self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        if record.getMessage() not in self.messages:
+            self.messages.append(record.getMessage())
 
 
 @contextmanager

@@ -34,5 +34,6 @@ ROWS = (
 BY_POLICY = {row.policy: row for row in ROWS}
 ORDER = {row.policy: position for position, row in enumerate(ROWS)}
 
+EPS = 8 / 255  # L-infinity, pixel units
 DATA = "bnft.data.cifar10.load"
 MODEL_PARAMETERS = 4_327_754  # ResNet-20 at 64 channels, of which BN is 0.145 % (Table 1: 0.15 %)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose
 from statistics import fmean, stdev
 from typing import Any
 
@@ -132,17 +133,25 @@ class Study:
             telling: dict[str, Any] = {}
             for other in alike:
                 telling.update(identity.differences(row.free, other.free))
+            for key in ("norm", "eps"):  # the heading has those of the first row; `data.eps` can make others differ
+                if row.first["evaluation"][key] != self.first["evaluation"][key] and f"evaluation.{key}" not in label:
+                    telling[f"evaluation.{key}"] = row.first["evaluation"][key]
             labels.append(_label(label, telling))
         return labels
 
     def comparable(self) -> list[str]:
         """In what this study differs from the paper's, so that its numbers are not to be set against the paper's."""
         found = []
+        if self.first["data"].get("validation"):
+            found.append("test images (a part of the training images was held out instead)")
         if self.first["data"]["target"] != paper.DATA:
             found.append(f"data ({self.first['data']['target'].split('.')[-2]} instead of CIFAR-10)")
         parameters = self.first["training"]["counts"]["parameters"]
         if parameters != paper.MODEL_PARAMETERS:
             found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
+        evaluation = self.first["evaluation"]
+        if evaluation["norm"] != "Linf" or not isclose(evaluation["eps"], paper.EPS):
+            found.append(f"budget ({evaluation['norm']} {evaluation['eps']:.4g} instead of Linf 8/255)")
         return found
 
 

@@ -77,10 +77,7 @@ def print_result(store: Store, run: str, evaluation: str) -> None:
     kept = tuple(result for result in selection.results if result.folder.path.name == evaluation)
     console = _console()
     show(Selection(kept, ()), console)
-    for result in kept:
-        for warning in result.values["warnings"]:
-            console.print(f"note: {warning}", markup=False, highlight=False)
-        console.print(f"kept in {store.run(run).path}{os.sep}", markup=False, highlight=False)
+    console.print(f"kept in {store.run(run).path}{os.sep}", markup=False, highlight=False)
 
 
 def _console() -> Console:
@@ -105,7 +102,7 @@ def notes(study: Study) -> list[str]:
     if different:
         found.append(f"Not the paper's {' and '.join(different)}: compare the pattern, not absolute numbers.")
     warned = {warning for row in study.rows for result in row.results for warning in result.values["warnings"]}
-    found += sorted(f"AutoAttack notes: {warning}" for warning in warned)
+    found += sorted(f"Note: {warning}" for warning in warned)
     return found
 
 
