@@ -49,8 +49,11 @@ class LocalLauncher(Launcher):
         from bnft.pool import Pool, slots, visible_gpus
         from bnft.progress import Terminal
 
-        on_gpus = any(run.config["device"] != "cpu" for run in planned.runs)
-        places = slots(self.workers, visible_gpus() if on_gpus else [], len(planned.runs) + len(planned.bases))
+        devices, count = {run.config["device"] for run in planned.runs}, len(planned.runs) + len(planned.bases)
+        if any(device.startswith("cuda:") for device in devices):
+            places = slots(1, [], count)  # one GPU was named: one run at a time, each on its own
+        else:
+            places = slots(self.workers, visible_gpus() if devices != {"cpu"} else [], count)
         outcomes = Pool(planned, places, Terminal()).run()
         returns = []
         for run in (*planned.bases, *planned.runs):
