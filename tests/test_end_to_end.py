@@ -150,10 +150,10 @@ def test_killed_at_random_moments_equals_undisturbed_and_repeats_little(tmp_path
 
 def test_two_processes_build_their_common_base_once(tmp_path):
     line = [argument for argument in TINY if not argument.startswith("base_overrides")]
-    slow_base = "base_overrides=[schedule.epochs=40,schedule.batch_size=256]"
+    slow_base = "base_overrides=[schedule.epochs=80,schedule.batch_size=256]"
     both = [start(tmp_path, f"policy={policy}", *line, slow_base) for policy in ("bn_stats", "bn_params")]
     said = [finish(process)[1] for process in both]
-    assert work(tmp_path).count("t") == (40 + 1 + 1) * 5
+    assert work(tmp_path).count("t") == (80 + 1 + 1) * 5
     assert sum("waiting" in err for err in said) == 1, "the other one waited"
 
 
