@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError, create_model
 
 from bnft.errors import InputError, rejected
-from bnft.messages import pydantic_message
+from bnft.messages import annotations_of, pydantic_message
 
 Checked = dict[str, Any]
 
@@ -105,8 +105,5 @@ def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[
 
 
 def _fields(common: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(common, include_extras=True)
-    return {
-        name: (hints[name], getattr(common, name, ...))
-        for name in common.__dataclass_fields__  # type: ignore[attr-defined]
-    }
+    """Annotation and default of each key of a dataclass."""
+    return {name: (hint, getattr(common, name, ...)) for name, hint in annotations_of(common).items()}

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnft.attacks import no_trace
 from bnft.batchnorm import normalized
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -45,13 +46,8 @@ class Folded:
         self.model = model
         self.view: nn.Module = model
         self._pairs: list[_Pair] = []
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
+        with no_trace(model):
             self._fold(example)
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
     def refresh(self) -> nn.Module:
         """Fold the model's weights and statistics as they are now; returns the view."""

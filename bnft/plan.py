@@ -49,14 +49,18 @@ class Run:
         evaluation = self.config["evaluation"]
         return f"{evaluation['attack']}-{identity.digest(identity.of_evaluation(evaluation))}"
 
+    @property
+    def base_name(self) -> str | None:
+        """The name of the run that this one starts from; None for scratch and for a file."""
+        return self.base.name if isinstance(self.base, Run) else None
+
     def record(self) -> dict[str, Any]:
         """What names and describes the run, for `config.yaml` and for every result."""
-        base = self.base.name if isinstance(self.base, Run) else None
         return {
             "name": self.name,
             "policy": self.policy,
             "title": self.config["title"],
-            "base": base,
+            "base": self.base_name,
             "overrides": self.overrides,
             "identity": self.identity,
         }

@@ -92,7 +92,7 @@ class Pool:
     def _in_order(self) -> list[tuple[Run, bool]]:
         """Every run and whether it is evaluated: first what others start from, then the longest."""
         tasks = [(run, False) for run in self.planned.bases] + [(run, True) for run in self.planned.runs]
-        needed = {run.base.name for run, _ in tasks if isinstance(run.base, Run)}
+        needed = {run.base_name for run, _ in tasks}
         return sorted(tasks, key=lambda task: (task[0].name not in needed, -_cost(task[0])))
 
     def _assign(self, waiting: list[tuple[Run, bool]], workers: Sequence[_Worker]) -> list[tuple[Run, bool]]:
@@ -102,8 +102,7 @@ class Pool:
         for run, evaluated in tasks:
             idle = next((worker for worker in workers if worker.run is None), None)
             busy = {worker.run.name for worker in workers if worker.run}
-            base = run.base.name if isinstance(run.base, Run) else None
-            ready = base is None or base in self.outcomes
+            ready = run.base_name is None or run.base_name in self.outcomes
             if idle is None or not ready or run.name in busy:
                 left.append((run, evaluated))
                 continue
@@ -118,10 +117,10 @@ class Pool:
         """`waiting` without the runs whose base failed, which are written down as blocked."""
         kept = []
         for run, evaluated in waiting:
-            base = run.base.name if isinstance(run.base, Run) else None
-            if base is not None and self.outcomes.get(base) is not None:
-                self.outcomes[run.name] = RunFailedError(f"blocked: its base {base} failed")
-                self.reporter.ends(run.name, f"blocked: its base {base} failed")
+            if run.base_name is not None and self.outcomes.get(run.base_name) is not None:
+                blocked = RunFailedError(f"blocked: its base {run.base_name} failed")
+                self.outcomes[run.name] = blocked
+                self.reporter.ends(run.name, str(blocked))
             else:
                 kept.append((run, evaluated))
         return kept

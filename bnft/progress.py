@@ -26,19 +26,6 @@ class Reporter(Protocol):
         """A stage, or the run, is done."""
 
 
-class Silent:
-    """Shows nothing."""
-
-    def begins(self, run: str, stage: str, detail: str) -> None:
-        pass
-
-    def moves(self, run: str, text: str) -> None:
-        pass
-
-    def ends(self, run: str, text: str) -> None:
-        pass
-
-
 class Terminal:
     """A live line for each run at work on a terminal; few plain lines elsewhere."""
 

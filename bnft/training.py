@@ -120,7 +120,7 @@ def train(
             if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
                 keeper.save(model, _with_velocity(progress, freezing, optimizer))
                 saved_at = clock()
-        _end_epoch(model, dataset, progress, rate, hardware)
+        _end_epoch(model, dataset, progress, rate)
         keeper.save(model, _with_velocity(progress, freezing, optimizer))
         saved_at = clock()
     freezing.check_unchanged(frozen)
@@ -180,7 +180,7 @@ def _update(
     return value, int((logits.argmax(1) != labels).sum())
 
 
-def _end_epoch(model: nn.Module, dataset: Dataset, progress: Progress, rate: float, hardware: Hardware) -> None:
+def _end_epoch(model: nn.Module, dataset: Dataset, progress: Progress, rate: float) -> None:
     """Append the epoch's line to the history and its BN layers to their record, and turn to the next epoch."""
     first = slice(CLEAN_ERROR_IMAGES)
     progress.epoch += 1

@@ -30,6 +30,11 @@ class Result:
     def run(self) -> dict[str, Any]:
         return dict(self.values["run"])
 
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """How it was evaluated, without the id that is the hash of it."""
+        return {key: value for key, value in self.values["evaluation"].items() if key != "id"}
+
     @cached_property
     def robust_errors(self) -> NDArray[np.float64]:
         """1 for each attacked image that was misclassified or fell, 0 for each that stood; shape (n,)."""
@@ -99,8 +104,7 @@ class Row:
     @property
     def free(self) -> dict[str, Any]:
         """What tells this row from another of its policy and overrides: schedule and evaluation."""
-        evaluation = {key: value for key, value in self.first["evaluation"].items() if key != "id"}
-        run = self.first["run"]["identity"]
+        run, evaluation = self.first["run"]["identity"], self.results[0].evaluation
         return {"schedule": run["schedule"], "data": run["data"], "evaluation": evaluation, "base": run.get("base")}
 
     def robust_errors(self) -> NDArray[np.float64]:
@@ -172,9 +176,8 @@ class Selection:
         """The results in rows, the rows in studies."""
         rows: dict[str, list[Result]] = {}
         for result in self.results:
-            run, values = result.run, result.values
-            evaluation = {key: value for key, value in values["evaluation"].items() if key != "id"}
-            key = [run["policy"], run["overrides"], identity.without(run["identity"], "seed"), evaluation]
+            run = result.run
+            key = [run["policy"], run["overrides"], identity.without(run["identity"], "seed"), result.evaluation]
             rows.setdefault(identity.canonical(key), []).append(result)
         studies: dict[str, list[Row]] = {}
         for group in rows.values():
