@@ -22,6 +22,7 @@ from bnft.folding import Folded
 from bnft.freezing import Freezing
 from bnft.randomness import generator, seed_for
 from bnft.schedules import Shape
+from bnft.stopping import Pulse, Stopped, felt
 
 CHECKPOINT_SECONDS = 300.0  # a killed run repeats at most this much training, or one epoch
 CLEAN_ERROR_IMAGES = 1000  # training images on which the clean error is logged after each epoch
@@ -72,6 +73,12 @@ class Keeper(Protocol):
     def stepped(self, progress: Progress, steps: int) -> None:
         """A batch of the epoch's `steps` is done."""
 
+    def pulse(self) -> None:
+        """Training is alive: called before each batch and each forward pass of the attack.
+
+        Raises Stopped to end training there, with its state saved.
+        """
+
 
 def train(
     model: nn.Module,
@@ -87,7 +94,7 @@ def train(
 
     Model and data must be on `hardware.device` (see `Hardware.place`). Weights, momentum and BN statistics are fp32;
     forward passes run in `hardware.precision`. Each epoch uses as many whole batches as the training images fill.
-    Raises RuntimeError if the loss is not finite, or if something frozen has changed.
+    Raises RuntimeError if the loss is not finite or something frozen has changed, Stopped if the keeper's pulse does.
     """
     frozen = freezing.frozen_state()
     if progress is None:
@@ -98,33 +105,52 @@ def train(
         Folded(model, dataset.pixels(dataset.x_train[:2])) if recipe.attack and recipe.attack_mode == "eval" else None
     )
     optimizer = _optimizer(freezing, recipe, progress)
-    steps = len(dataset.x_train) // recipe.batch_size
-    saved_at = clock()
-    while progress.epoch < recipe.epochs:
-        started = clock() - progress.seconds
-        images, labels = _epoch_of(dataset, recipe, progress.epoch)
-        while progress.step < steps:
-            batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
-            rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
-            inputs = dataset.pixels(images[batch])
-            torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
-            if recipe.attack is not None:
-                inputs = _attacked(model, folded, inputs, labels[batch], recipe, hardware, progress)
-            loss, errors = _update(model, freezing, inputs, labels[batch], hardware, optimizer, rate, progress.epoch)
-            progress.losses += loss * len(inputs)
-            progress.errors += errors
-            progress.images += len(inputs)
-            progress.step += 1
-            progress.seconds = clock() - started
-            keeper.stepped(progress, steps)
-            if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
-                keeper.save(model, _with_velocity(progress, freezing, optimizer))
-                saved_at = clock()
-        _end_epoch(model, dataset, progress, rate)
+    try:
+        while progress.epoch < recipe.epochs:
+            _epoch(model, freezing, folded, dataset, recipe, hardware, optimizer, keeper, progress, clock)
+    except Stopped:  # by the pulse: the last batch is done, and the attack on the next one has left no trace
         keeper.save(model, _with_velocity(progress, freezing, optimizer))
-        saved_at = clock()
+        raise
     freezing.check_unchanged(frozen)
     return progress
+
+
+def _epoch(
+    model: nn.Module,
+    freezing: Freezing,
+    folded: Folded | None,
+    dataset: Dataset,
+    recipe: Recipe,
+    hardware: Hardware,
+    optimizer: torch.optim.SGD | None,
+    keeper: Keeper,
+    progress: Progress,
+    clock: Callable[[], float],
+) -> None:
+    """The rest of the epoch that `progress` stands in, saved now and then and at its end."""
+    steps = len(dataset.x_train) // recipe.batch_size
+    saved_at, started = clock(), clock() - progress.seconds
+    images, labels = _epoch_of(dataset, recipe, progress.epoch)
+    while progress.step < steps:
+        keeper.pulse()
+        batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
+        rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
+        inputs = dataset.pixels(images[batch])
+        torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
+        if recipe.attack is not None:
+            inputs = _attacked(model, folded, inputs, labels[batch], recipe, hardware, progress, keeper.pulse)
+        loss, errors = _update(model, freezing, inputs, labels[batch], hardware, optimizer, rate, progress.epoch)
+        progress.losses += loss * len(inputs)
+        progress.errors += errors
+        progress.images += len(inputs)
+        progress.step += 1
+        progress.seconds = clock() - started
+        keeper.stepped(progress, steps)
+        if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
+            keeper.save(model, _with_velocity(progress, freezing, optimizer))
+            saved_at = clock()
+    _end_epoch(model, dataset, progress, rate)
+    keeper.save(model, _with_velocity(progress, freezing, optimizer))
 
 
 def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,12 +170,13 @@ def _attacked(
     recipe: Recipe,
     hardware: Hardware,
     progress: Progress,
+    pulse: Pulse,
 ) -> torch.Tensor:
     """Adversarial examples for a batch, against the model as it is now."""
     assert recipe.attack is not None
     draws = generator(hardware.device, recipe.seed, "attack", progress.epoch, progress.step)
-    with no_trace(model, recipe.attack_mode), hardware.autocast():
-        target = model if folded is None else folded.refresh()
+    target = model if folded is None else folded.refresh()
+    with no_trace(model, recipe.attack_mode), hardware.autocast(), felt(target, pulse):
         return recipe.attack(target, inputs, labels, generator=draws)
 
 

@@ -31,6 +31,9 @@ class Watched:
         if self.stop_after == len(self.states):
             raise KeyboardInterrupt
 
+    def pulse(self) -> None:
+        pass
+
 
 @pytest.fixture(autouse=True)
 def _short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:

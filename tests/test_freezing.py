@@ -111,6 +111,9 @@ class Nobody:
     def stepped(self, progress: Progress, steps: int) -> None:
         pass
 
+    def pulse(self) -> None:
+        pass
+
 
 def trained(model: nn.Module, freezing: Freezing, channels: int, attack=None, mode: str = "eval") -> None:
     """A few steps on random images."""

@@ -16,6 +16,7 @@ from bnft.devices import Hardware
 from bnft.freezing import Freezing
 from bnft.models.resnet import ResNet
 from bnft.schedules import one_cycle
+from bnft.stopping import Stopped
 from bnft.training import Progress, Recipe, train
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
@@ -43,10 +44,10 @@ RECIPE = Recipe(
 class Kept:
     """Keeps every state that training saves, and counts the batches."""
 
-    def __init__(self, stop_at_step: int | None = None) -> None:
+    def __init__(self, stop_at_step: int | None = None, stop_at_pulse: int | None = None) -> None:
         self.saved: list[tuple[dict, Progress]] = []
-        self.steps = 0
-        self.stop_at_step = stop_at_step
+        self.steps = self.pulses = 0
+        self.stop_at_step, self.stop_at_pulse = stop_at_step, stop_at_pulse
 
     def save(self, model, progress):
         self.saved.append((copy.deepcopy(model.state_dict()), copy.deepcopy(progress)))
@@ -55,6 +56,11 @@ class Kept:
         self.steps += 1
         if self.steps == self.stop_at_step:
             raise KeyboardInterrupt
+
+    def pulse(self):
+        self.pulses += 1
+        if self.pulses == self.stop_at_pulse:
+            raise Stopped
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,22 @@ def test_resumed_from_any_checkpoint_equals_undisturbed(digits, monkeypatch, sta
         assert same(model, expected)
         assert [{**line, "seconds": 0} for line in resumed.history] == [{**line, "seconds": 0} for line in done.history]
         assert resumed.batchnorm.epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("moment", [1, 2, 5, 9, 17])
+def test_stopped_in_mid_batch_it_goes_on_from_there(digits, moment):
+    """Pulses come before each batch and in the attack on it; whichever one stops, no whole batch is lost."""
+    expected, _ = trained(digits, parameters=["batchnorm"])
+    keeper = Kept(stop_at_pulse=moment)
+    with pytest.raises(Stopped):
+        trained(digits, keeper=keeper, parameters=["batchnorm"])
+    state, progress = keeper.saved[-1]
+    assert progress.epoch * 4 + progress.step == keeper.steps
+    model, freezing = fresh(["batchnorm"])
+    model.load_state_dict(state)
+    rest = Kept()
+    train(model, freezing, digits, RECIPE, CPU, rest, progress)
+    assert same(model, expected) and rest.steps == 8 - keeper.steps
 
 
 def test_resuming_repeats_no_finished_epoch(digits):

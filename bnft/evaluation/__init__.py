@@ -28,6 +28,7 @@ from bnft.evaluation.cascade import run as run_cascade
 from bnft.folding import Folded
 from bnft.rates import wilson
 from bnft.schema import Evaluation
+from bnft.stopping import felt
 
 SCORING_BATCH = 500  # images scored at once where no attack needs memory
 
@@ -74,7 +75,7 @@ def evaluate(
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
             if config.attack == "autoattack":
                 cascade.warnings = notes + autoattack.warnings_before(model, attacked, truth, config)
-        with autoattack.recorded(cascade.warnings):
+        with autoattack.recorded(cascade.warnings), felt(view, watcher.pulse):
             run_cascade(
                 model,
                 attacked,

@@ -60,9 +60,12 @@ class Cascade:
 
 
 class Watcher(Protocol):
-    """Who keeps the cascade and shows how it stands; called after every batch."""
+    """Who keeps the cascade and shows how it stands, after every batch."""
 
     def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None: ...
+
+    def pulse(self) -> None:
+        """Called before each forward pass of an attack; raises Stopped to end there, after the last whole batch."""
 
 
 @torch.no_grad()

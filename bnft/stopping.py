@@ -1,0 +1,58 @@
+"""Being asked to stop, and stopping where nothing is lost."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # signals are to be caught before PyTorch is there, which takes seconds
+    from torch import nn
+
+Pulse = Callable[[], None]
+"""Called between any two forward passes of a long computation; raises Stopped to end it there."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A run was asked to stop and did, with its state kept: asked for again, it goes on from there."""
+
+
+def steady() -> None:
+    """The pulse of a computation that nobody stops."""
+
+
+class Requests:
+    """Signals that ask to stop, inside a `with` block. A second SIGINT raises KeyboardInterrupt: the end, at once."""
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self._signals = signals
+        self._before: dict[signal.Signals, Any] = {}
+        self.received: int | None = None
+
+    def __enter__(self) -> "Requests":
+        self._before = {number: signal.signal(number, self._receive) for number in self._signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def pulse(self) -> None:
+        """Raises Stopped once a signal has come."""
+        if self.received is not None:
+            raise Stopped(f"stopped by {signal.Signals(self.received).name}")
+
+
+@contextmanager
+def felt(module: "nn.Module", pulse: Pulse) -> Iterator[None]:
+    """Call `pulse` before each forward pass of `module` in this block."""
+    hook = module.register_forward_pre_hook(lambda *_: pulse())
+    try:
+        yield
+    finally:
+        hook.remove()
