@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -37,10 +38,15 @@ def _run_one(overrides: list[str]) -> None:
     from bnft.plan import plan  # here and below: PyTorch takes seconds to import
     from bnft.progress import Terminal
     from bnft.run import execute
+    from bnft.stopping import Requests, Stopped
 
     planned = plan([overrides])
     (run,) = planned.runs
-    result = execute(run, planned.store, Terminal())
+    try:
+        with Requests(signal.SIGINT, signal.SIGTERM) as requests, Terminal() as terminal:
+            result = execute(run, planned.store, terminal, pulse=requests.pulse)
+    except Stopped:
+        raise KeyboardInterrupt from None
     if HydraConfig.get().mode == RunMode.RUN and result is not None:
         from bnft.report.table import print_result
 
@@ -63,8 +69,7 @@ def guarded(main: Callable[[], object]) -> None:
             raise
         sys.exit(refused(library_message(error, SCHEMA)))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(interrupted())
 
 
 def quoted(argument: str) -> str:
@@ -76,6 +81,12 @@ def quoted(argument: str) -> str:
     bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
     wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
     return f"{name}=[{','.join(wrapped)}]"
+
+
+def interrupted() -> int:
+    """Say that nothing is lost; returns the exit code that goes with it."""
+    print("interrupted; the same command goes on from here", file=sys.stderr)
+    return 130
 
 
 def refused(message: str) -> int:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +99,26 @@ def read_arrays(path: Path) -> "dict[str, NDArray[Any]]":
     return _read(path, "numpy")[0]
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What was kept beside the tensors. Reads no more than the header; raises DamagedError if the file is not whole."""
+    with _opened(path, "numpy") as file:
+        return _metadata(file)
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return dict(json.loads((file.metadata() or {}).get("bnft", "{}")))
+
+
 def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    with _opened(path, framework) as file:
+        return {name: file.get_tensor(name) for name in list(file.keys())}, _metadata(file)
+
+
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework=framework) as file:
-            metadata = json.loads((file.metadata() or {}).get("bnft", "{}"))
-            names = list(file.keys())
-            return {name: file.get_tensor(name) for name in names}, metadata
+            yield file
     except FileNotFoundError:
         raise DamagedError(f"{path}: is not there, though it should be") from None
     except (SafetensorError, ValueError) as error:

@@ -3,7 +3,7 @@
 Planning loads the data, since their content is part of a run's name, and writes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,6 +54,22 @@ class Run:
         """The name of the run that this one starts from; None for scratch and for a file."""
         return self.base.name if isinstance(self.base, Run) else None
 
+    def encoded(self) -> dict[str, Any]:
+        """The run as JSON; `decoded` gives it back."""
+        base: dict[str, Any] | None = None
+        if isinstance(self.base, Run):
+            base = self.base.encoded()
+        elif self.base is not None:
+            base = {"path": str(self.base.path.absolute()), "sha256": self.base.sha256}
+        return {**vars(self), "base": base}
+
+    @classmethod
+    def decoded(cls, value: Mapping[str, Any]) -> "Run":
+        base = value["base"]
+        if base is not None:
+            base = ModelFile(Path(base["path"]), base["sha256"]) if "sha256" in base else cls.decoded(base)
+        return cls(**{**value, "base": base})
+
     def record(self) -> dict[str, Any]:
         """What names and describes the run, for `config.yaml` and for every result."""
         return {
@@ -81,8 +97,11 @@ def _composed(line: tuple[str, ...]) -> Composed:
     return compose(line)
 
 
-def plan(command_lines: Iterable[Sequence[str]]) -> Plan:
-    """The plan for one or more command lines (lists of overrides). Raises InputError before anything is written."""
+def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
+    """The plan for one or more command lines (lists of overrides). Raises InputError before anything is written.
+
+    `here` is whether the runs will find the devices of this machine; if not, which ones there are is not checked.
+    """
     _composed.cache_clear()  # what a file says can have changed since the last plan
     composed = [_composed(tuple(line)) for line in command_lines]
     stores = {point.config["store"] for point in composed}
@@ -91,6 +110,8 @@ def plan(command_lines: Iterable[Sequence[str]]) -> Plan:
     store = Store(checked_store(stores.pop()))
     found: dict[tuple[str, str], Run] = {}
     for point in composed:
+        if here:
+            devices.choose(point.config["device"], point.config["precision"], point.config["threads"])
         run = _run(point, store)
         found.setdefault((run.name, run.evaluation_id), run)
     names = {run.name for run in found.values()}
@@ -123,7 +144,6 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
     config = point.config
     data = build.dataset(config)
     if checked:
-        devices.choose(config["device"], config["precision"], config["threads"])
         build.check_data(config, data, evaluated=not children)
         build.check_model(config, data)
     base, base_identity = _base(point, store, (*children, point.policy), checked)

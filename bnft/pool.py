@@ -1,29 +1,37 @@
-"""Runs side by side on this machine: one process a slot, bases first, each run's trouble its own.
+"""Runs side by side on this machine: one process a slot, what others wait for first, each run's trouble its own.
 
-A slot is a GPU where there are any, else a share of the CPU's threads. A process that dies takes down the run that it
-was at and is replaced; runs that start from one that failed are blocked.
+A slot is a GPU or a share of one, else a share of the CPU's threads. A process that dies or hangs takes down the run
+that it was at, and is replaced; runs that start from one that failed are blocked.
 """
 
+import heapq
 import multiprocessing
 import os
-import traceback
+import signal
+import sys
+import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bnft.devices import available_threads
-from bnft.errors import InputError
-from bnft.plan import Plan, Run
 from bnft.progress import Reporter
+from bnft.stopping import Requests
+from bnft.store import Store
+from bnft.tasks import Task
+from bnft.worker import BUSY, DUMP_SIGNAL, Failure, is_safe_after, serve
 
+Outcomes = dict[str, Failure | None]
+"""What became of each task, by its name: None if it is done."""
 
-class RunFailedError(Exception):
-    """A run failed in its own process; `details` is its traceback, empty for what a person can put right."""
-
-    def __init__(self, message: str, details: str = "") -> None:
-        super().__init__(message)
-        self.details = details
+STOP_SECONDS = 8.0  # how long runs get to save their state before they are killed
+RETRY_SECONDS = 1.0  # after which a run that another process works on is tried again
+TICK_SECONDS = 0.25
+DUMP_SECONDS = 0.5  # for a hung process to write down where it is
+PRELOADED = ("__main__", "bnft.run", "sklearn.datasets")
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,14 @@ class Slot:
     threads: int
 
 
-def slots(workers: int | None, gpus: Sequence[str], runs: int) -> list[Slot]:
-    """One slot a GPU; without GPUs `workers` slots, by default as many as there are CPUs, but no more than runs."""
+def slots(tasks: int, gpus: Sequence[str], runs_per_gpu: int = 1, workers: int | None = None) -> list[Slot]:
+    """`runs_per_gpu` slots a GPU; without GPUs `workers`, by default one a CPU; no more than there are tasks."""
     cpus = available_threads()
     if gpus:
-        threads = max(1, cpus // len(gpus))
-        return [Slot({"CUDA_VISIBLE_DEVICES": gpu}, threads) for gpu in gpus][:runs]
-    count = max(1, min(workers or cpus, runs))
+        places = [{"CUDA_VISIBLE_DEVICES": gpu} for _ in range(runs_per_gpu) for gpu in gpus]
+        threads = max(1, cpus // len(places))
+        return [Slot(place, threads) for place in places][:tasks]
+    count = max(1, min(workers or cpus, tasks))
     return [Slot({}, max(1, cpus // count))] * count
 
 
@@ -53,148 +62,216 @@ def visible_gpus() -> list[str]:
     return named[:count] if named else [str(index) for index in range(count)]
 
 
-@dataclass
+def context() -> Any:
+    """How worker processes start: forked from a server that has PyTorch loaded, so that one costs milliseconds."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(list(PRELOADED))
+    return found
+
+
+def warm_up() -> None:
+    """Let the server load PyTorch while this process does something else."""
+    context()
+    if sys.platform.startswith("linux"):
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+
+
+@dataclass(eq=False)
 class _Worker:
     """A process and what it is at."""
 
     slot: Slot
     process: Any
     connection: Connection
-    run: Run | None = None
+    task: Task | None = None
+    heard: float = 0.0
+
+    @property
+    def last_words(self) -> str:
+        """How the process ended, in words."""
+        code = self.process.exitcode
+        if code is None or code >= 0:
+            return f"its process ended with code {code}"
+        hint = {signal.SIGKILL: ", as when memory runs out"}.get(-code, "")
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
 
 
-@dataclass
 class Pool:
-    """Carries out a plan on some slots; `outcomes` maps a run's name to None or to what went wrong."""
+    """Carries out tasks on slots; see `tasks.undone`. With `fail_fast`, the first failure stops the rest."""
 
-    planned: Plan
-    slots: Sequence[Slot]
-    reporter: Reporter
-    outcomes: dict[str, RunFailedError | None] = field(default_factory=dict)
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        places: Sequence[Slot],
+        store: Store,
+        reporter: Reporter,
+        fail_fast: bool = False,
+        hang_seconds: float = float("inf"),
+    ) -> None:
+        self._tasks, self._slots, self._store, self._reporter = tasks, places, store, reporter
+        self._fail_fast, self._hang_seconds = fail_fast, hang_seconds
+        self._context = context()
+        self._workers: list[_Worker] = []
+        self._ready: list[tuple[int, str]] = []  # a heap: the place in line, and the task
+        self._later: list[tuple[float, int, str]] = []  # a heap, too: when to try again
+        self._waiting: defaultdict[str, list[str]] = defaultdict(list)  # task to those that need it
+        self._by_name = {task.name: task for task in tasks}
+        self._order = {task.name: place for place, task in enumerate(tasks)}
+        self._killed_at: float | None = None  # set when stopping: when what still works is killed
+        self.outcomes: Outcomes = {}
 
-    def run(self) -> dict[str, RunFailedError | None]:
-        """Carry out everything, bases before what starts from them. Workers end with this call, however it ends."""
-        waiting = self._in_order()
-        context = multiprocessing.get_context("spawn")
-        workers: list[_Worker] = []
-        try:
-            workers += [self._start(context, slot) for slot in self.slots]
-            while waiting or any(worker.run for worker in workers):
-                waiting = self._assign(waiting, workers)
-                self._listen(context, workers)
-        finally:
-            for worker in workers:
-                worker.process.terminate()
-            for worker in workers:
-                worker.process.join()
+    def run(self) -> Outcomes:
+        """Carry out everything. Workers end with this call, however it ends.
+
+        SIGINT and SIGTERM stop it within ten seconds, with the state of every run kept, and raise KeyboardInterrupt;
+        a second SIGINT does so at once.
+        """
+        for task in self._tasks:
+            if task.needs in self._by_name:
+                self._waiting[str(task.needs)].append(task.name)
+            else:
+                heapq.heappush(self._ready, (self._order[task.name], task.name))
+        with Requests(signal.SIGINT, signal.SIGTERM) as requests:
+            try:
+                self._workers = [self._start(slot) for slot in self._slots]
+                while self._goes_on():
+                    if requests.received or self._has_failed_fast():
+                        self._stop()
+                    self._hand_out()
+                    self._listen()
+                    self._bury_hung()
+            finally:
+                self._end_workers()
+        if requests.received:
+            raise KeyboardInterrupt
+        for name in self._by_name.keys() - self.outcomes.keys():
+            self.outcomes[name] = Failure(
+                "not begun: hydra.launcher.fail_fast is set, and another failed", stopped=True
+            )
         return self.outcomes
 
-    def _in_order(self) -> list[tuple[Run, bool]]:
-        """Every run and whether it is evaluated: first what others start from, then the longest."""
-        tasks = [(run, False) for run in self.planned.bases] + [(run, True) for run in self.planned.runs]
-        needed = {run.base_name for run, _ in tasks}
-        return sorted(tasks, key=lambda task: (task[0].name not in needed, -_cost(task[0])))
+    # handing out
 
-    def _assign(self, waiting: list[tuple[Run, bool]], workers: Sequence[_Worker]) -> list[tuple[Run, bool]]:
-        """Give every idle worker a run that can start; returns what is left."""
-        left = []
-        tasks = self._unblocked(waiting)
-        for run, evaluated in tasks:
-            idle = next((worker for worker in workers if worker.run is None), None)
-            busy = {worker.run.name for worker in workers if worker.run}
-            ready = run.base_name is None or run.base_name in self.outcomes
-            if idle is None or not ready or run.name in busy:
-                left.append((run, evaluated))
-                continue
-            threads = run.config["threads"] or idle.slot.threads
-            idle.connection.send(
-                (replace(run, config={**run.config, "threads": threads}), self.planned.store, evaluated)
-            )
-            idle.run = run
-        return left
+    def _goes_on(self) -> bool:
+        busy = any(worker.task for worker in self._workers)
+        if self._killed_at is not None:
+            return busy and time.monotonic() < self._killed_at
+        return busy or bool(self._ready or self._later)
 
-    def _unblocked(self, waiting: list[tuple[Run, bool]]) -> list[tuple[Run, bool]]:
-        """`waiting` without the runs whose base failed, which are written down as blocked."""
-        kept = []
-        for run, evaluated in waiting:
-            if run.base_name is not None and self.outcomes.get(run.base_name) is not None:
-                blocked = RunFailedError(f"blocked: its base {run.base_name} failed")
-                self.outcomes[run.name] = blocked
-                self.reporter.ends(run.name, str(blocked))
-            else:
-                kept.append((run, evaluated))
-        return kept
+    def _hand_out(self) -> None:
+        """Give every idle worker a task that can start."""
+        if self._killed_at is not None:
+            return
+        while self._later and self._later[0][0] <= time.monotonic():
+            heapq.heappush(self._ready, heapq.heappop(self._later)[1:])
+        for worker in self._workers:
+            if worker.task is None and self._ready:
+                _, name = heapq.heappop(self._ready)
+                self._give(worker, self._by_name[name])
 
-    def _listen(self, context: Any, workers: list[_Worker]) -> None:
-        """Wait for news of the workers that are at something, and take it in."""
-        busy = {worker.connection: worker for worker in workers if worker.run}
-        for connection in wait(list(busy)) if busy else []:
-            worker = busy[connection]  # type: ignore[index]
-            assert worker.run is not None
+    def _give(self, worker: _Worker, task: Task) -> None:
+        run = task.run
+        threads = run.config["threads"] or worker.slot.threads
+        worker.task, worker.heard = task, time.monotonic()
+        task = replace(task, run=replace(run, config={**run.config, "threads": threads}))
+        with suppress(ConnectionError):  # a process that died while idle is noticed by _listen
+            worker.connection.send((task, self._store))
+
+    # news
+
+    def _listen(self) -> None:
+        """Wait a moment for news of the workers, and take it in."""
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(by_connection), TICK_SECONDS):
+            worker = by_connection[connection]  # type: ignore[index]
             try:
                 what, *arguments = worker.connection.recv()
-            except (EOFError, ConnectionResetError):
-                worker.process.join()
-                self._end(worker.run, RunFailedError(f"its process ended with code {worker.process.exitcode}"))
-                workers[workers.index(worker)] = self._start(context, worker.slot)
+            except (EOFError, ConnectionError):
+                self._bury(worker)
                 continue
+            worker.heard = time.monotonic()
             if what == "end":
-                self._end(worker.run, arguments[0])
-                worker.run = None
-            else:
-                getattr(self.reporter, what)(*arguments)
+                self._take(worker, arguments[0])
+            elif what != "alive":
+                getattr(self._reporter, what)(*arguments)
 
-    def _end(self, run: Run, failure: RunFailedError | None) -> None:
-        self.outcomes[run.name] = self.outcomes.get(run.name) or failure
-        if failure is not None:
-            self.reporter.ends(run.name, f"failed: {failure}")
+    def _take(self, worker: _Worker, outcome: Failure | str | None) -> None:
+        task, worker.task = worker.task, None
+        assert task is not None
+        if outcome == BUSY:
+            self._reporter.begins(task.run.name, "waiting", "another process works on it")
+            heapq.heappush(self._later, (time.monotonic() + RETRY_SECONDS, self._order[task.name], task.name))
+        else:
+            assert not isinstance(outcome, str)
+            self._end(task, outcome)
+        if not is_safe_after(outcome):
+            self._replace(worker)
 
-    def _start(self, context: Any, slot: Slot) -> _Worker:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, slot), daemon=True)
+    def _end(self, task: Task, failure: Failure | None) -> None:
+        """Write down what became of a task: what needs it can start, or is blocked."""
+        self.outcomes[task.name] = failure
+        followers = self._waiting.pop(task.name, [])
+        if failure is None:
+            for name in followers:
+                heapq.heappush(self._ready, (self._order[name], name))
+            return
+        self._reporter.ends(task.run.name, failure.state, f"{failure.state}: {failure}")
+        blocked = Failure(f"its base {task.run.name} failed", stopped=failure.stopped, blocked=True)
+        for name in followers:
+            self._end(self._by_name[name], blocked)
+
+    # trouble
+
+    def _bury(self, worker: _Worker, why: str = "") -> None:
+        """A process is gone: its run failed, unless it had none, and another process takes its place."""
+        worker.process.join()
+        if worker.task is not None:
+            task, message = worker.task, why or worker.last_words
+            with suppress(OSError):
+                self._store.run(task.run.name).end_status("failed", message)
+            self._end(task, Failure(message, log=self._store.kept_log(task.run.name)))
+        self._replace(worker)
+
+    def _bury_hung(self) -> None:
+        """Kill what has said nothing for too long; its log says where it was."""
+        for worker in list(self._workers):
+            if worker.task is not None and time.monotonic() - worker.heard > self._hang_seconds:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.process.pid, DUMP_SIGNAL)
+                time.sleep(DUMP_SECONDS)
+                worker.process.kill()
+                self._bury(worker, f"it hung: no sign of life for {self._hang_seconds / 60:g} minutes")
+
+    def _replace(self, worker: _Worker) -> None:
+        worker.connection.close()
+        self._workers[self._workers.index(worker)] = self._start(worker.slot)
+
+    def _has_failed_fast(self) -> bool:
+        return self._fail_fast and any(failure is not None for failure in self.outcomes.values())
+
+    def _stop(self) -> None:
+        """Ask everything at work to save its state and end; nothing new begins."""
+        if self._killed_at is None:
+            self._killed_at = time.monotonic() + STOP_SECONDS
+            for worker in self._workers:
+                with suppress(ConnectionError):
+                    worker.connection.send(None)
+
+    # processes
+
+    def _start(self, slot: Slot) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(theirs, slot.environment), daemon=True)
         process.start()
         theirs.close()
         return _Worker(slot, process, ours)
 
-
-def _cost(run: Run) -> float:
-    """A guess at a run's length, good enough to begin with the longest."""
-    attack, schedule = run.config["attack"], run.config["schedule"]
-    passes = 1 + (attack.get("iterations", 10) if attack else 0)
-    return float(schedule["epochs"] * passes)
-
-
-class _Wire:
-    """A reporter that sends what it is told to the parent process."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def begins(self, run: str, stage: str, detail: str) -> None:
-        self._connection.send(("begins", run, stage, detail))
-
-    def moves(self, run: str, text: str) -> None:
-        self._connection.send(("moves", run, text))
-
-    def ends(self, run: str, text: str) -> None:
-        self._connection.send(("ends", run, text))
-
-
-def _serve(connection: Connection, slot: Slot) -> None:
-    """A worker: carry out the runs that are sent, until the parent is gone. Stays warm between runs."""
-    os.environ.update(slot.environment)
-    from bnft.run import execute  # here, with the environment set; PyTorch and its start are shared by all its runs
-
-    try:
-        while True:
-            run, store, evaluated = connection.recv()
-            failure = None
-            try:
-                execute(run, store, _Wire(connection), evaluated)
-            except InputError as error:
-                failure = RunFailedError(str(error))
-            except Exception as error:  # whatever it is, it is this run's alone; the parent shows it
-                failure = RunFailedError(f"{type(error).__name__}: {error}", traceback.format_exc())
-            connection.send(("end", failure))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        return
+    def _end_workers(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()  # every file is whole or not there, at any moment
+        for worker in self._workers:
+            worker.process.join()

@@ -2,15 +2,18 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
+from bnft import board
+from bnft.board import Line
 from bnft.errors import show
 
 LINE_SECONDS = 15.0  # off a terminal, a line a run at most this often
+REFRESHES = 4  # of the live table, a second
 
 
 class Reporter(Protocol):
@@ -22,52 +25,81 @@ class Reporter(Protocol):
     def moves(self, run: str, text: str) -> None:
         """How far the stage is."""
 
-    def ends(self, run: str, text: str) -> None:
-        """A stage, or the run, is done."""
+    def scored(self, run: str, clean: str, robust: str) -> None:
+        """Errors in percent, as far as they are known; an empty one is not known yet."""
+
+    def notes(self, run: str, text: str) -> None:
+        """Something that a person should know, whatever comes next."""
+
+    def ends(self, run: str, state: str, text: str) -> None:
+        """The run is `trained`, `done`, `failed`, `blocked` or `interrupted`."""
 
 
 class Terminal:
-    """A live line for each run at work on a terminal; few plain lines elsewhere."""
+    """A live table of all runs on a terminal; few plain lines elsewhere.
 
-    def __init__(self, console: Console | None = None) -> None:
+    A context manager, at whose end the table goes. `expected` are the runs to come, in the order of the table.
+    """
+
+    def __init__(self, expected: Iterable[str] = (), console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._active: dict[str, tuple[str, str]] = {}  # run to stage and text
+        self._lines = {run: Line(run, "waiting") for run in expected}
         self._live: Live | None = None
         self._shown: dict[str, float] = {}
 
     def begins(self, run: str, stage: str, detail: str) -> None:
-        self._show(run, stage, detail, line=not self.console.is_terminal)
+        line = self._line(run)
+        news = (line.state, line.detail) != (stage, detail)
+        self._set(run, stage, detail)
+        if news:
+            self._say(run, f"{stage}  {detail}")
 
     def moves(self, run: str, text: str) -> None:
-        stage, _ = self._active.get(run, ("", ""))
-        due = time.monotonic() - self._shown.get(run, 0.0) > LINE_SECONDS
-        self._show(run, stage, text, line=due and not self.console.is_terminal)
+        state = self._line(run).state
+        self._set(run, state, text)
+        if time.monotonic() - self._shown.get(run, 0.0) > LINE_SECONDS:
+            self._say(run, f"{state}  {text}")
 
-    def ends(self, run: str, text: str) -> None:
-        self._active.pop(run, None)
-        self._refresh()
+    def scored(self, run: str, clean: str, robust: str) -> None:
+        line = self._line(run)
+        line.clean, line.robust = clean or line.clean, robust or line.robust
+
+    def notes(self, run: str, text: str) -> None:
         self.console.print(f"{run}  {text}", markup=False)
 
-    def _show(self, run: str, stage: str, text: str, line: bool) -> None:
-        self._active[run] = (stage, text)
-        if line:
-            self.console.print(f"{run}  {stage}  {text}", markup=False)
-            self._shown[run] = time.monotonic()
-        self._refresh()
+    def ends(self, run: str, state: str, text: str) -> None:
+        self._set(run, state, "" if state in ("done", "trained") else text)
+        self._say(run, text)
 
-    def _refresh(self) -> None:
-        """Show the runs at work below everything printed so far; nothing where there is no terminal."""
-        if not self.console.is_terminal:
-            return
-        if self._live is None and self._active:
-            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
-            self._live.start()
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the live table away; what comes next is printed where it stood."""
         if self._live is not None:
-            lines = [f"{run}  {stage}  {text}" for run, (stage, text) in self._active.items()]
-            self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
-            if not self._active:
-                self._live.stop()
-                self._live = None
+            self._live.stop()
+            self._live = None
+
+    def _line(self, run: str) -> Line:
+        return self._lines.setdefault(run, Line(run, "waiting"))
+
+    def _set(self, run: str, state: str, detail: str) -> None:
+        line = self._line(run)
+        line.state, line.detail = state, detail
+        if self.console.is_terminal and self._live is None:
+            self._live = Live(
+                console=self.console, transient=True, refresh_per_second=REFRESHES, get_renderable=self._table
+            )
+            self._live.start()
+
+    def _table(self) -> board.Table:
+        return board.table(list(self._lines.values()), self.console.height)
+
+    def _say(self, run: str, text: str) -> None:
+        """A plain line, where there is no table to show it."""
+        self._shown[run] = time.monotonic()
+        if not self.console.is_terminal:
+            self.console.print(f"{run}  {text}", markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -17,12 +17,13 @@ from torch import nn
 from bnft import build, devices, files
 from bnft.batchnorm import layer_eps
 from bnft.devices import Hardware
-from bnft.errors import DamagedError
+from bnft.errors import DamagedError, InputError
 from bnft.evaluation import evaluate
 from bnft.evaluation.cascade import Attack, Cascade
 from bnft.freezing import Freezing
 from bnft.plan import ModelFile, Run
 from bnft.progress import Reporter, duration
+from bnft.stopping import Pulse, Stopped, steady
 from bnft.store import EvaluationFolder, RunFolder, Store
 from bnft.training import Progress, train
 
@@ -30,33 +31,58 @@ STATUS_SECONDS = 1.0  # status.json is rewritten at most this often within an ep
 PACKAGES = ("torch", "torchvision", "pyautoattack", "numpy")
 
 
-def execute(run: Run, store: Store, reporter: Reporter, evaluated: bool = True) -> dict[str, Any] | None:
+class BusyError(Exception):
+    """Another process works on the run."""
+
+
+def execute(
+    run: Run,
+    store: Store,
+    reporter: Reporter,
+    evaluated: bool = True,
+    pulse: Pulse = steady,
+    patient: bool = True,
+) -> dict[str, Any] | None:
     """Make sure that the run is trained, and evaluated unless `evaluated` is false; returns its result.
 
-    Another process that works on the same run is waited for. Raises InputError if the run's folder is another's, and
-    whatever goes wrong in the run itself, after writing it to the run's status.
+    Another process that works on the same run is waited for; without patience, BusyError is raised instead. `pulse` is
+    called between any two forward passes; if it raises Stopped, the run ends there with its state kept. Raises
+    InputError if the run's folder is another's, and whatever goes wrong in the run itself, after writing it to the
+    run's status.
     """
     folder = store.run(run.name)
-    with store.locked(run.name, lambda: reporter.begins(run.name, "waiting", "another process works on it")):
+
+    def taken() -> None:
+        if not patient:
+            raise BusyError(run.name)
+        reporter.begins(run.name, "waiting", "another process works on it")
+
+    with store.locked(run.name, taken, pulse):
         folder.open({"run": run.record(), **run.config})
         try:
-            return _Worker(run, folder, store, reporter).work(evaluated)
+            return _Worker(run, folder, store, reporter, pulse, patient).work(evaluated)
+        except BusyError:  # about the base
+            raise
         except BaseException as error:
-            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            state = "interrupted" if isinstance(error, (KeyboardInterrupt, Stopped)) else "failed"
             with suppress(OSError):
-                folder.write_status(**{**folder.status(), "state": state, "error": _last_line(error)})
+                folder.end_status(state, last_line(error))
             raise
 
 
-def _last_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
+    """What went wrong, in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 class _Worker:
     """Does one run's work and keeps it; the `Keeper` of its training and the `Watcher` of its evaluation."""
 
-    def __init__(self, run: Run, folder: RunFolder, store: Store, reporter: Reporter) -> None:
+    def __init__(
+        self, run: Run, folder: RunFolder, store: Store, reporter: Reporter, pulse: Pulse, patient: bool
+    ) -> None:
         self.run, self.folder, self.store, self.reporter = run, folder, store, reporter
+        self.pulse, self.patient = pulse, patient
         self.hardware = devices.choose(run.config["device"], run.config["precision"], run.config["threads"])
         self.epochs: int = run.config["schedule"]["epochs"]
         self._status_at = 0.0
@@ -64,14 +90,30 @@ class _Worker:
     def work(self, evaluated: bool) -> dict[str, Any] | None:
         evaluation = self.folder.evaluation(self.run.evaluation_id)
         result = self._kept_result(evaluation) if evaluated and self.folder.trained else None
-        if result is not None or (self.folder.trained and not evaluated):
+        kept = result is not None or (self.folder.trained and not evaluated)
+        if kept:
             if self.folder.status().get("state") != "done":  # killed after the last file, before the last status
                 self._write_status("done", "evaluated" if evaluated else "trained")
-            return result
-        model = self._trained_model()
-        result = self._evaluated(model, evaluation) if evaluated else None
-        self._write_status("done", "evaluated" if evaluated else "trained")
+        else:
+            model = self._trained_model()
+            result = self._evaluated(model, evaluation) if evaluated else None
+            self._write_status("done", "evaluated" if evaluated else "trained")
+        if evaluated or not kept:
+            self._tell(result)
         return result
+
+    def _tell(self, result: dict[str, Any] | None) -> None:
+        """Say that the run is done; `result` is None if it was only to be trained."""
+        if result is None:
+            self.reporter.ends(self.run.name, "trained", "trained")
+            return
+        clean, robust = result["clean"], result["robust"]
+        self.reporter.scored(self.run.name, f"{clean['error']:.2f}", f"{robust['error']:.1f}")
+        text = (
+            f"done: clean error {clean['error']:.2f} % of {clean['images']},"
+            f" robust error {robust['error']:.1f} % of {robust['images']}"
+        )
+        self.reporter.ends(self.run.name, "done", text)
 
     def _kept_result(self, evaluation: EvaluationFolder) -> dict[str, Any] | None:
         try:
@@ -80,7 +122,7 @@ class _Worker:
                 files.read_arrays(evaluation.path / "outcomes.safetensors")
             return result
         except DamagedError as error:
-            self.reporter.ends(self.run.name, f"evaluating again: {error}")
+            self.reporter.notes(self.run.name, f"evaluating again: {error}")
             return None
 
     # training
@@ -88,6 +130,8 @@ class _Worker:
     def _trained_model(self) -> nn.Module:
         """The run's model on the device, in eval mode: read if it is there, else trained."""
         data = build.dataset(self.run.config)
+        if data.sha256 != self.run.identity["data"]["sha256"]:
+            raise InputError(f"{self.run.name}: its data have changed since it was asked for; ask for it again")
         model = build.model(self.run.config, data)
         if self.folder.trained:
             try:
@@ -96,7 +140,7 @@ class _Worker:
                 self._settle(self.record)
                 return self.hardware.place(model).eval()
             except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
-                self.reporter.ends(self.run.name, f"training again: {str(error).splitlines()[0]}")
+                self.reporter.notes(self.run.name, f"training again: {str(error).splitlines()[0]}")
                 self.folder.discard_model()
         self._train(model)
         return model.eval()
@@ -130,6 +174,8 @@ class _Worker:
         }
         where = f", going on from epoch {progress.epoch + 1}" if progress is not None else ""
         self.reporter.begins(self.run.name, "training", f"{counts}; {self.hardware.describe()}{where}")
+        epoch = progress.epoch if progress is not None else 0
+        self._write_status("running", "training", epoch=epoch, epochs=self.epochs)
         data = build.dataset(config).to(self.hardware.device)
         progress = train(model, freezing, data, build.recipe(config), self.hardware, self, progress)
         model.eval()
@@ -144,11 +190,11 @@ class _Worker:
         assert isinstance(base, Run)
         folder = self.store.run(base.name)
         for _ in range(2):
-            execute(base, self.store, self.reporter, evaluated=False)
+            execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
             try:
                 return folder.model()[0]
             except DamagedError as error:
-                self.reporter.ends(base.name, f"training again: {error}")
+                self.reporter.notes(base.name, f"training again: {error}")
                 folder.discard_model()
         raise DamagedError(f"{folder.path}: its model cannot be read back; check the disk")
 
@@ -191,6 +237,7 @@ class _Worker:
         self.reporter.begins(
             self.run.name, "evaluating", f"{how}, {config.norm} eps {config.eps:.4g}, {config.n_images} images"
         )
+        self._write_status("running", "evaluating")
         outcomes, summary = evaluate(model, data, config, self, cascade)
         result = {
             **summary,
@@ -201,12 +248,6 @@ class _Worker:
             "seed": self.run.config["seed"],
         }
         folder.save(outcomes.tensors(), result)
-        robust, clean = result["robust"], result["clean"]
-        self.reporter.ends(
-            self.run.name,
-            f"done: clean error {clean['error']:.2f} % of {clean['images']},"
-            f" robust error {robust['error']:.1f} % of {robust['images']}",
-        )
         return result
 
     def _data_record(self) -> dict[str, Any]:
@@ -216,8 +257,10 @@ class _Worker:
     def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
         self._evaluation_folder.save_cascade(cascade)
         name = attacks[cascade.attack].name
-        self._write_status("running", "evaluating", attack=name, standing=cascade.standing)
-        self.reporter.moves(self.run.name, f"{name}, {cascade.standing} of {len(cascade.fallen_at)} images stand")
+        images, standing = len(cascade.fallen_at), cascade.standing
+        self._write_status("running", "evaluating", attack=name, standing=standing, images=images)
+        self.reporter.scored(self.run.name, "", f"≥ {100 * (1 - standing / images):.1f}")
+        self.reporter.moves(self.run.name, f"{name}, {standing} of {images} images stand")
 
     def _write_status(self, state: str, stage: str, **progress: Any) -> None:
         self._status_at = time.monotonic()

@@ -16,7 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +137,10 @@ class RunFolder:
             status["slurm_job"] = os.environ["SLURM_JOB_ID"]
         files.write_json(self.path / "status.json", status)
 
+    def end_status(self, state: str, error: str) -> None:
+        """Write into status.json that the work ended before it was done; how far it was stays there."""
+        self.write_status(**{**self.status(), "state": state, "error": error})
+
     @property
     def trained(self) -> bool:
         return (self.path / "model.safetensors").exists()
@@ -200,6 +204,16 @@ class RunFolder:
         (self.path / "model.safetensors").unlink(missing_ok=True)
         shutil.rmtree(self.path / "evaluation", ignore_errors=True)
 
+    def progress_made(self) -> list[Any]:
+        """Something that is different after any progress that was kept."""
+        made: list[Any] = [self.trained, len(self.evaluations())]
+        for file in (self.path / "checkpoint.safetensors", *self.path.glob("evaluation/*/cascade.safetensors")):
+            with suppress(DamagedError):
+                kept = files.read_metadata(file)
+                place = kept.get("progress", kept)
+                made.append([place.get(name) for name in ("epoch", "step", "attack", "batch")])
+        return made
+
     def evaluation(self, evaluation_id: str) -> EvaluationFolder:
         return EvaluationFolder(self.path / "evaluation" / evaluation_id)
 
@@ -207,6 +221,14 @@ class RunFolder:
         """All evaluations that are done."""
         done = sorted((self.path / "evaluation").glob("*/result.json"))
         return [EvaluationFolder(file.parent) for file in done]
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
 
 
 _PLACE = ("epoch", "step", "losses", "errors", "images", "seconds")
@@ -226,42 +248,74 @@ class Store:
         return [RunFolder(file.parent) for file in sorted(self.root.glob("*/config.yaml"))]
 
     @contextmanager
-    def locked(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the lock of one run; if another process has it, call `waiting` once and wait.
+    def locked(self, name: str, waiting: Callable[[], None], pulse: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock `name`, a run's or a sweep's; if another process has it, call `waiting` once and wait.
 
-        The lock is the operating system's and goes with its process, however that ends.
+        `pulse` is called while waiting; what it or `waiting` raises ends that. The lock is the operating system's and
+        goes with its process, however that ends.
         """
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = self._lock(name)
+        if not _acquired(lock):
             waiting()
-            lock.acquire(poll_interval=LOCK_POLL_SECONDS)
+            while not _acquired(lock):
+                pulse()
+                time.sleep(LOCK_POLL_SECONDS)
         try:
             yield
         finally:
             lock.release()
 
-    def save_sweep(self, entries: list[dict[str, str]], bases: list[str], command: str) -> str:
-        """Write down what was asked for together; returns the sweep's name."""
+    def is_locked(self, name: str) -> bool:
+        """Whether a process of this machine, or of one that shares the store, holds the lock `name`."""
+        lock = self._lock(name)
+        if not Path(lock.lock_file).exists():
+            return False
+        held = not _acquired(lock)
+        lock.release()
+        return held
+
+    def _lock(self, name: str) -> FileLock:
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
+
+    def log(self, name: str) -> Path:
+        """Where a local run's output goes: what libraries print, warnings, the traceback of a failure."""
+        return self.root / "logs" / f"{name}.log"
+
+    def kept_log(self, name: str) -> Path | None:
+        """The run's log, if there is anything in it; an empty one, of a process that was killed, is removed."""
+        log = self.log(name)
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
+        return log if log.exists() else None
+
+    def save_sweep(self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str) -> str:
+        """Write down what was asked for together, and who launches it; returns the sweep's name."""
         folder = self.root / "sweeps"
         while True:
             name = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
             if not (folder / f"{name}.json").exists():
                 break
             time.sleep(0.002)
-        sweep = {"command": command, "time": now(), "runs": entries, "bases": bases}
+        launcher = {"host": socket.gethostname(), "pid": os.getpid()}
+        sweep = {"command": command, "time": now(), "launcher": launcher, "runs": entries, "bases": bases}
         files.write_json(folder / f"{name}.json", sweep)
         return name
+
+    def extend_sweep(self, name: str, **fields: Any) -> None:
+        """Write more about a sweep into its record."""
+        files.write_json(self.root / "sweeps" / f"{name}.json", {**self.sweep(name), **fields})
 
     def sweeps(self) -> list[str]:
         """The names of all sweeps, oldest first."""
         return sorted(file.stem for file in (self.root / "sweeps").glob("*.json"))
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: `command`, `time`, `runs` (each with `run` and `evaluation`), `bases`."""
+        """One sweep: `command`, `time`, `launcher`, `runs` and `bases`, and what its launcher adds.
+
+        A run has `run`, `evaluation` and, if it starts from another, `base`; a base has `run` and maybe `base`.
+        """
         file = self.root / "sweeps" / f"{name}.json"
         if not file.exists():
             newest = ", ".join(self.sweeps()[-3:]) or "none"

@@ -1,56 +1,75 @@
 """A sweep: a set of runs asked for together."""
 
 import sys
-import traceback
+import textwrap
 from collections.abc import Sequence
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from bnft.errors import InputError
-from bnft.plan import Plan, plan
-from bnft.pool import RunFailedError
+from bnft.plan import Plan, Run, plan
+from bnft.pool import Outcomes
 from bnft.progress import complain
 from bnft.report.table import print_sweep
-from hydra_plugins.bnft_launcher import LocalLauncher
+from bnft.worker import Failure
+from hydra_plugins.bnft_launcher import PlanLauncher
+
+SHOWN_FAILURES = 20
 
 
-def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Sequence[JobReturn]:
+def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> None:
     """Plan all jobs (lists of overrides), write down the sweep, launch it, and end with its table.
 
     A run that fails is nobody else's trouble; the sweep goes on, lists what failed, and exits with 1.
     """
-    planned = plan(jobs)
-    if isinstance(launcher, LocalLauncher):
+    planned = plan(jobs, here=launcher.here if isinstance(launcher, PlanLauncher) else True)
+    if isinstance(launcher, PlanLauncher):
         launcher.check()
     name = record(planned)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
-    if isinstance(launcher, LocalLauncher):
-        returns = launcher.carry_out(planned)
-    else:
-        returns = launcher.launch([list(job) for job in jobs], initial_job_idx=0)
-    failed = [job for job in returns if job.status == JobStatus.FAILED]
+    outcomes = launcher.carry_out(planned, name) if isinstance(launcher, PlanLauncher) else _launched(jobs, launcher)
+    if outcomes is None:
+        return
     print_sweep(planned.store, name)
-    for job in failed:
-        _explain(job)
+    failed = {task: failure for task, failure in outcomes.items() if failure is not None}
+    for task, failure in list(failed.items())[:SHOWN_FAILURES]:
+        _explain(task, failure)
     if failed:
-        complain(f"{len(failed)} of {len(returns)} runs failed; the same command tries them again")
+        hidden = len(failed) - SHOWN_FAILURES
+        if hidden > 0:
+            complain(f"... and {hidden} more; `bnft status {name}` lists them")
+        runs = {task.partition("/")[0] for task in failed}
+        complain(f"{len(runs)} of {asked + bases} runs failed; the same command tries them again")
         raise SystemExit(1)
-    return returns
 
 
 def record(planned: Plan) -> str:
     """Write down what was asked for together; returns the sweep's name."""
-    entries = [{"run": run.name, "evaluation": run.evaluation_id} for run in planned.runs]
-    return planned.store.save_sweep(entries, [base.name for base in planned.bases], " ".join(sys.argv))
+    entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
+    bases = [{"run": run.name, **_base(run)} for run in planned.bases]
+    return planned.store.save_sweep(entries, bases, " ".join(sys.argv))
 
 
-def _explain(job: JobReturn) -> None:
-    error = job._return_value
-    if isinstance(error, RunFailedError):
-        sys.stderr.write(error.details)
-    elif not isinstance(error, InputError):
-        traceback.print_exception(error)
-    complain(f"failed: {' '.join(job.overrides or [])}: {error}")
+def _base(run: Run) -> dict[str, str]:
+    return {"base": run.base_name} if run.base_name is not None else {}
+
+
+def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
+    """What comes of a launcher that is not ours and knows nothing of plans."""
+    outcomes: Outcomes = {}
+    for job in launcher.launch([list(line) for line in jobs], initial_job_idx=0):
+        error = job._return_value if job.status == JobStatus.FAILED else None
+        name = " ".join(job.overrides or [])
+        outcomes[name] = None if error is None else Failure(f"{type(error).__name__}: {error}")
+    return outcomes
+
+
+def _explain(task: str, failure: Failure) -> None:
+    """What failed and why: the error's last lines, and where the rest is."""
+    complain(f"{failure.state}: {task.partition('/')[0]}: {failure}")
+    if failure.details:
+        complain(textwrap.indent(failure.details, "    "))
+    if failure.log is not None:
+        complain(f"    log: {failure.log}")

@@ -7,6 +7,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from hydra_plugins.bnft_launcher import PlanLauncher
+
 
 @dataclass
 class BnftSweeperConf:
@@ -22,10 +24,12 @@ class BnftSweeper(BasicSweeper):
     """Hydra's basic sweeper, but what it writes, and when, is ours."""
 
     def sweep(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None and self.hydra_context is not None
+        if isinstance(self.launcher, PlanLauncher):
+            self.launcher.warm_up()
         from bnft.errors import InputError
         from bnft.sweep import sweep  # here, since Hydra imports every plugin for every command, --help too
 
-        assert self.launcher is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         for override in overrides:

@@ -1,0 +1,64 @@
+"""Runs and where they stand, as a table for the terminal."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+ACTIVE = ("training", "evaluating")
+STYLES = {
+    "done": "green",
+    "failed": "red",
+    "blocked": "red",
+    "interrupted": "yellow",
+    "training": "cyan",
+    "evaluating": "cyan",
+}
+ORDER = ("training", "evaluating", "failed", "blocked", "interrupted", "queued", "waiting", "trained", "done")
+FRAME_LINES = 6  # the table's own lines, and the one below it
+
+__all__ = ["ACTIVE", "Line", "Table", "counts", "table"]
+
+
+@dataclass
+class Line:
+    """A run and where it stands. Errors are in percent, as text; empty where there are none yet."""
+
+    run: str
+    state: str
+    detail: str = ""
+    clean: str = ""
+    robust: str = ""
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+
+def table(lines: Sequence[Line], height: int | None = None) -> Table:
+    """A row a run, in the order given; where `height` lines of a terminal are too few, what matters most."""
+    room = max(1, height - FRAME_LINES) if height else len(lines)
+    shown = list(lines)
+    if len(shown) > room:
+        urgent = sorted(range(len(shown)), key=lambda place: (ORDER.index(shown[place].state), place))[:room]
+        shown = [lines[place] for place in sorted(urgent)]
+    result = Table(pad_edge=False, caption=counts(lines), caption_justify="left")
+    result.add_column("run", no_wrap=True)
+    result.add_column("state")
+    result.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in ("clean error %", "robust error %"):
+        result.add_column(name, justify="right", no_wrap=True)
+    for line in shown:
+        result.add_row(
+            line.run, Text(line.state, STYLES.get(line.state, "")), Text(line.detail), line.clean, line.robust
+        )
+    return result
+
+
+def counts(lines: Sequence[Line]) -> str:
+    """`11 runs: 2 training, 3 waiting, 6 done`."""
+    found = Counter(line.state for line in lines)
+    parts = [f"{found[state]} {state}" for state in ORDER if found[state]]
+    return f"{len(lines)} run{'s' if len(lines) != 1 else ''}: {', '.join(parts)}"
