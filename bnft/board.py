@@ -1,9 +1,11 @@
 """Runs and where they stand, as a table for the terminal."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,10 +18,21 @@ STYLES = {
     "training": "cyan",
     "evaluating": "cyan",
 }
-ORDER = ("training", "evaluating", "failed", "blocked", "interrupted", "queued", "waiting", "trained", "done")
+ORDER = (
+    *ACTIVE,
+    "starting",
+    "failed",
+    "blocked",
+    "interrupted",
+    "not begun",
+    "queued",
+    "waiting",
+    "trained",
+    "done",
+)  # what matters most first
 FRAME_LINES = 6  # the table's own lines, and the one below it
 
-__all__ = ["ACTIVE", "Line", "Table", "counts", "table"]
+__all__ = ["ACTIVE", "Line", "Table", "counts", "show", "table"]
 
 
 @dataclass
@@ -62,3 +75,16 @@ def counts(lines: Sequence[Line]) -> str:
     found = Counter(line.state for line in lines)
     parts = [f"{found[state]} {state}" for state in ORDER if found[state]]
     return f"{len(lines)} run{'s' if len(lines) != 1 else ''}: {', '.join(parts)}"
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print the lines: as a table that fits a terminal, else all of them as plain text."""
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        console.print(table(lines, console.height))
+        return
+    width = max(len(line.run) for line in lines)
+    for line in lines:
+        errors = f"{line.clean:>6} {line.robust:>6}" if line.clean else " " * 13
+        print(f"{line.run:{width}}  {line.state:11}  {errors}  {line.detail}".rstrip())
+    print(counts(lines))

@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"bnft: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
 
@@ -36,11 +38,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     table = commands.add_parser("table", help="Table 2, ours beside the paper's, and the paper's claims")
     table.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
-    table.add_argument("--store", default="multirun", help="the folder that holds the runs (default: %(default)s)")
     table.add_argument(
         "--format", default="terminal", choices=("terminal", "md", "csv", "tex", "json"), help="default: %(default)s"
     )
     table.set_defaults(call=_table)
+    status = commands.add_parser("status", help="where runs stand: the store and SLURM's queue together")
+    status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the whole store if none")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--watch", action="store_true", help="go on showing until nothing more happens")
+    how.add_argument("--json", action="store_true", help="a list of objects, one a run")
+    status.set_defaults(call=_status)
+    wait = commands.add_parser("wait", help="wait for a sweep, and end with 0 if all of it is done, else with 1")
+    wait.set_defaults(call=_wait)
+    cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
+    cancel.set_defaults(call=_cancel)
+    for command in (wait, cancel):
+        command.add_argument("name", nargs="?", metavar="SWEEP", help="the newest if none")
+    for command in (table, status, wait, cancel):
+        command.add_argument(
+            "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
+        )
     return parser
 
 
@@ -54,3 +71,55 @@ def _table(options: argparse.Namespace) -> None:
         table.show(selection, table._console())
     else:
         sys.stdout.write(table.render(selection, options.format))
+
+
+def _status(options: argparse.Namespace) -> None:
+    import json
+
+    from rich.console import Console
+
+    from bnft import board
+    from bnft.progress import Terminal
+    from bnft.standing import View, chosen
+    from bnft.store import Store
+    from bnft.watching import watch
+
+    store = Store(options.store)
+    names = chosen(store, options.names) if options.names else store.sweeps()
+    if options.watch:
+        with Terminal(console=Console(highlight=False)) as terminal:
+            standings = watch(store, chosen(store, names), terminal)
+    else:
+        standings = View(store).standings(names if options.names else None)
+    if not standings:
+        raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
+    if options.json:
+        sys.stdout.write(json.dumps([standing.fields() for standing in standings], indent=1) + "\n")
+    else:
+        board.show([standing.line() for standing in standings])
+
+
+def _wait(options: argparse.Namespace) -> None:
+    from bnft.board import counts
+    from bnft.standing import chosen
+    from bnft.store import Store
+    from bnft.watching import watch
+
+    store = Store(options.store)
+    (name,) = chosen(store, [options.name] if options.name else [])
+    standings = watch(store, [name])
+    print(f"sweep {name}: {counts([standing.line() for standing in standings])}")
+    for standing in standings:
+        if standing.state != "done":
+            log = f" (log: {standing.log})" if standing.log else ""
+            print(f"{standing.state}: {standing.run}: {standing.detail}{log}")
+    sys.exit(0 if all(standing.state == "done" for standing in standings) else 1)
+
+
+def _cancel(options: argparse.Namespace) -> None:
+    from bnft.standing import cancel, chosen
+    from bnft.store import Store
+
+    store = Store(options.store)
+    (name,) = chosen(store, [options.name] if options.name else [])
+    print(f"sweep {name}: {cancel(store, name)}")

@@ -90,5 +90,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def available_threads() -> int:
-    """The CPUs that this process may use."""
+    """The CPUs that this process may use: what SLURM gave to its task, else what the system allows."""
+    if os.environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,8 @@
 """The errors that a person, not a programmer, can put right."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 
 class InputError(Exception):
@@ -13,6 +15,29 @@ class InputError(Exception):
 
 class DamagedError(InputError):
     """A file in the store cannot be read as what it should be."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task is not done. `details` are the last lines of its traceback, `log` is where the rest stands.
+
+    `stopped` is for a task that was asked to stop and goes on from there, or was not begun; `blocked` for one whose
+    base failed.
+    """
+
+    message: str
+    details: str = ""
+    log: Path | None = None
+    stopped: bool = False
+    blocked: bool = False
+
+    @property
+    def state(self) -> str:
+        """What it makes of the run: `failed`, `blocked` or `interrupted`."""
+        return "interrupted" if self.stopped else "blocked" if self.blocked else "failed"
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def rejected(key: str, value: object, must: str) -> InputError:

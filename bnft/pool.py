@@ -18,11 +18,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bnft.devices import available_threads
+from bnft.errors import Failure
 from bnft.progress import Reporter
 from bnft.stopping import Requests
 from bnft.store import Store
 from bnft.tasks import Task
-from bnft.worker import BUSY, DUMP_SIGNAL, Failure, is_safe_after, serve
+from bnft.worker import BUSY, DUMP_SIGNAL, is_safe_after, serve
 
 Outcomes = dict[str, Failure | None]
 """What became of each task, by its name: None if it is done."""

@@ -71,6 +71,14 @@ class Terminal:
         self._set(run, state, "" if state in ("done", "trained") else text)
         self._say(run, text)
 
+    def shows(self, line: Line) -> None:
+        """Where a run stands that tells us nothing itself."""
+        before = self._lines.get(line.run)
+        self._lines[line.run] = line
+        self._begin()
+        if before is None or before.state != line.state:
+            self._say(line.run, f"{line.state}  {line.detail}".rstrip())
+
     def __enter__(self) -> "Terminal":
         return self
 
@@ -86,6 +94,10 @@ class Terminal:
     def _set(self, run: str, state: str, detail: str) -> None:
         line = self._line(run)
         line.state, line.detail = state, detail
+        self._begin()
+
+    def _begin(self) -> None:
+        """Put up the table, if there is a terminal to show it."""
         if self.console.is_terminal and self._live is None:
             self._live = Live(
                 console=self.console, transient=True, refresh_per_second=REFRESHES, get_renderable=self._table

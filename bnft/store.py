@@ -34,7 +34,13 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
     from bnft.training import Progress
 
 LOCK_POLL_SECONDS = 0.2
+SLURM_FOLDER = ".slurm"  # what jobs need and write
 RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
+
+
+def task_name(run: str, evaluation: str | None) -> str:
+    """`RUN/EVALUATION`, or the run alone for its training."""
+    return f"{run}/{evaluation}" if evaluation else run
 
 
 def now() -> str:
@@ -133,8 +139,8 @@ class RunFolder:
     def write_status(self, **fields: Any) -> None:
         """Rewrite status.json with `fields` beside who and when."""
         status = {**fields, "host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
-        if "SLURM_JOB_ID" in os.environ:
-            status["slurm_job"] = os.environ["SLURM_JOB_ID"]
+        if "SLURM_ARRAY_JOB_ID" in os.environ:
+            status["slurm_job"] = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         files.write_json(self.path / "status.json", status)
 
     def end_status(self, state: str, error: str) -> None:
@@ -289,6 +295,10 @@ class Store:
         if log.exists() and not log.stat().st_size:
             log.unlink()
         return log if log.exists() else None
+
+    def job_log(self, sweep: str, array: str, index: str | int) -> Path:
+        """Where a SLURM job writes: submitit's name for the output of a task of an array."""
+        return self.root / SLURM_FOLDER / sweep / "log" / f"{array}_{index}_0_log.out"
 
     def save_sweep(self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str) -> str:
         """Write down what was asked for together, and who launches it; returns the sweep's name."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
+from bnft.errors import Failure
 from bnft.plan import Plan, Run, plan
 from bnft.pool import Outcomes
 from bnft.progress import complain
 from bnft.report.table import print_sweep
-from bnft.worker import Failure
 from hydra_plugins.bnft_launcher import PlanLauncher
 
 SHOWN_FAILURES = 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnft import build, files
 from bnft.errors import DamagedError
 from bnft.plan import Plan, Run
-from bnft.store import Store
+from bnft.store import Store, task_name
 
 AUTOATTACK_PASSES = 4400  # that the standard version spends on an image that stands to the end, about
 STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # the share of images that do, with and without adversarial training, about
@@ -28,11 +28,6 @@ class Task:
     @property
     def name(self) -> str:
         return task_name(self.run.name, self.run.evaluation_id if self.evaluated else None)
-
-
-def task_name(run: str, evaluation: str | None) -> str:
-    """`RUN/EVALUATION`, or the run alone for its training."""
-    return f"{run}/{evaluation}" if evaluation else run
 
 
 def tasks(planned: Plan) -> list[Task]:

@@ -8,12 +8,11 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bnft.errors import InputError
+from bnft.errors import Failure, InputError
 from bnft.stopping import Stopped
 from bnft.store import Store
 from bnft.tasks import Task
@@ -22,29 +21,6 @@ LOOK_SECONDS = 0.2  # how often a worker looks whether it is to stop
 ALIVE_SECONDS = 5.0  # how often it says that it is alive
 LAST_LINES = 5  # of a traceback, shown at once; the log has all
 DUMP_SIGNAL = signal.SIGUSR1  # on this one, the stacks of all threads go to the run's log
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a task is not done. `details` are the last lines of its traceback, `log` is where the rest stands.
-
-    `stopped` is for a task that was asked to stop and goes on from there, or was not begun; `blocked` for one whose
-    base failed.
-    """
-
-    message: str
-    details: str = ""
-    log: Path | None = None
-    stopped: bool = False
-    blocked: bool = False
-
-    @property
-    def state(self) -> str:
-        """What it makes of the run: `failed`, `blocked` or `interrupted`."""
-        return "interrupted" if self.stopped else "blocked" if self.blocked else "failed"
-
-    def __str__(self) -> str:
-        return self.message
 
 
 BUSY = "busy"  # a task's outcome where another process works on its run; else None or a Failure

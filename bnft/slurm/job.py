@@ -1,0 +1,64 @@
+"""What a job does: `python -m bnft.slurm.job STORE TASKS` carries out the task with the job's index in the array.
+
+A job that is told of its time limit, or to end, saves its run's state. At its time limit it has itself requeued, and
+goes on from there under the same number.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from bnft.stopping import Requests, Stopped
+
+KILL_SECONDS = 120.0  # in which SLURM ends a job that has had itself requeued
+TIME_LIMIT = signal.SIGUSR2  # told by `sbatch --signal`
+
+
+def main() -> None:
+    """Ends with 0 only if the task is done, since other jobs wait for that."""
+    with Requests(TIME_LIMIT, signal.SIGTERM, signal.SIGINT) as requests:
+        store, tasks = map(Path, sys.argv[1:3])
+        sys.exit(_carry_out(store, tasks, int(os.environ["SLURM_ARRAY_TASK_ID"]), requests))
+
+
+def _carry_out(root: Path, tasks: Path, index: int, requests: Requests) -> int:
+    from bnft.errors import InputError  # here and below, since PyTorch takes seconds to load: signals come first
+    from bnft.progress import Terminal
+    from bnft.run import execute
+    from bnft.slurm.submission import task_at
+    from bnft.store import Store
+
+    store = Store(root)
+    try:
+        task = task_at(tasks, index)
+        folder = store.run(task.run.name)
+        before = folder.progress_made()
+        try:
+            execute(task.run, store, Terminal(), task.evaluated, requests.pulse)
+        except Stopped as stop:
+            print(stop, flush=True)
+            if requests.received != TIME_LIMIT:
+                return 128 + int(requests.received or 0)
+            if folder.progress_made() == before:
+                message = "no progress within the job's time limit; give it more with hydra.launcher.time"
+                folder.end_status("failed", message)
+                raise InputError(message) from None
+            return _requeue()
+    except InputError as error:
+        print(f"bnft: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def _requeue() -> int:
+    from bnft.slurm import cluster
+
+    cluster.requeue(os.environ["SLURM_JOB_ID"])
+    time.sleep(KILL_SECONDS)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Where runs stand: what the store says and what SLURM's queue says, together. Reads only, and without PyTorch."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bnft.board import Line
+from bnft.errors import DamagedError, Failure, InputError
+from bnft.progress import duration
+from bnft.slurm import cluster
+from bnft.slurm.cluster import Job
+from bnft.store import Store, task_name
+
+SETTLED = ("done", "failed", "blocked", "interrupted", "not begun")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One evaluation of one run, or its training if `evaluation` is None. Errors are in percent."""
+
+    run: str
+    evaluation: str | None
+    state: str
+    detail: str = ""
+    clean: float | None = None
+    robust: float | None = None
+    job: str | None = None  # SLURM's number of the job
+    log: str | None = None
+
+    def line(self) -> Line:
+        clean = "" if self.clean is None else f"{self.clean:.2f}"
+        robust = "" if self.robust is None else f"{self.robust:.1f}"
+        return Line(self.run, self.state, self.detail, clean, robust)
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class View:
+    """The store and the queue as they are at one moment."""
+
+    def __init__(self, store: Store, jobs: Sequence[Job] | None = None) -> None:
+        self.store = store
+        self.sweeps = {name: store.sweep(name) for name in store.sweeps()}
+        self._queue = {(job.name, job.index): job for job in (cluster.queue() if jobs is None else jobs)}
+
+    @cached_property
+    def jobs(self) -> dict[str, Job]:
+        """The jobs of this store that are queued or running, by their task's name."""
+        found: dict[str, Job] = {}
+        for sweep in self.sweeps.values():
+            found |= self._jobs(sweep)
+        return found
+
+    def jobs_of(self, sweep: str) -> list[Job]:
+        """The jobs that were submitted for a sweep and are still queued or running."""
+        return list(self._jobs(self.sweeps[sweep]).values())
+
+    def _jobs(self, sweep: Mapping[str, Any]) -> dict[str, Job]:
+        return {
+            task: self._queue[array["name"], int(index)]
+            for array in sweep.get("arrays", ())
+            for index, task in array["tasks"].items()
+            if (array["name"], int(index)) in self._queue
+        }
+
+    @cached_property
+    def _logs(self) -> dict[str, str]:
+        """Where the newest job of each task wrote."""
+        logs = {}
+        for name, sweep in self.sweeps.items():
+            for array in sweep.get("arrays", ()):
+                for index, task in array["tasks"].items():
+                    logs[task] = str(self.store.job_log(name, array.get("job", "?"), index))
+        return logs
+
+    def is_under_way(self, sweep: str) -> bool:
+        """Whether anybody still works on what the sweep asked for, or will."""
+        return self.store.is_locked(f"sweep-{sweep}") or any(
+            standing.state not in SETTLED for standing in self.standings([sweep])
+        )
+
+    def standings(self, sweeps: Iterable[str] | None = None) -> list[Standing]:
+        """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named."""
+        wanted: dict[tuple[str, str | None], None] = {}
+        bases: dict[str, str | None] = {}
+        launched: set[str] = set()
+        for name in self.sweeps if sweeps is None else sweeps:
+            sweep, alive = self.sweeps[name], self.store.is_locked(f"sweep-{name}")
+            for entry in (*sweep["bases"], *sweep["runs"]):
+                wanted[entry["run"], entry.get("evaluation")] = None
+                bases[entry["run"]] = entry.get("base")
+                if alive:
+                    launched.add(entry["run"])
+        if sweeps is None:
+            wanted |= dict.fromkeys(self._others({run for run, _ in wanted}))
+        states: dict[str, str] = {}
+        found = []
+        for run, evaluation in wanted:
+            standing = self._standing(run, evaluation, bases.get(run), states, run in launched)
+            states[run] = standing.state
+            found.append(standing)
+        return found
+
+    def _others(self, known: set[str]) -> Iterable[tuple[str, str | None]]:
+        """The store's runs that belong to no sweep."""
+        for folder in self.store.runs():
+            if folder.name not in known:
+                done: list[str | None] = [evaluation.path.name for evaluation in folder.evaluations()]
+                yield from ((folder.name, name) for name in done or [None])
+
+    def _standing(
+        self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
+    ) -> Standing:
+        folder = self.store.run(run)
+        if evaluation is None and folder.trained:
+            return Standing(run, None, "done", "trained")
+        if evaluation is not None:
+            with suppress(DamagedError):
+                result = folder.evaluation(evaluation).result()
+                if result is not None:
+                    return Standing(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
+        job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)
+        log = self._logs.get(task_name(run, evaluation)) or self._logs.get(run)
+        status = folder.status()
+        state, detail = self._state(run, status, base, states, job, launched)
+        if log is None:
+            kept = self.store.kept_log(run)
+            log = str(kept) if kept else None
+        return Standing(run, evaluation, state, detail, None, None, job.id if job else None, log)
+
+    def _state(
+        self,
+        run: str,
+        status: Mapping[str, Any],
+        base: str | None,
+        states: Mapping[str, str],
+        job: Job | None,
+        launched: bool,
+    ) -> tuple[str, str]:
+        """State and detail of what is not done."""
+        said = status.get("state")
+        if job is not None and not job.never_starts:
+            if job.is_pending:
+                return "queued", _reason(job) + (f"; goes on from {_progress(status)}" if _progress(status) else "")
+            stage = status.get("stage") if status.get("slurm_job") == job.id and said == "running" else None
+            return str(stage or "starting"), _progress(status) if stage else ""
+        if said == "running" and self.store.is_locked(run):
+            return str(status.get("stage")), _progress(status)
+        if launched and said in (None, "done", "interrupted"):
+            return "waiting", ""
+        if said == "running":
+            return "failed", f"it was killed at {_progress(status) or 'the start'}"
+        if said in ("failed", "interrupted"):
+            return str(said), str(status.get("error", ""))
+        if base is not None and states.get(base) in ("failed", "blocked"):
+            return "blocked", f"its base {base} failed"
+        return "not begun", "trained, not evaluated" if said == "done" else ""
+
+
+def failure_of(standing: Standing) -> Failure | None:
+    """What a launcher has to say of a run that nobody works on any more; None if it is done."""
+    if standing.state == "done":
+        return None
+    what = standing.detail or f"{standing.state}: its job has left the queue"
+    return Failure(
+        what,
+        log=Path(standing.log) if standing.log else None,
+        stopped=standing.state in ("interrupted", "not begun"),
+        blocked=standing.state == "blocked",
+    )
+
+
+def _reason(job: Job) -> str:
+    words = {"Dependency": "waits for its base", "BeginTime": "starts again soon", "None": ""}
+    return words.get(job.reason, job.reason)
+
+
+def _progress(status: Mapping[str, Any]) -> str:
+    """How far a run is, in words; empty if it has not said."""
+    if status.get("stage") == "training" and "epochs" in status:
+        left = f", {duration(status['seconds_left'])} left" if "seconds_left" in status else ""
+        return f"epoch {min(status['epoch'] + 1, status['epochs'])} of {status['epochs']}{left}"
+    if "attack" in status:
+        return f"{status['attack']}, {status['standing']} of {status['images']} images stand"
+    return str(status.get("stage", ""))
+
+
+def chosen(store: Store, names: Sequence[str]) -> list[str]:
+    """The sweeps of these names; the newest if there are none. Raises InputError for one that does not exist."""
+    sweeps = store.sweeps()
+    if not sweeps:
+        raise InputError(f"store={store.root}: must be a folder with sweeps; this one has none")
+    for name in names:
+        store.sweep(name)
+    return list(names) or sweeps[-1:]
+
+
+def cancel(store: Store, sweep: str) -> str:
+    """End what was launched or submitted for a sweep, its state kept; returns in words what was ended."""
+    arrays: dict[str, int] = {}
+    for job in View(store).jobs_of(sweep):
+        arrays[job.name] = arrays.get(job.name, 0) + 1
+    cluster.cancel(list(arrays))
+    ended = [f"{sum(arrays.values())} jobs cancelled"] if arrays else []
+    if store.is_locked(f"sweep-{sweep}"):
+        launcher = store.sweep(sweep)["launcher"]
+        if launcher["host"] != socket.gethostname():
+            raise InputError(f"sweep {sweep}: must be cancelled on {launcher['host']}, where it runs")
+        os.kill(launcher["pid"], signal.SIGTERM)
+        ended.append("its launcher stops and keeps the state of every run")
+    return ", ".join(ended) or "nothing of it is queued or running"
