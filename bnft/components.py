@@ -12,10 +12,10 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bnft.errors import InputError, rejected
 from bnft.messages import annotations_of, pydantic_message
@@ -54,23 +54,31 @@ def check(
         group = key.replace(".", "/")
         raise rejected(key, config, f"a group of keys with a _target_; {group}=NAME chooses one, --help lists them")
     target = locate(key, config["_target_"])
+    shared = _fields(common) if common else {}
     try:
-        fields, open_ended = _parameters(target, supplied)
+        model, annotations = _schema(target, common, supplied)
     except ValueError as error:  # of classes and functions written in C
         raise rejected(f"{key}._target_", config["_target_"], f"one whose parameters can be read ({error})") from None
-    shared = _fields(common) if common else {}
-    allowed = {**shared, **fields}
     values = {name: value for name, value in config.items() if name != "_target_"}
-    model = create_model("Component", __config__=_OPEN if open_ended else _CLOSED, **allowed)
     try:  # as JSON, since what YAML can say is what JSON can say: strict, and yet a list will do for a tuple
         checked = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        annotations = {name: annotation for name, (annotation, _) in allowed.items()}
         raise InputError(pydantic_message(error, values, annotations, prefix=(key,))) from None
     found = {name: getattr(checked, name) for name in values}
     arguments = {name: value for name, value in found.items() if name not in shared}
     keys = {name: found.get(name, default) for name, (_, default) in shared.items()}
     return {"_target_": config["_target_"], **arguments}, keys
+
+
+@cache
+def _schema(
+    target: Callable[..., Any], common: type | None, supplied: tuple[str, ...]
+) -> tuple[type[BaseModel], dict[str, Any]]:
+    """The keys of a component as a model of pydantic, and their annotations; made once, since that takes longest."""
+    fields, open_ended = _parameters(target, supplied)
+    allowed = {**(_fields(common) if common else {}), **fields}
+    model = create_model("Component", __config__=_OPEN if open_ended else _CLOSED, **allowed)
+    return model, {name: annotation for name, (annotation, _) in allowed.items()}
 
 
 def split(component: Mapping[str, Any], common: type) -> tuple[Checked, Checked]:
@@ -104,6 +112,7 @@ def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[
     return fields, open_ended
 
 
+@cache
 def _fields(common: type) -> dict[str, Any]:
     """Annotation and default of each key of a dataclass."""
     return {name: (hint, getattr(common, name, ...)) for name, hint in annotations_of(common).items()}

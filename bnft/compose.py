@@ -2,15 +2,20 @@
 Hydra.
 """
 
+import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,7 +40,12 @@ PLACES = ("store", "device", "threads")  # where and on what; no part of what is
 INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a base is composed with these of its child's overrides
 FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
 
+CHOICES_KEPT = 1000  # resolved configurations kept in a plan: many runs differ in their seed only
+_SEED = re.compile(r"seed=\d+")
+_FOLLOWS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
+
 SCHEMA = annotations_of(Config)
+_ROOT = TypeAdapter(Config)
 
 
 def register() -> None:
@@ -83,34 +93,92 @@ class Composed:
     config: dict[str, Any]
 
 
-def policies() -> list[str]:
+@cache
+def policies() -> tuple[str, ...]:
     """The names that `policy=` takes."""
-    hydra = GlobalHydra.instance()
-    return list(hydra.config_loader().get_group_options("policy"))
+    return tuple(GlobalHydra.instance().config_loader().get_group_options("policy"))
 
 
 def compose(overrides: Sequence[str]) -> Composed:
     """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
+    seeds = [line for line in overrides if _SEED.fullmatch(line)]
+    rest = tuple(line for line in overrides if line not in seeds)
     try:
-        loaded = hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
-        policy = loaded.hydra.runtime.choices.get("policy")
-        if policy is None:
-            raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
-        del_hydra(loaded)
-        raw = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
+        if seeds and _is_free_of_seed(rest):
+            policy, raw = _resolved(rest)
+            raw = {**raw, "seed": int(seeds[-1].partition("=")[2])}
+        else:
+            policy, raw = _resolved(tuple(overrides))
     except LIBRARY_ERRORS as error:
         if not about_input(error):
             raise
         raise InputError(library_message(error, SCHEMA)) from None
+    return Composed(policy, tuple(overrides), check(raw))
+
+
+def forget() -> None:
+    """Read the files of conf/ anew when something is composed next."""
+    for kept in (policies, _groups, _resolved, _is_free_of_seed):
+        kept.cache_clear()
+
+
+@lru_cache(maxsize=CHOICES_KEPT)
+def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """The policy and the resolved configuration, unchecked, of a command line."""
+    choices, values = _sorted(overrides)
+    policy, config = _groups(choices)
+    config = copy.deepcopy(config)
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
-    return Composed(str(policy), tuple(overrides), check({str(key): value for key, value in raw.items()}))
+    return policy, {str(key): value for key, value in raw.items()}
 
 
-def del_hydra(config: DictConfig) -> None:
-    """Remove Hydra's own node, which has interpolations that only a job can resolve."""
+@lru_cache(maxsize=CHOICES_KEPT)
+def _is_free_of_seed(overrides: tuple[str, ...]) -> bool:
+    """Whether nothing in the configuration follows `seed`, so that runs that differ in it resolve alike."""
+    choices, values = _sorted(overrides)
+    _, config = _groups(choices)
+    written = [OmegaConf.to_yaml(config), *(value.input_line or "" for value in values)]
+    return not any(_FOLLOWS_SEED.search(text) for text in written)
+
+
+def _sorted(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
+    """The overrides that choose groups, and those that give keys their values."""
+    parsed = {line: _parsed(line) for line in overrides}
+    values = {line: override for line, override in parsed.items() if _is_value(override)}
+    return tuple(line for line in overrides if line not in values), [
+        values[line] for line in overrides if line in values
+    ]
+
+
+@cache
+def _parsed(line: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([line])
+    return override
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override gives a key its value, and chooses nothing: as Hydra's defaults list tells them apart."""
+    chooses = GlobalHydra.instance().config_loader().repository.group_exists(override.key_or_group)  # type: ignore[attr-defined]
+    return override.package is None and (not chooses or isinstance(override.value(), dict))
+
+
+@cache
+def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
+    """The policy, and the configuration that a choice of groups gives before any value is overridden.
+
+    Composed once for all runs of a sweep that choose alike, since this is what takes Hydra its time.
+    """
+    config = hydra_compose(CONFIG_NAME, list(choices), return_hydra_config=True)
+    policy = config.hydra.runtime.choices.get("policy")
+    if policy is None:
+        raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
-    del config["hydra"]
+    del config["hydra"]  # it has interpolations that only a job can resolve
+    OmegaConf.set_struct(config, True)
+    return str(policy), config
 
 
 def check(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +188,7 @@ def check(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(unknown_key(unknown[0], raw[unknown[0]], [*SCHEMA, "policy"]))
     data, data_keys = components.check("data", raw["data"], DataKeys)  # first, since other groups refer to data
     try:
-        config = asdict(TypeAdapter(Config).validate_python(dict(raw)))
+        config = asdict(_ROOT.validate_python(dict(raw)))
     except ValidationError as error:
         raise InputError(pydantic_message(error, raw, SCHEMA)) from None
     config["data"] = {**data_keys, **data}
@@ -184,10 +252,9 @@ def pristine_overrides(composed: Composed) -> list[str]:
 
 
 def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [
         line
-        for line, override in zip(overrides, parsed, strict=True)
+        for line, override in zip(overrides, map(_parsed, overrides), strict=True)
         if override.key_or_group.split("/")[0].split(".")[0].split("@")[0] in groups
     ]
 

@@ -4,13 +4,13 @@ Planning loads the data, since their content is part of a run's name, and writes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from bnft import build, devices, files, identity
-from bnft.compose import Composed, as_path, base_overrides, compose, policies, pristine_overrides
+from bnft.compose import Composed, as_path, base_overrides, compose, forget, policies, pristine_overrides
 from bnft.errors import DamagedError, InputError, rejected
 from bnft.store import Store
 
@@ -40,11 +40,11 @@ class Run:
     base: "Run | ModelFile | None"
     overrides: dict[str, Any]
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.policy}-{identity.digest(self.identity)}"
 
-    @property
+    @cached_property
     def evaluation_id(self) -> str:
         evaluation = self.config["evaluation"]
         return f"{evaluation['attack']}-{identity.digest(identity.of_evaluation(evaluation))}"
@@ -61,7 +61,7 @@ class Run:
             base = self.base.encoded()
         elif self.base is not None:
             base = {"path": str(self.base.path.absolute()), "sha256": self.base.sha256}
-        return {**vars(self), "base": base}
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "base": base}
 
     @classmethod
     def decoded(cls, value: Mapping[str, Any]) -> "Run":
@@ -102,7 +102,8 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
 
     `here` is whether the runs will find the devices of this machine; if not, which ones there are is not checked.
     """
-    _composed.cache_clear()  # what a file says can have changed since the last plan
+    forget()  # what a file says can have changed since the last plan
+    _composed.cache_clear()
     composed = [_composed(tuple(line)) for line in command_lines]
     stores = {point.config["store"] for point in composed}
     if len(stores) > 1:

@@ -2,12 +2,13 @@
 
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from bnft.errors import Failure
+from bnft.errors import Failure, InputError
 from bnft.plan import Plan, Run, plan
 from bnft.pool import Outcomes
 from bnft.progress import complain
@@ -61,9 +62,15 @@ def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
     outcomes: Outcomes = {}
     for job in launcher.launch([list(line) for line in jobs], initial_job_idx=0):
         error = job._return_value if job.status == JobStatus.FAILED else None
-        name = " ".join(job.overrides or [])
-        outcomes[name] = None if error is None else Failure(f"{type(error).__name__}: {error}")
+        outcomes[" ".join(job.overrides or [])] = None if error is None else _failure(error)
     return outcomes
+
+
+def _failure(error: BaseException) -> Failure:
+    """With its whole traceback, since it stands nowhere else."""
+    if isinstance(error, InputError):
+        return Failure(str(error))
+    return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)).rstrip())
 
 
 def _explain(task: str, failure: Failure) -> None:

@@ -51,7 +51,7 @@ def refusal(outcome: Outcome) -> str:
 @pytest.fixture
 def refused(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Launch a command that must be refused and leave everything as it was; returns the line that it printed."""
-    monkeypatch.setattr("bnft.run.execute", lambda *_: pytest.fail("was not refused"))
+    monkeypatch.setattr("bnft.run.execute", lambda *_, **__: pytest.fail("was not refused"))
 
     def call(*arguments: str) -> str:
         before = tree(tmp_path)
@@ -233,7 +233,7 @@ def test_commands(refused: Callable[..., str], command: str, said: tuple[str, ..
 @pytest.mark.parametrize("eps", ["8/255", "' 8 / 255 '", "0.03137254901960784"])
 def test_a_fraction_is_a_number(launch: Launch, monkeypatch: pytest.MonkeyPatch, eps: str) -> None:
     asked = []
-    monkeypatch.setattr("bnft.run.execute", lambda run, *_: asked.append(run))
+    monkeypatch.setattr("bnft.run.execute", lambda run, *_, **__: asked.append(run))
     assert launch("policy=adv", f"data.eps={eps}").code == 0
     config = asked[0].config
     assert config["data"]["eps"] == config["attack"]["eps"] == config["evaluation"]["eps"] == 8 / 255
@@ -378,7 +378,7 @@ def test_a_base_is_held_to_its_own_rules_only(
 ) -> None:
     """It is not evaluated, so the number of images that evaluation would attack is no concern of it."""
     np.savez(tmp_path / "images.npz", **images)
-    monkeypatch.setattr("bnft.run.execute", lambda *_: None)
+    monkeypatch.setattr("bnft.run.execute", lambda *_, **__: None)
     data = ("data=npz", "data.path=images.npz", "model=resnet8", "data.augmentation=none")
     small = ("schedule.batch_size=16", "base_overrides=[schedule.batch_size=16]", "evaluation.n_images=30")
     assert launch("policy=bn_params", *data, *small) == Outcome(0, "", "")
@@ -460,7 +460,7 @@ def test_the_program_refuses_in_one_line(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
-def broken(*arguments: object) -> None:
+def broken(*arguments: object, **keywords: object) -> None:
     raise ValueError("a bug of ours")
 
 

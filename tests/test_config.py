@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
 
 from bnft import build, components
-from bnft.compose import compose
+from bnft.compose import check, compose
 from bnft.freezing import Freezing
 from bnft.plan import ModelFile, Run, plan
 from bnft.report import paper
@@ -225,3 +227,20 @@ def test_a_base_as_a_file_is_named_by_its_content(tmp_path):
     assert run.identity["base"] == {"sha256": run.base.sha256}
     moved = file.rename(tmp_path / "moved.safetensors")
     assert run_of("policy=bn_params", f"base={moved}").name == run.name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["policy=bn_params", "seed=3", "schedule.epochs=2", "attack.eps=0.1"],
+        ["policy=adv", "data=digits", "schedule/shape=cosine", "model.width=${seed}", "seed=4"],
+        ["seed=1", "policy=normal", "seed=2", 'schedule.lr="${times:0.1,${seed}}"'],
+        ["policy=bn_only", "model={width: 4}", "+evaluation.restarts=2", "~schedule.shape.warmup"],
+    ],
+)
+def test_composing_for_many_runs_at_once_gives_what_hydra_gives(line):
+    """Runs that choose alike share their composition, and those that differ in their seed its resolution."""
+    for overrides in (line, [*line, "seed=5"], [*line, "seed=6"]):
+        plain = hydra_compose("config", overrides)
+        expected = check(OmegaConf.to_container(plain, resolve=True))
+        assert compose(overrides).config == expected
