@@ -1,22 +1,26 @@
-# `make table2`: the environment, all eleven rows on the embedded data, and their table. `make test`: every test.
+# `make table2`: the environment, all eleven rows on the embedded data, and their table. `make test`: the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help table2 test lint clean
+.PHONY: help table2 test long lint clean
 
 help:
 	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table"
-	@echo "make test     linters, types and every test"
+	@echo "make test     linters, types and the tests that take minutes together (with SLURM's, where it is installed)"
+	@echo "make long     the tests that take minutes each: kills, failing nodes, time limits"
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
 	$(BIN)/python launch.py -m +sweep=table2
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+long: $(READY)
+	$(BIN)/python -m pytest -n 2 -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -41,6 +41,11 @@ class Hardware:
         return f"{name}, {self.precision}, {self.threads} thread{'s' if self.threads != 1 else ''}"
 
 
+def check(device: str) -> None:
+    """Raise InputError for a device that is not there. Begins nothing on it, as a launcher must not."""
+    _device(device)
+
+
 def choose(device: str, precision: str, threads: int | None) -> Hardware:
     """The hardware for a run.
 

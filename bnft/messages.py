@@ -105,7 +105,8 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
     key, text = str(error.full_key), _one_line(str(error.msg))
     parent = OmegaConf.to_container(error.parent_node, resolve=False)
     siblings = parent if isinstance(parent, dict) else {}
-    words = _allowed(schema, key.split("."))
+    typed = OmegaConf.get_type(error.parent_node)  # of a launcher's keys, which are in no schema of ours
+    words = _allowed(schema, key.split(".")) or _allowed(_annotations(typed), [str(error.key)])
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         return unknown_key(key, None, map(str, siblings) if "." in key else [*schema, "policy"], written)
     if isinstance(error, MissingMandatoryValue):
@@ -160,9 +161,12 @@ def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:
 def _below(annotations: Annotations, path: Sequence[str]) -> Annotations:
     """The annotations of the keys under `path`; empty where that is not a typed group."""
     for part in path:
-        inner = annotations.get(part)
-        annotations = annotations_of(inner) if isinstance(inner, type) and is_dataclass(inner) else {}
+        annotations = _annotations(annotations.get(part))
     return annotations
+
+
+def _annotations(kind: Any) -> Annotations:
+    return annotations_of(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
 
 
 def _allowed(annotations: Annotations, path: Sequence[str]) -> str:

@@ -112,7 +112,7 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
     found: dict[tuple[str, str], Run] = {}
     for point in composed:
         if here:
-            devices.choose(point.config["device"], point.config["precision"], point.config["threads"])
+            devices.check(point.config["device"])
         run = _run(point, store)
         found.setdefault((run.name, run.evaluation_id), run)
     names = {run.name for run in found.values()}

@@ -11,6 +11,7 @@
 Beside the runs, `sweeps/` says what was asked for together, and `.locks/` keeps two processes from one run.
 """
 
+import errno
 import os
 import shutil
 import socket
@@ -144,8 +145,12 @@ class RunFolder:
         files.write_json(self.path / "status.json", status)
 
     def end_status(self, state: str, error: str) -> None:
-        """Write into status.json that the work ended before it was done; how far it was stays there."""
-        self.write_status(**{**self.status(), "state": state, "error": error})
+        """Write into status.json that the work ended before it was done; how far it was stays there.
+
+        A run that was never opened has no folder, and gets none for this.
+        """
+        if (self.path / "config.yaml").exists():
+            self.write_status(**{**self.status(), "state": state, "error": error})
 
     @property
     def trained(self) -> bool:
@@ -234,6 +239,11 @@ def _acquired(lock: FileLock) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return False
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        folder = Path(lock.lock_file).parents[1]
+        raise InputError(f"store={folder}: must be on a file system with locks (flock); this one has none") from None
     return True
 
 
@@ -283,18 +293,16 @@ class Store:
     def _lock(self, name: str) -> FileLock:
         folder = self.root / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{name}.lock")
+        return FileLock(folder / f"{name}.lock", fallback_to_soft=False)  # a soft lock would outlive a killed process
 
     def log(self, name: str) -> Path:
         """Where a local run's output goes: what libraries print, warnings, the traceback of a failure."""
         return self.root / "logs" / f"{name}.log"
 
     def kept_log(self, name: str) -> Path | None:
-        """The run's log, if there is anything in it; an empty one, of a process that was killed, is removed."""
+        """The run's log, if there is anything in it."""
         log = self.log(name)
-        if log.exists() and not log.stat().st_size:
-            log.unlink()
-        return log if log.exists() else None
+        return log if log.exists() and log.stat().st_size else None
 
     def job_log(self, sweep: str, array: str, index: str | int) -> Path:
         """Where a SLURM job writes: submitit's name for the output of a task of an array."""

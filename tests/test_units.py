@@ -1,7 +1,9 @@
 """Small pieces that everything else rests on: identities, rules, intervals, schedules, random numbers, Equation 1."""
 
 import copy
+import errno
 import math
+import os
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -14,6 +16,7 @@ from bnft.batchnorm import QUANTITIES, BatchNormLog, layer_eps, normalized, quan
 from bnft.errors import InputError
 from bnft.randomness import generator, global_seed, seed_for
 from bnft.rules import above, at_least, at_most, below, in_words, list_of, not_empty, number, one_of
+from bnft.store import Store
 
 # identity
 
@@ -498,3 +501,26 @@ def test_auto_precision_is_bf16_where_it_is_fast(monkeypatch, fast, precision):
 def test_all_available_threads_are_used_unless_told():
     assert devices.choose("cpu", "fp32", None).threads == devices.available_threads() >= 1
     assert devices.choose("cpu", "fp32", 1).describe() == "cpu, fp32, 1 thread"
+
+
+def test_a_slurm_task_uses_the_cpus_that_it_was_given(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert devices.available_threads() == 3
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert devices.available_threads() == len(os.sched_getaffinity(0))
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(InputError, match="must be on a file system with locks"),
+        Store(tmp_path).locked("a", stop, stop),
+    ):
+        pass
+
+
+def stop() -> None:
+    pytest.fail("nobody holds the lock")
