@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 
@@ -38,12 +37,12 @@ def _run_one(overrides: list[str]) -> None:
     from bnft.plan import plan  # here and below: PyTorch takes seconds to import
     from bnft.progress import Terminal
     from bnft.run import execute
-    from bnft.stopping import Requests, Stopped
+    from bnft.stopping import STOP_SIGNALS, Requests, Stopped
 
     planned = plan([overrides])
     (run,) = planned.runs
     try:
-        with Requests(signal.SIGINT, signal.SIGTERM) as requests, Terminal() as terminal:
+        with Requests(*STOP_SIGNALS) as requests, Terminal() as terminal:
             result = execute(run, planned.store, terminal, pulse=requests.pulse)
     except Stopped:
         raise KeyboardInterrupt from None

@@ -30,7 +30,9 @@ ORDER = (
     "trained",
     "done",
 )  # what matters most first
-FRAME_LINES = 6  # the table's own lines, and the one below it
+FRAME_LINES = 3  # the header, the counts, and a line for the cursor
+STATE_WIDTH = 11
+END = 4  # of a name that is cut in the middle, so that what tells runs of one policy apart stays
 
 __all__ = ["ACTIVE", "Line", "Table", "counts", "show", "table"]
 
@@ -50,24 +52,35 @@ class Line:
         return self.state in ACTIVE
 
 
-def table(lines: Sequence[Line], height: int | None = None) -> Table:
-    """A row a run, in the order given; where `height` lines of a terminal are too few, what matters most."""
-    room = max(1, height - FRAME_LINES) if height else len(lines)
+def table(lines: Sequence[Line], width: int, height: int) -> Table:
+    """A line a run, in the order given, to fit a terminal; where its height is too little, what matters most."""
+    room = max(1, height - FRAME_LINES)
     shown = list(lines)
     if len(shown) > room:
         urgent = sorted(range(len(shown)), key=lambda place: (ORDER.index(shown[place].state), place))[:room]
         shown = [lines[place] for place in sorted(urgent)]
-    result = Table(pad_edge=False, caption=counts(lines), caption_justify="left")
-    result.add_column("run", no_wrap=True)
-    result.add_column("state")
+    result = Table(
+        box=None, expand=True, pad_edge=False, header_style="bold", caption=counts(lines), caption_justify="left"
+    )
+    errors = ("clean %", "robust %")
+    rest = width - STATE_WIDTH - sum(map(len, errors)) - 2 * (len(errors) + 2)
+    name_width = max(1, min(max(len(line.run) for line in shown), 2 * rest // 5))
+    result.add_column("run", no_wrap=True, width=name_width)
+    result.add_column("state", no_wrap=True, width=STATE_WIDTH)
     result.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-    for name in ("clean error %", "robust error %"):
-        result.add_column(name, justify="right", no_wrap=True)
+    for name in errors:
+        result.add_column(name, justify="right", no_wrap=True, width=len(name))
     for line in shown:
-        result.add_row(
-            line.run, Text(line.state, STYLES.get(line.state, "")), Text(line.detail), line.clean, line.robust
-        )
+        state = Text(line.state, STYLES.get(line.state, ""))
+        result.add_row(_shortened(line.run, name_width), state, Text(line.detail), line.clean, line.robust)
     return result
+
+
+def _shortened(name: str, width: int) -> str:
+    if len(name) <= width:
+        return name
+    end = min(END, width - 1)
+    return f"{name[: width - end - 1]}…{name[len(name) - end :]}"
 
 
 def counts(lines: Sequence[Line]) -> str:
@@ -81,7 +94,7 @@ def show(lines: Sequence[Line]) -> None:
     """Print the lines: as a table that fits a terminal, else all of them as plain text."""
     if sys.stdout.isatty():
         console = Console(highlight=False)
-        console.print(table(lines, console.height))
+        console.print(table(lines, console.width, console.height))
         return
     width = max(len(line.run) for line in lines)
     for line in lines:

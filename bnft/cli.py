@@ -111,8 +111,9 @@ def _wait(options: argparse.Namespace) -> None:
     print(f"sweep {name}: {counts([standing.line() for standing in standings])}")
     for standing in standings:
         if standing.state != "done":
+            detail = f": {standing.detail}" if standing.detail else ""
             log = f" (log: {standing.log})" if standing.log else ""
-            print(f"{standing.state}: {standing.run}: {standing.detail}{log}")
+            print(f"{standing.state}: {standing.run}{detail}{log}")
     sys.exit(0 if all(standing.state == "done" for standing in standings) else 1)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +15,30 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
     from numpy.typing import NDArray
     from torch import Tensor
 
-from bnft.errors import DamagedError
+from bnft.errors import DamagedError, InputError
 
 TEMPORARY = ".tmp"
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`, atomically and durably. Leaves nothing behind if it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the file at `path` by `content`, atomically and durably. Leaves nothing behind if it fails.
+
+    Raises InputError where there is no room or no right to write.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); the same command goes on once it can"
+        ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

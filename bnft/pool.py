@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bnft.devices import available_threads
-from bnft.errors import Failure
+from bnft.errors import Failure, InputError
 from bnft.progress import Reporter
-from bnft.stopping import Requests
+from bnft.stopping import STOP_SIGNALS, Requests, ignored
 from bnft.store import Store
 from bnft.tasks import Task
 from bnft.worker import BUSY, DUMP_SIGNAL, is_safe_after, serve
@@ -31,8 +31,9 @@ Outcomes = dict[str, Failure | None]
 STOP_SECONDS = 8.0  # how long runs get to save their state before they are killed
 RETRY_SECONDS = 1.0  # after which a run that another process works on is tried again
 TICK_SECONDS = 0.25
+PAUSE_SECONDS = 5.0  # a tick that took longer was no tick
 DUMP_SECONDS = 0.5  # for a hung process to write down where it is
-PRELOADED = ("__main__", "bnft.run", "sklearn.datasets")
+PRELOADED = ("__main__", "bnft.run", "sklearn.datasets", "torch._dynamo")  # the last by the first optimizer
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def warm_up() -> None:
     if sys.platform.startswith("linux"):
         from multiprocessing.forkserver import ensure_running
 
-        ensure_running()
+        with ignored(*STOP_SIGNALS):  # the server inherits that: what goes to all of a terminal is for us to handle
+            ensure_running()
 
 
 @dataclass(eq=False)
@@ -122,21 +124,22 @@ class Pool:
         self._waiting: defaultdict[str, list[str]] = defaultdict(list)  # task to those that need it
         self._by_name = {task.name: task for task in tasks}
         self._order = {task.name: place for place, task in enumerate(tasks)}
+        self._ticked = time.monotonic()
         self._killed_at: float | None = None  # set when stopping: when what still works is killed
         self.outcomes: Outcomes = {}
 
     def run(self) -> Outcomes:
         """Carry out everything. Workers end with this call, however it ends.
 
-        SIGINT and SIGTERM stop it within ten seconds, with the state of every run kept, and raise KeyboardInterrupt;
-        a second SIGINT does so at once.
+        SIGINT, SIGTERM and SIGHUP stop it within ten seconds, with the state of every run kept, and raise
+        KeyboardInterrupt; a second SIGINT does so at once.
         """
         for task in self._tasks:
             if task.needs in self._by_name:
                 self._waiting[str(task.needs)].append(task.name)
             else:
                 heapq.heappush(self._ready, (self._order[task.name], task.name))
-        with Requests(signal.SIGINT, signal.SIGTERM) as requests:
+        with Requests(*STOP_SIGNALS) as requests:
             try:
                 self._workers = [self._start(slot) for slot in self._slots]
                 while self._goes_on():
@@ -232,15 +235,25 @@ class Pool:
         worker.process.join()
         if worker.task is not None:
             task, message = worker.task, why or worker.last_words
-            with suppress(OSError):
-                self._store.run(task.run.name).end_status("failed", message)
+            self._write_down(task, "failed", message)
             self._end(task, Failure(message, log=self._store.kept_log(task.run.name)))
         self._replace(worker)
 
+    def _write_down(self, task: Task, state: str, message: str) -> None:
+        """Into the run's status, for a process that cannot any more; unless another one has the run by now."""
+        with suppress(InputError):
+            if not self._store.is_locked(task.run.name):
+                self._store.run(task.run.name).end_status(state, message)
+
     def _bury_hung(self) -> None:
         """Kill what has said nothing for too long; its log says where it was."""
+        now = time.monotonic()
+        if now - self._ticked > PAUSE_SECONDS:  # we were stopped and go on, as by Ctrl-Z and fg, and they with us
+            for worker in self._workers:
+                worker.heard = now
+        self._ticked = now
         for worker in list(self._workers):
-            if worker.task is not None and time.monotonic() - worker.heard > self._hang_seconds:
+            if worker.task is not None and now - worker.heard > self._hang_seconds:
                 with suppress(ProcessLookupError):
                     os.kill(worker.process.pid, DUMP_SIGNAL)
                 time.sleep(DUMP_SECONDS)
@@ -249,6 +262,7 @@ class Pool:
 
     def _replace(self, worker: _Worker) -> None:
         worker.connection.close()
+        worker.process.kill()  # one that is unsafe has said its last, but might not come to its end
         self._workers[self._workers.index(worker)] = self._start(worker.slot)
 
     def _has_failed_fast(self) -> bool:
@@ -276,3 +290,7 @@ class Pool:
             worker.process.kill()  # every file is whole or not there, at any moment
         for worker in self._workers:
             worker.process.join()
+            if worker.task is not None:
+                message = "killed before it could save its state; it goes on from the last that it saved"
+                self._write_down(worker.task, "interrupted", message)
+                self.outcomes[worker.task.name] = Failure(message, stopped=True)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from rich.console import Console
@@ -35,14 +36,22 @@ class Reporter(Protocol):
         """The run is `trained`, `done`, `failed`, `blocked` or `interrupted`."""
 
 
+class _Console(Console):
+    """Without a reader it falls silent, where Rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Terminal:
     """A live table of all runs on a terminal; few plain lines elsewhere.
 
-    A context manager, at whose end the table goes. `expected` are the runs to come, in the order of the table.
+    A context manager, at whose end the table goes. `expected` are the runs to come, in the order of the table. A
+    terminal that is gone, or a pipe that nobody reads, disturbs no run.
     """
 
     def __init__(self, expected: Iterable[str] = (), console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or _Console(stderr=True, highlight=False, soft_wrap=True)
         self._lines = {run: Line(run, "waiting") for run in expected}
         self._live: Live | None = None
         self._shown: dict[str, float] = {}
@@ -65,7 +74,7 @@ class Terminal:
         line.clean, line.robust = clean or line.clean, robust or line.robust
 
     def notes(self, run: str, text: str) -> None:
-        self.console.print(f"{run}  {text}", markup=False)
+        self._print(f"{run}  {text}")
 
     def ends(self, run: str, state: str, text: str) -> None:
         self._set(run, state, "" if state in ("done", "trained") else text)
@@ -80,12 +89,15 @@ class Terminal:
             self._say(line.run, f"{line.state}  {line.detail}".rstrip())
 
     def __enter__(self) -> "Terminal":
+        if self._lines:
+            self._begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take the live table away; what comes next is printed where it stood."""
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
             self._live = None
 
     def _line(self, run: str) -> Line:
@@ -102,16 +114,21 @@ class Terminal:
             self._live = Live(
                 console=self.console, transient=True, refresh_per_second=REFRESHES, get_renderable=self._table
             )
-            self._live.start()
+            with suppress(OSError):
+                self._live.start()
 
     def _table(self) -> board.Table:
-        return board.table(list(self._lines.values()), self.console.height)
+        return board.table(list(self._lines.values()), self.console.width, self.console.height)
 
     def _say(self, run: str, text: str) -> None:
         """A plain line, where there is no table to show it."""
         self._shown[run] = time.monotonic()
         if not self.console.is_terminal:
-            self.console.print(f"{run}  {text}", markup=False)
+            self._print(f"{run}  {text}")
+
+    def _print(self, text: str) -> None:
+        with suppress(OSError):
+            self.console.print(text, markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -125,5 +142,6 @@ def duration(seconds: float) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
-    print(message if len(message) < 2000 else show(message), file=sys.stderr)
+    """One line on standard error, if anybody is there to read it."""
+    with suppress(OSError):
+        print(message if len(message) < 2000 else show(message), file=sys.stderr)

@@ -65,7 +65,7 @@ def execute(
             raise
         except BaseException as error:
             state = "interrupted" if isinstance(error, (KeyboardInterrupt, Stopped)) else "failed"
-            with suppress(OSError):
+            with suppress(InputError):  # a full disk, which the error itself tells of
                 folder.end_status(state, last_line(error))
             raise
 
@@ -190,7 +190,10 @@ class _Worker:
         assert isinstance(base, Run)
         folder = self.store.run(base.name)
         for _ in range(2):
-            execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
+            if folder.trained:  # read without its lock, which whoever evaluates it holds
+                folder.config()
+            else:
+                execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
             try:
                 return folder.model()[0]
             except DamagedError as error:

@@ -71,13 +71,13 @@ class View:
         }
 
     @cached_property
-    def _logs(self) -> dict[str, str]:
-        """Where the newest job of each task wrote."""
+    def _logs(self) -> dict[str, Path]:
+        """Where the newest job of each task writes."""
         logs = {}
         for name, sweep in self.sweeps.items():
             for array in sweep.get("arrays", ()):
                 for index, task in array["tasks"].items():
-                    logs[task] = str(self.store.job_log(name, array.get("job", "?"), index))
+                    logs[task] = self.store.job_log(name, array.get("job", "?"), index)
         return logs
 
     def is_under_way(self, sweep: str) -> bool:
@@ -127,13 +127,17 @@ class View:
                 if result is not None:
                     return Standing(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
         job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)
-        log = self._logs.get(task_name(run, evaluation)) or self._logs.get(run)
         status = folder.status()
         state, detail = self._state(run, status, base, states, job, launched)
-        if log is None:
-            kept = self.store.kept_log(run)
-            log = str(kept) if kept else None
-        return Standing(run, evaluation, state, detail, None, None, job.id if job else None, log)
+        log = self._log(run, evaluation)
+        return Standing(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
+
+    def _log(self, run: str, evaluation: str | None) -> Path | None:
+        """What the newest job of the run wrote, or a local process; None if nothing has."""
+        for task in (task_name(run, evaluation), run):
+            if task in self._logs and self._logs[task].exists():
+                return self._logs[task]
+        return self.store.kept_log(run)
 
     def _state(
         self,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # signals are to be caught before PyTorch is there, which takes seconds
     from torch import nn
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, being told to end, and the terminal being gone."""
+
 Pulse = Callable[[], None]
 """Called between any two forward passes of a long computation; raises Stopped to end it there."""
 
@@ -22,7 +25,10 @@ def steady() -> None:
 
 
 class Requests:
-    """Signals that ask to stop, inside a `with` block. A second SIGINT raises KeyboardInterrupt: the end, at once."""
+    """Signals that ask to stop, inside a `with` block. A second SIGINT raises KeyboardInterrupt: the end, at once.
+
+    A signal that is ignored already, as by nohup or in a shell's background, stays so.
+    """
 
     def __init__(self, *signals: signal.Signals) -> None:
         self._signals = signals
@@ -30,7 +36,8 @@ class Requests:
         self.received: int | None = None
 
     def __enter__(self) -> "Requests":
-        self._before = {number: signal.signal(number, self._receive) for number in self._signals}
+        heeded = [number for number in self._signals if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,6 +53,17 @@ class Requests:
         """Raises Stopped once a signal has come."""
         if self.received is not None:
             raise Stopped(f"stopped by {signal.Signals(self.received).name}")
+
+
+@contextmanager
+def ignored(*signals: signal.Signals) -> Iterator[None]:
+    """Ignore signals in this block, and for good in every process that is started in it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -240,11 +240,15 @@ def _acquired(lock: FileLock) -> bool:
     except Timeout:
         return False
     except OSError as error:
-        if error.errno != errno.ENOSYS:
-            raise
         folder = Path(lock.lock_file).parents[1]
+        if error.errno != errno.ENOSYS:
+            raise _unwritable(folder, error) from None
         raise InputError(f"store={folder}: must be on a file system with locks (flock); this one has none") from None
     return True
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"store={folder}: must be a folder that can be written to ({error.strerror})")
 
 
 _PLACE = ("epoch", "step", "losses", "errors", "images", "seconds")
@@ -292,7 +296,10 @@ class Store:
 
     def _lock(self, name: str) -> FileLock:
         folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
         return FileLock(folder / f"{name}.lock", fallback_to_soft=False)  # a soft lock would outlive a killed process
 
     def log(self, name: str) -> Path:

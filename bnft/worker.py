@@ -4,21 +4,24 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from bnft.errors import Failure, InputError
-from bnft.stopping import Stopped
+from bnft.stopping import STOP_SIGNALS, Stopped
 from bnft.store import Store
 from bnft.tasks import Task
 
 LOOK_SECONDS = 0.2  # how often a worker looks whether it is to stop
-ALIVE_SECONDS = 5.0  # how often it says that it is alive
+ALIVE_SECONDS = 1.0  # how often it says that it is alive
+ORPHAN_SECONDS = 60.0  # how long it gets to save its state once the pool is gone
 LAST_LINES = 5  # of a traceback, shown at once; the log has all
 DUMP_SIGNAL = signal.SIGUSR1  # on this one, the stacks of all threads go to the run's log
 
@@ -46,7 +49,8 @@ class Wire:
         self._say("notes", run, text)
 
     def ends(self, run: str, state: str, text: str) -> None:
-        self._say("ends", run, state, text)
+        with suppress(Stopped):  # which comes too late
+            self._say("ends", run, state, text)
 
     def pulse(self) -> None:
         """Raises Stopped if the pool says so, or is gone."""
@@ -69,9 +73,10 @@ class Wire:
 
 def serve(connection: Connection, environment: Mapping[str, str]) -> None:
     """Carry out the tasks that are sent, until the pool is gone, says to stop, or a task left the process unsafe."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the pool gets them too, and asks us to stop where nothing is lost
     os.environ.update(environment)
+    threading.Thread(target=_end_as_orphan, daemon=True).start()
     wire = Wire(connection)
     with suppress(EOFError, ConnectionError):
         while (message := connection.recv()) is not None:
@@ -82,6 +87,15 @@ def serve(connection: Connection, environment: Mapping[str, str]) -> None:
                 return
 
 
+def _end_as_orphan() -> None:
+    """With the pool gone nobody else would end a process that hangs, and it would keep its run's lock for good."""
+    pool = parent_process()
+    assert pool is not None
+    pool.join()
+    time.sleep(ORPHAN_SECONDS)
+    os._exit(1)
+
+
 def is_safe_after(outcome: Failure | str | None) -> bool:
     """Whether a worker may do more: after an unforeseen error, a device or a library may be in any state."""
     return not isinstance(outcome, Failure) or not outcome.details
@@ -90,22 +104,24 @@ def is_safe_after(outcome: Failure | str | None) -> bool:
 def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
     from bnft.run import BusyError, execute  # here, with the environment set
 
-    with _logged(store.log(task.run.name)) as log:
+    with suppress(BusyError), _logged(store.log(task.run.name)) as log:
         try:
             execute(task.run, store, wire, task.evaluated, wire.pulse, patient=False)
+            return None
         except BusyError:
-            return BUSY
+            raise
         except Stopped as stop:
             return Failure(str(stop), stopped=True)
         except InputError as error:
             return Failure(str(error))
         except Exception as error:  # whatever it is, it is this run's alone
-            traceback.print_exc()
-            lines = traceback.format_exc().splitlines()
-            return Failure(f"{type(error).__name__}: {error}", "\n".join(lines[-LAST_LINES:]), log)
+            text = traceback.format_exc()
+            with suppress(OSError):  # a full disk; nothing is left in a buffer to be written elsewhere later
+                os.write(2, text.encode(errors="backslashreplace"))
+            return Failure(f"{type(error).__name__}: {error}", "\n".join(text.splitlines()[-LAST_LINES:]), log)
         finally:
             _free_memory()
-    return None
+    return BUSY
 
 
 def _free_memory() -> None:
@@ -119,7 +135,10 @@ def _free_memory() -> None:
 
 @contextmanager
 def _logged(path: Path) -> Iterator[Path]:
-    """Send this process's output, that of libraries in C too, to a file; without any, no file is left."""
+    """Send this process's output, that of libraries in C too, to a file; without any, no file is left.
+
+    An exception leaves the file alone: it is BusyError, and the file that of the process which has the run.
+    """
     target = _log_file(path)
     before = [os.dup(stream) for stream in (1, 2)]
     try:
@@ -135,9 +154,11 @@ def _logged(path: Path) -> Iterator[Path]:
         for stream, copy in zip((1, 2), before, strict=True):
             os.dup2(copy, stream)
             os.close(copy)
-        if not os.fstat(target).st_size:
-            path.unlink(missing_ok=True)
+        written = os.fstat(target).st_size
         os.close(target)
+    if not written:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _log_file(path: Path) -> int:

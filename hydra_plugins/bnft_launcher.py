@@ -84,7 +84,7 @@ class LocalLauncher(PlanLauncher):
         for key, least in (("workers", self.workers), ("runs_per_gpu", self.runs_per_gpu)):
             if least is not None and least < 1:
                 raise rejected(f"hydra.launcher.{key}", least, "a whole number, at least 1")
-        if self.hang_minutes <= 0:
+        if not self.hang_minutes > 0:
             raise rejected("hydra.launcher.hang_minutes", self.hang_minutes, "a number, above 0")
         self._chosen_gpus()
 

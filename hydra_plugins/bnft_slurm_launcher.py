@@ -1,5 +1,6 @@
 """Sweeps on a SLURM cluster (`hydra/launcher=slurm`): arrays of jobs in waves, bases first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class SlurmLauncherConf:
     nice: int | None = None
     mail_type: str | None = None
     mail_user: str | None = None
-    additional_parameters: dict[str, Any] = field(default_factory=dict)  # any other of sbatch's
+    additional_parameters: Any = None  # a mapping of any other of sbatch's
     array_parallelism: int | None = None  # tasks of one array that run at the same time, at most
     setup: list[str] = field(default_factory=list)  # commands of the batch script before the task
     signal_seconds: int = 90  # before its time limit, a job saves its state and has itself requeued
@@ -55,7 +56,7 @@ class SlurmLauncher(PlanLauncher):
     def __init__(
         self,
         *,
-        additional_parameters: dict[str, Any] | None = None,
+        additional_parameters: Any = None,
         array_parallelism: int | None = None,
         setup: list[str] | None = None,
         signal_seconds: int = 90,
@@ -63,23 +64,26 @@ class SlurmLauncher(PlanLauncher):
         detach: bool = False,
         **options: Any,
     ) -> None:
-        self.options = {**options, **(additional_parameters or {})}
+        self.options, self.additional = options, {} if additional_parameters is None else additional_parameters
         self.array_parallelism, self.setup_commands = array_parallelism, list(setup or [])
         self.signal_seconds, self.python, self.detach = signal_seconds, python, detach
 
     def _request(self) -> "Request":
         from bnft.slurm.submission import Request
 
-        return Request(self.options, self.setup_commands, self.array_parallelism, self.signal_seconds, self.python)
+        options = {**self.options, **self.additional}
+        return Request(options, self.setup_commands, self.array_parallelism, self.signal_seconds, self.python)
 
     def check(self) -> None:
         from bnft.errors import rejected
         from bnft.slurm import submission
 
+        if not isinstance(self.additional, Mapping):
+            raise rejected("hydra.launcher.additional_parameters", self.additional, "a mapping of options")
         for key, value in (("array_parallelism", self.array_parallelism), ("signal_seconds", self.signal_seconds)):
             if value is not None and value < 1:
                 raise rejected(f"hydra.launcher.{key}", value, "a whole number, at least 1")
-        limit = self.options.get("time")
+        limit = self._request().options.get("time")
         if limit is not None and submission.seconds(limit) is None:
             raise rejected("hydra.launcher.time", limit, "minutes, H:M:S, D-H, D-H:M or D-H:M:S")
         submission.test(self._request())

@@ -4,12 +4,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+
+if TYPE_CHECKING:
+    from on_slurm import Site
+    from slurm_cluster import Cluster
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -86,3 +91,24 @@ def images() -> dict[str, np.ndarray]:
         "x_test": random.randint(0, 256, (30, 8, 8, 3)).astype(np.uint8),
         "y_test": np.arange(30) % 3,
     }
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
+    """A SLURM cluster for all tests of this process, of so few CPUs that jobs wait for each other."""
+    from slurm_cluster import Cluster, missing
+
+    if lacking := missing():
+        pytest.skip(f"a SLURM cluster cannot run here without: {', '.join(lacking)}")
+    with Cluster.start(tmp_path_factory.mktemp("cluster"), cpus=2, settings={"KillWait": 10}) as found:
+        yield found
+
+
+@pytest.fixture
+def site(
+    cluster: "Cluster", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
+) -> "Iterator[Site]":
+    """A folder on the cluster to launch sweeps from."""
+    from on_slurm import visiting
+
+    yield from visiting(cluster, tmp_path, monkeypatch, launch)

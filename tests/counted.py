@@ -1,6 +1,7 @@
 """launch.py with its work counted: one byte is appended to $WORK for each unit, so that a kill cannot lose the count.
 
-`t` is a training step, `a` a batch of an attack in evaluation, `e` a finished epoch.
+`t` is a training step, `a` a batch of an attack in evaluation, `e` a finished epoch. See `mischief` for what can be
+made to happen before a run trains or evaluates: it looks for it under `POLICY-SEED-training` or `-evaluating`.
 """
 
 import os
@@ -8,9 +9,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import mischief
 
 import launch
-from bnft import app, training
+from bnft import app, run, training
 from bnft.evaluation import cascade
 
 WORK = os.open(os.environ["WORK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -31,6 +35,22 @@ def count(module: object, name: str, unit: bytes) -> None:
 count(training, "_update", b"t")
 count(training, "_end_epoch", b"e")
 count(cascade, "check_adversarial", b"a")
+
+
+def preceded_by_mischief(name: str, stage: str) -> None:
+    """Let mischief happen before `run.name`, one of whose arguments is the run's worker."""
+    original = getattr(run, name)
+
+    def troubled(*arguments: object) -> object:
+        (run_at_work,) = (argument.run for argument in arguments if isinstance(argument, run._Worker))
+        mischief.happens(f"{run_at_work.policy}-{run_at_work.config['seed']}-{stage}")
+        return original(*arguments)
+
+    setattr(run, name, troubled)
+
+
+preceded_by_mischief("train", "training")
+preceded_by_mischief("evaluate", "evaluating")
 
 if __name__ == "__main__":
     app.guarded(launch.main)

@@ -1,6 +1,5 @@
 """Talking to SLURM through its own commands: what is queued, what fits, what is to be cancelled."""
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -90,7 +89,7 @@ def requeue(job: str) -> None:
 
 
 def _mine() -> str:
-    return f"--user={getpass.getuser()}"
+    return f"--user={os.getuid()}"  # by number, since $USER can be another's, and a container may know no names
 
 
 def call(command: Sequence[str]) -> str:
@@ -103,7 +102,8 @@ def call(command: Sequence[str]) -> str:
     except subprocess.TimeoutExpired:
         raise UnreachableError(f"{command[0]} gave no answer within {COMMAND_SECONDS:.0f} s") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        lines = [line.removeprefix(f"{command[0]}: ") for line in done.stderr.splitlines()]
+        said = " ".join(" ".join(lines).split()) or f"exit code {done.returncode}"
         unreachable = "Unable to contact" in said or "Connection refused" in said or "Socket timed out" in said
         raise (UnreachableError if unreachable else InputError)(f"{command[0]}: {said}")
     return done.stdout

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from bnft.stopping import Requests, Stopped
 
-KILL_SECONDS = 120.0  # in which SLURM ends a job that has had itself requeued
+END_SECONDS = 120.0  # in which SLURM ends a job that has had itself requeued
+LOOK_SECONDS = 1.0
 TIME_LIMIT = signal.SIGUSR2  # told by `sbatch --signal`
 
 
@@ -41,22 +42,31 @@ def _carry_out(root: Path, tasks: Path, index: int, requests: Requests) -> int:
             print(stop, flush=True)
             if requests.received != TIME_LIMIT:
                 return 128 + int(requests.received or 0)
-            if folder.progress_made() == before:
+            if folder.progress_made() == before and not store.is_locked(task.run.name):  # else it waited for another
                 message = "no progress within the job's time limit; give it more with hydra.launcher.time"
                 folder.end_status("failed", message)
                 raise InputError(message) from None
-            return _requeue()
+            return _requeue(requests)
     except InputError as error:
         print(f"bnft: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
 
 
-def _requeue() -> int:
+def _requeue(requests: Requests) -> int:
+    """Have SLURM start this job again, and wait for the signal with which it ends the job before that."""
     from bnft.slurm import cluster
 
-    cluster.requeue(os.environ["SLURM_JOB_ID"])
-    time.sleep(KILL_SECONDS)
+    while requests.received == TIME_LIMIT:
+        try:
+            cluster.requeue(os.environ["SLURM_JOB_ID"])
+            break
+        except cluster.UnreachableError as error:  # until the time limit, there is nothing better to do
+            print(error, flush=True)
+            time.sleep(LOOK_SECONDS)
+    end = time.monotonic() + END_SECONDS
+    while requests.received == TIME_LIMIT and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
     return 1
 
 

@@ -41,7 +41,7 @@ class Request:
     def warning(self) -> int:
         """How many seconds before its time limit a job is told."""
         limit = seconds(self.options.get("time"))
-        return self.signal_seconds if limit is None else max(1, min(self.signal_seconds, int(SIGNAL_SHARE * limit)))
+        return max(1, min(self.signal_seconds, int(SIGNAL_SHARE * limit))) if limit else self.signal_seconds
 
 
 def seconds(limit: Any) -> int | None:
@@ -140,7 +140,10 @@ class Submission:
             self.store.extend_sweep(self.sweep, arrays=self._submitted)  # first, so that no job is ever unaccounted for
             tasks = self.folder / f"tasks-{number}.jsonl"
             files.write_lines(tasks, [{"index": index, **encoded(task)} for index, task in array.tasks.items()])
-            array.job = executor.submit_tasks(name, array, self._command(tasks), self._setup(code))
+            try:
+                array.job = executor.submit_tasks(name, array, self._command(tasks), self._setup(code))
+            except InputError as error:
+                raise InputError(f"{error}{_so_far(arrays[:number])}") from None
             self._submitted[-1]["job"] = array.job
         self.store.extend_sweep(self.sweep, arrays=self._submitted)
 
@@ -158,6 +161,12 @@ class Submission:
                 "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
             )  # since SLURM 22.05, srun does not inherit it
         return lines
+
+
+def _so_far(arrays: Sequence[Array]) -> str:
+    """What a refusal leaves behind, as where there are more jobs than one person may have."""
+    count = sum(len(array.tasks) for array in arrays)
+    return f"; {count} tasks are submitted, and the same command submits the rest later" if count else ""
 
 
 def encoded(task: Task) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""A plan as tasks: what waits for what, what is done already, what comes first."""
+
+import pytest
+
+from bnft.plan import plan
+from bnft.tasks import is_done, tasks, undone, waves
+
+
+@pytest.fixture
+def planned(hydra, tmp_path):
+    """The plan of some command lines, with a store that is empty yet."""
+    return lambda *lines: plan([[f"store={tmp_path}", "device=cpu", *line] for line in lines])
+
+
+def named(found):
+    """Policy, whether it is evaluated, and the policy that it needs."""
+    return [(task.run.policy, task.evaluated, task.needs and task.needs.partition("-")[0]) for task in found]
+
+
+def train(planned, task):
+    """Make it look trained."""
+    folder = planned.store.run(task.run.name).path
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+
+
+def test_runs_wait_for_the_training_of_their_base_only(planned):
+    found = named(tasks(planned(["policy=bn_stats"], ["policy=normal"])))
+    assert found[0] == ("normal", False, None)
+    assert set(found[1:]) == {("normal", True, "normal"), ("bn_stats", True, "normal")}
+
+
+def test_a_base_that_nobody_asked_for_is_not_evaluated(planned):
+    assert named(tasks(planned(["policy=bn_stats"]))) == [("normal", False, None), ("bn_stats", True, "normal")]
+
+
+def test_a_run_without_children_is_one_task_and_the_longest_comes_first(planned):
+    found = named(tasks(planned(["policy=normal"], ["policy=adv"], ["policy=normal", "schedule.epochs=99999"])))
+    assert found == [("normal", True, None), ("adv", True, None), ("normal", True, None)]
+
+
+def test_a_run_with_two_evaluations_is_trained_once(planned):
+    found = named(tasks(planned(["policy=adv"], ["policy=adv", "evaluation=pgd"])))
+    assert found == [("adv", False, None), ("adv", True, "adv"), ("adv", True, "adv")]
+
+
+def test_what_is_trained_already_is_not_waited_for(planned):
+    asked = planned(["policy=bn_stats"], ["policy=normal"])
+    everything = tasks(asked)
+    assert undone(everything, asked.store) == everything
+    train(asked, everything[0])
+    assert is_done(everything[0], asked.store) and not is_done(everything[1], asked.store)
+    assert set(named(undone(everything, asked.store))) == {("normal", True, None), ("bn_stats", True, None)}
+
+
+def test_a_result_that_is_damaged_is_not_done(planned):
+    asked = planned(["policy=normal"])
+    (task,) = tasks(asked)
+    train(asked, task)
+    folder = asked.store.run(task.run.name).evaluation(task.run.evaluation_id).path
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{")
+    assert not is_done(task, asked.store)
+
+
+def test_each_wave_waits_for_the_one_before(planned):
+    found = waves(tasks(planned(["policy=bn_stats"], ["policy=adv"], ["policy=bn_params", "base=bn_stats"])))
+    assert [sorted(task.run.policy for task in wave) for wave in found] == [
+        ["adv", "normal"],
+        ["bn_stats"],
+        ["bn_params", "bn_stats"],
+    ]
+    assert [task.evaluated for task in found[1]] == [False]
+    assert waves([]) == []
