@@ -69,6 +69,8 @@ def guarded(main: Callable[[], object]) -> None:
         sys.exit(refused(library_message(error, SCHEMA)))
     except KeyboardInterrupt:
         sys.exit(interrupted())
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
 
 
 def quoted(argument: str) -> str:

@@ -80,12 +80,6 @@ class View:
                     logs[task] = self.store.job_log(name, array.get("job", "?"), index)
         return logs
 
-    def is_under_way(self, sweep: str) -> bool:
-        """Whether anybody still works on what the sweep asked for, or will."""
-        return self.store.is_locked(f"sweep-{sweep}") or any(
-            standing.state not in SETTLED for standing in self.standings([sweep])
-        )
-
     def standings(self, sweeps: Iterable[str] | None = None) -> list[Standing]:
         """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named."""
         wanted: dict[tuple[str, str | None], None] = {}
@@ -152,7 +146,7 @@ class View:
         said = status.get("state")
         if job is not None and not job.never_starts:
             if job.is_pending:
-                return "queued", _reason(job) + (f"; goes on from {_progress(status)}" if _progress(status) else "")
+                return "queued", "; ".join(filter(None, (_reason(job), _goes_on(status))))
             stage = status.get("stage") if status.get("slurm_job") == job.id and said == "running" else None
             return str(stage or "starting"), _progress(status) if stage else ""
         if said == "running" and self.store.is_locked(run):
@@ -160,7 +154,7 @@ class View:
         if launched and said in (None, "done", "interrupted"):
             return "waiting", ""
         if said == "running":
-            return "failed", f"it was killed at {_progress(status) or 'the start'}"
+            return "failed", f"it was killed while {status.get('stage')}: {_progress(status) or 'at the start'}"
         if said in ("failed", "interrupted"):
             return str(said), str(status.get("error", ""))
         if base is not None and states.get(base) in ("failed", "blocked"):
@@ -193,7 +187,11 @@ def _progress(status: Mapping[str, Any]) -> str:
         return f"epoch {min(status['epoch'] + 1, status['epochs'])} of {status['epochs']}{left}"
     if "attack" in status:
         return f"{status['attack']}, {status['standing']} of {status['images']} images stand"
-    return str(status.get("stage", ""))
+    return ""
+
+
+def _goes_on(status: Mapping[str, Any]) -> str:
+    return f"goes on from {_progress(status)}" if _progress(status) else ""
 
 
 def chosen(store: Store, names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Outcome
-from programs import work
+from programs import heeding_signals, work
 from slurm_cluster import Cluster
 
 BIN = Path(sys.executable).parent
@@ -44,7 +44,13 @@ class Site:
 
     def start(self, *command: str) -> subprocess.Popen:
         return subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heeding_signals,
         )
 
     def bnft(self, *arguments: str, code: int = 0, seconds: float = 60) -> str:

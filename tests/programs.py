@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from bnft.standing import View
+from bnft.stopping import STOP_SIGNALS
 from bnft.store import Store
 
 COUNTED = str(Path(__file__).with_name("counted.py"))
@@ -26,8 +28,15 @@ def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen:
         cwd=folder,
         env=environment,
         start_new_session=True,
+        preexec_fn=heeding_signals,
         **{**pipes, **options},
     )
+
+
+def heeding_signals() -> None:
+    """As in a terminal: where the tests run in a shell's background, their processes would inherit deafness."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen, code: int = 0, seconds: float = 120) -> tuple[str, str]:

@@ -1,11 +1,14 @@
 """Where runs go side by side, and what a launcher refuses to begin."""
 
+import subprocess
+import sys
+
 import mischief
 import pytest
-from conftest import TINY
+from conftest import ROOT, TINY
 
 from bnft.plan import plan
-from bnft.pool import Pool, Slot, slots
+from bnft.pool import PRELOADED, Pool, Slot, slots
 from bnft.progress import Terminal
 from bnft.run import execute
 from bnft.tasks import tasks
@@ -82,3 +85,19 @@ def test_what_a_launcher_cannot_do_is_refused_in_one_line(launch, monkeypatch, t
     assert said.code == 2
     assert len(said.err.splitlines()) == 1 and must in said.err
     assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+@pytest.mark.long
+def test_what_workers_are_forked_from_touches_no_gpu():
+    """A process that has asked CUDA for anything cannot be forked into one that uses it."""
+    program = (
+        "import importlib, torch\n"
+        "def refuse(*_): raise SystemExit('CUDA was asked')\n"
+        "for name in dir(torch._C):\n"
+        "    if name.startswith('_cuda_'): setattr(torch._C, name, refuse)\n"
+        "torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = refuse\n"
+        f"for name in {PRELOADED[1:]!r}: importlib.import_module(name)\n"
+        "import launch\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
