@@ -12,7 +12,7 @@ from select import select
 
 import pytest
 from conftest import ROOT, TINY
-from programs import statuses, until
+from programs import heeding_signals, statuses, until
 from rich.console import Console
 
 from bnft.board import Line, table
@@ -92,6 +92,7 @@ def on_a_terminal(folder, *arguments):
     """The program in a session of its own on a new terminal; returns its process and the terminal's other end."""
     pid, terminal = pty.fork()
     if not pid:
+        heeding_signals()
         os.chdir(folder)
         ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
