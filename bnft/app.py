@@ -15,6 +15,8 @@ from bnft.messages import LIBRARY_ERRORS, about_input, library_message
 
 __all__ = ["CONFIG_NAME", "guarded", "run_one"]
 
+HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run may do without
+
 register()
 
 
@@ -26,6 +28,8 @@ def run_one() -> None:
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
     assert isinstance(overrides, list)
     try:
+        if HydraConfig.get().mode == RunMode.RUN and not HydraConfig.get().launcher.get("_target_", "").endswith(HERE):
+            raise InputError("hydra/launcher: must be used with -m; without it, a run goes on this machine, at once")
         _run_one([str(override) for override in overrides])
     except InputError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -21,6 +21,7 @@ STYLES = {
 ORDER = (
     *ACTIVE,
     "starting",
+    "ending",
     "failed",
     "blocked",
     "interrupted",
@@ -52,8 +53,11 @@ class Line:
         return self.state in ACTIVE
 
 
-def table(lines: Sequence[Line], width: int, height: int) -> Table:
-    """A line a run, in the order given, to fit a terminal; where its height is too little, what matters most."""
+def table(lines: Sequence[Line], width: int, height: int, whole_names: bool = False) -> Table:
+    """A line a run, in the order given, to fit a terminal; where its height is too little, what matters most.
+
+    Long names are cut in the middle, so that there is room for the progress, unless they are to be `whole_names`.
+    """
     room = max(1, height - FRAME_LINES)
     shown = list(lines)
     if len(shown) > room:
@@ -64,7 +68,8 @@ def table(lines: Sequence[Line], width: int, height: int) -> Table:
     )
     errors = ("clean %", "robust %")
     rest = width - STATE_WIDTH - sum(map(len, errors)) - 2 * (len(errors) + 2)
-    name_width = max(1, min(max(len(line.run) for line in shown), 2 * rest // 5))
+    longest = max(len(line.run) for line in shown)
+    name_width = longest if whole_names else max(1, min(longest, 2 * rest // 5))
     result.add_column("run", no_wrap=True, width=name_width)
     result.add_column("state", no_wrap=True, width=STATE_WIDTH)
     result.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -94,7 +99,7 @@ def show(lines: Sequence[Line]) -> None:
     """Print the lines: as a table that fits a terminal, else all of them as plain text."""
     if sys.stdout.isatty():
         console = Console(highlight=False)
-        console.print(table(lines, console.width, console.height))
+        console.print(table(lines, console.width, console.height, whole_names=True))
         return
     width = max(len(line.run) for line in lines)
     for line in lines:

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
     cancel.set_defaults(call=_cancel)
     for command in (wait, cancel):
-        command.add_argument("name", nargs="?", metavar="SWEEP", help="the newest if none")
+        command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
     for command in (table, status, wait, cancel):
         command.add_argument(
             "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
@@ -79,7 +79,7 @@ def _status(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from bnft import board
-    from bnft.progress import Terminal
+    from bnft.progress import Terminal, complain
     from bnft.standing import View, chosen
     from bnft.store import Store
     from bnft.watching import watch
@@ -90,7 +90,12 @@ def _status(options: argparse.Namespace) -> None:
         with Terminal(console=Console(highlight=False)) as terminal:
             standings = watch(store, chosen(store, names), terminal)
     else:
-        standings = View(store).standings(names if options.names else None)
+        try:
+            view = View(store)
+        except InputError as error:
+            complain(f"bnft: SLURM does not answer, so this is what the store says alone ({error})")
+            view = View(store, jobs=())
+        standings = view.standings(names if options.names else None)
     if not standings:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if options.json:
@@ -106,9 +111,9 @@ def _wait(options: argparse.Namespace) -> None:
     from bnft.watching import watch
 
     store = Store(options.store)
-    (name,) = chosen(store, [options.name] if options.name else [])
-    standings = watch(store, [name])
-    print(f"sweep {name}: {counts([standing.line() for standing in standings])}")
+    names = chosen(store, options.names)
+    standings = watch(store, names)
+    print(f"sweep {', '.join(names)}: {counts([standing.line() for standing in standings])}")
     for standing in standings:
         if standing.state != "done":
             detail = f": {standing.detail}" if standing.detail else ""
@@ -122,5 +127,5 @@ def _cancel(options: argparse.Namespace) -> None:
     from bnft.store import Store
 
     store = Store(options.store)
-    (name,) = chosen(store, [options.name] if options.name else [])
-    print(f"sweep {name}: {cancel(store, name)}")
+    for name in chosen(store, options.names):
+        print(f"sweep {name}: {cancel(store, name)}")

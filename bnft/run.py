@@ -72,6 +72,8 @@ def execute(
 
 def last_line(error: BaseException) -> str:
     """What went wrong, in one line."""
+    if isinstance(error, Stopped):
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

@@ -46,9 +46,12 @@ class View:
     """The store and the queue as they are at one moment."""
 
     def __init__(self, store: Store, jobs: Sequence[Job] | None = None) -> None:
+        """Asks SLURM for `jobs` unless they are given; not at all where no sweep of the store was submitted to it."""
         self.store = store
         self.sweeps = {name: store.sweep(name) for name in store.sweeps()}
-        self._queue = {(job.name, job.index): job for job in (cluster.queue() if jobs is None else jobs)}
+        if jobs is None:
+            jobs = cluster.queue() if any(sweep.get("arrays") for sweep in self.sweeps.values()) else ()
+        self._queue = {(job.name, job.index): job for job in jobs}
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
@@ -61,6 +64,15 @@ class View:
     def jobs_of(self, sweep: str) -> list[Job]:
         """The jobs that were submitted for a sweep and are still queued or running."""
         return list(self._jobs(self.sweeps[sweep]).values())
+
+    def sharers(self, sweep: str) -> list[str]:
+        """Other sweeps that have jobs in the queue for runs of this one."""
+        runs = {entry["run"] for key in ("runs", "bases") for entry in self.sweeps[sweep][key]}
+        found = []
+        for name, other in self.sweeps.items():
+            if name != sweep and any(task.partition("/")[0] in runs for task in self._jobs(other)):
+                found.append(name)
+        return found
 
     def _jobs(self, sweep: Mapping[str, Any]) -> dict[str, Job]:
         return {
@@ -147,6 +159,8 @@ class View:
         if job is not None and not job.never_starts:
             if job.is_pending:
                 return "queued", "; ".join(filter(None, (_reason(job), _goes_on(status))))
+            if job.state == "COMPLETING":
+                return "ending", ""
             stage = status.get("stage") if status.get("slurm_job") == job.id and said == "running" else None
             return str(stage or "starting"), _progress(status) if stage else ""
         if said == "running" and self.store.is_locked(run):
@@ -205,16 +219,20 @@ def chosen(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def cancel(store: Store, sweep: str) -> str:
-    """End what was launched or submitted for a sweep, its state kept; returns in words what was ended."""
+    """End what was launched or submitted for a sweep, its state kept; returns in words what was ended, and what not."""
+    view = View(store)
     arrays: dict[str, int] = {}
-    for job in View(store).jobs_of(sweep):
+    for job in view.jobs_of(sweep):
         arrays[job.name] = arrays.get(job.name, 0) + 1
     cluster.cancel(list(arrays))
-    ended = [f"{sum(arrays.values())} jobs cancelled"] if arrays else []
+    count = sum(arrays.values())
+    ended = [f"{count} job{'s' if count > 1 else ''} cancelled"] if arrays else []
     if store.is_locked(f"sweep-{sweep}"):
         launcher = store.sweep(sweep)["launcher"]
         if launcher["host"] != socket.gethostname():
             raise InputError(f"sweep {sweep}: must be cancelled on {launcher['host']}, where it runs")
         os.kill(launcher["pid"], signal.SIGTERM)
         ended.append("its launcher stops and keeps the state of every run")
-    return ", ".join(ended) or "nothing of it is queued or running"
+    others = view.sharers(sweep)
+    shared = f"; some of its runs go on as jobs of {', '.join(others)}, to be cancelled by that name" if others else ""
+    return (", ".join(ended) or "nothing that was submitted for it is queued or running") + shared

@@ -3,12 +3,13 @@
 import sys
 import textwrap
 import traceback
+from collections import defaultdict
 from collections.abc import Sequence
 
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 
-from bnft.errors import Failure, InputError
+from bnft.errors import Failure, InputError, show
 from bnft.plan import Plan, Run, plan
 from bnft.pool import Outcomes
 from bnft.progress import complain
@@ -35,8 +36,9 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> None:
         return
     print_sweep(planned.store, name)
     failed = {task: failure for task, failure in outcomes.items() if failure is not None}
+    telling = _telling(planned)
     for task, failure in list(failed.items())[:SHOWN_FAILURES]:
-        _explain(task, failure)
+        _explain(task, failure, telling.get(task.partition("/")[0], ""))
     if failed:
         hidden = len(failed) - SHOWN_FAILURES
         if hidden > 0:
@@ -73,9 +75,27 @@ def _failure(error: BaseException) -> Failure:
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)).rstrip())
 
 
-def _explain(task: str, failure: Failure) -> None:
-    """What failed and why: the error's last lines, and where the rest is."""
+def _telling(planned: Plan) -> dict[str, str]:
+    """In what each run differs from the others of its policy that were asked for with it."""
+    written = [
+        (run, {key: show(value) for key, value in {"seed": run.config["seed"], **run.overrides}.items()})
+        for run in (*planned.bases, *planned.runs)
+    ]
+    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for run, values in written:
+        for key, text in values.items():
+            found[run.policy, key].add(text)
+    return {
+        run.name: ", ".join(f"{key}={text}" for key, text in values.items() if len(found[run.policy, key]) > 1)
+        for run, values in written
+    }
+
+
+def _explain(task: str, failure: Failure, telling: str) -> None:
+    """What failed and why: which run that is, the error's last lines, and where the rest is."""
     complain(f"{failure.state}: {task.partition('/')[0]}: {failure}")
+    if telling:
+        complain(f"    {telling}")
     if failure.details:
         complain(textwrap.indent(failure.details, "    "))
     if failure.log is not None:

@@ -114,7 +114,7 @@ def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
             return Failure(str(stop), stopped=True)
         except InputError as error:
             return Failure(str(error))
-        except Exception as error:  # whatever it is, it is this run's alone
+        except (Exception, SystemExit) as error:  # whatever it is, it is this run's alone
             text = traceback.format_exc()
             with suppress(OSError):  # a full disk; nothing is left in a buffer to be written elsewhere later
                 os.write(2, text.encode(errors="backslashreplace"))

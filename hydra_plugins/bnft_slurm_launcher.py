@@ -94,6 +94,6 @@ class SlurmLauncher(PlanLauncher):
 
         submit(planned, sweep, self._request())
         if self.detach:
-            complain(f"watch it with `bnft status --watch`, wait for it with `bnft wait {sweep}`")
+            complain(f"watch it with `bnft status --watch {sweep}`, wait for it with `bnft wait {sweep}`")
             return None
         return follow(planned, sweep)

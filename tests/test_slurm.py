@@ -48,6 +48,10 @@ def test_what_is_queued_is_shown_not_submitted_again_and_waited_for(site: Site):
     assert "submitted 1 of 3 tasks in 1 job arrays (2 queued or running already)" in err
     base = standing["normal"]["job"]
     assert site.about(site.job("bn_params"))["Dependency"].startswith(f"afterok:{base}")
+    first, second = site.sweeps()
+    assert site.bnft("cancel") == (
+        f"sweep {second}: 1 job cancelled; some of its runs go on as jobs of {first}, to be cancelled by that name\n"
+    )
 
 
 def test_a_base_that_fails_blocks_its_children_and_nothing_else(site: Site):
@@ -74,7 +78,7 @@ def test_cancelling_a_sweep_ends_its_jobs_and_no_others(site: Site):
     assert set(site.states(ours).values()) == {"not begun"}
     assert site.states(other) == {"normal": "queued", "bn_stats": "queued"}
     assert len(site.queue()) == 3 and site.queue()[foreign] == "PENDING"
-    assert site.bnft("cancel", ours) == f"sweep {ours}: nothing of it is queued or running\n"
+    assert site.bnft("cancel", ours) == f"sweep {ours}: nothing that was submitted for it is queued or running\n"
     assert "2 not begun" in site.bnft("wait", ours, code=1)
     assert "submitted 2 of 2 tasks" in site.submit("policy=bn_stats", *TINY, HELD)
 

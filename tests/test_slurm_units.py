@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from bnft.cli import main
 from bnft.plan import ModelFile, plan
 from bnft.slurm.arrays import Array, arrays
+from bnft.slurm.cluster import UnreachableError
 from bnft.slurm.submission import Request, decoded, encoded, seconds, task_at
+from bnft.standing import View
+from bnft.store import Store
 from bnft.tasks import Task, tasks
 
 
@@ -125,3 +129,21 @@ def test_a_job_finds_its_task_by_its_index(tmp_path: Path):
     (tmp_path / "tasks").write_text("\n".join(lines) + "\n")
     for place, found in enumerate(everything):
         assert task_at(tmp_path / "tasks", 10 * place).name == found.name
+
+
+def test_without_an_answer_of_slurm_the_store_is_still_shown(tmp_path, monkeypatch, capsys):
+    """As on a laptop that has SLURM's commands and no cluster, or while the controller is away."""
+
+    def silent() -> None:
+        raise UnreachableError("squeue: Unable to contact slurm controller")
+
+    monkeypatch.setattr("bnft.slurm.cluster.queue", silent)
+    store = Store(tmp_path)
+    sweep = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "")
+    assert [standing.state for standing in View(store).standings()] == ["not begun"], "nobody is asked"
+    store.extend_sweep(sweep, arrays=[{"name": "bnft-0", "tasks": {"0": "adv-0123456789"}}])
+    with pytest.raises(UnreachableError):
+        View(store)
+    main(["status", "--store", str(tmp_path)])
+    said = capsys.readouterr()
+    assert "adv-0123456789" in said.out and "SLURM does not answer" in said.err

@@ -263,7 +263,7 @@ def test_each_run_that_fails_is_listed_and_nobody_elses_trouble(tmp_path):
         run = next(run for run, given in runs.items() if given == name)
         status = statuses(tmp_path)[run]
         assert status["state"] == "failed" and status["error"].startswith(message)
-        assert f"failed: {run}: {message}" in err
+        assert f"failed: {run}: {message}" in err and f"    attack.name={name}\n" in err
         if what in LOGGED:
             log = log_of(tmp_path, run)
             assert LOGGED[what] in log.read_text() and "mischief.py" in log.read_text()

@@ -44,6 +44,12 @@ def is_there() -> bool:
     return shutil.which("sbatch") is not None
 
 
+def require() -> None:
+    """Raise InputError where no jobs can be submitted."""
+    if not is_there():
+        raise InputError("hydra/launcher=slurm: must be used where SLURM is; there is no sbatch here")
+
+
 @contextmanager
 def outside_any_job() -> Iterator[None]:
     """Without the variables that belong to the job that this process may itself run in."""
@@ -98,7 +104,7 @@ def call(command: Sequence[str]) -> str:
         with outside_any_job():
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
     except FileNotFoundError:
-        raise InputError(f"hydra/launcher=slurm: must be used where SLURM is; there is no {command[0]} here") from None
+        raise InputError(f"{command[0]}: is not there, though sbatch is") from None
     except subprocess.TimeoutExpired:
         raise UnreachableError(f"{command[0]} gave no answer within {COMMAND_SECONDS:.0f} s") from None
     if done.returncode:

@@ -34,6 +34,8 @@ def follow(planned: Plan, sweep: str) -> Outcomes:
         with Terminal() as terminal:
             found = watch(planned.store, [sweep], terminal)
     except KeyboardInterrupt:
-        complain(f"the jobs go on; `bnft wait {sweep}` waits for them, `bnft cancel {sweep}` ends them")
-        raise
+        complain(
+            f"the jobs go on; `bnft wait {sweep}` waits for them, `bnft cancel {sweep}` ends those submitted for it"
+        )
+        raise SystemExit(130) from None
     return {task_name(standing.run, standing.evaluation): failure_of(standing) for standing in found}

@@ -78,7 +78,7 @@ class Executor(SlurmExecutor):
             options |= {"dependency": array.dependency, "kill_on_invalid_dep": "yes"}
         self.parameters = {
             "additional_parameters": options,
-            "setup": [*self.request.setup, *setup],
+            "setup": [*(f"{{ {command}\n}} || exit 1" for command in self.request.setup), *setup],
             "signal_delay_s": self.request.warning,
             "stderr_to_stdout": True,
             "wckey": None,
@@ -107,6 +107,7 @@ def _said(error: Exception) -> str:
 
 def test(request: Request) -> None:
     """Have sbatch look at the options without submitting anything. Raises InputError with what it says."""
+    cluster.require()
     usual = {name.replace("_", "-"): value for name, value in _usual(request).items()}
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in usual.items()]
     try:
