@@ -11,9 +11,12 @@ from omegaconf import OmegaConf
 
 from bnft import build, components
 from bnft.compose import check, compose
+from bnft.errors import InputError
 from bnft.freezing import Freezing
 from bnft.plan import ModelFile, Run, plan
+from bnft.progress import Terminal
 from bnft.report import paper
+from bnft.run import execute
 
 GROUPS = ("policy", "freeze_policy", "attack", "model", "data", "schedule", "schedule/shape", "evaluation")
 NEEDED = {"model=torchvision": ["model.name=resnet18"], "data=cifar10": [], "data=npz": []}
@@ -244,3 +247,14 @@ def test_composing_for_many_runs_at_once_gives_what_hydra_gives(line):
         plain = hydra_compose("config", overrides)
         expected = check(OmegaConf.to_container(plain, resolve=True))
         assert compose(overrides).config == expected
+
+
+def test_data_that_change_after_planning_are_refused(data_file, tmp_path, images):
+    """As while a job waits in a queue: the run's name says which data it is of."""
+    line = ["policy=normal", "data=npz", f"data.path={data_file}", "model=resnet8", "schedule.batch_size=16"]
+    line += ["evaluation.n_images=30", f"store={tmp_path}", "data.augmentation=none"]
+    planned = plan([line])
+    np.savez(data_file, **{**images, "x_train": 255 - images["x_train"]})
+    build._loaded.cache_clear()
+    with pytest.raises(InputError, match="its data have changed"):
+        execute(planned.runs[0], planned.store, Terminal())
