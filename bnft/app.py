@@ -72,7 +72,8 @@ def guarded(main: Callable[[], object]) -> None:
             raise
         sys.exit(refused(library_message(error, SCHEMA)))
     except KeyboardInterrupt:
-        sys.exit(interrupted())
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
 
@@ -86,12 +87,6 @@ def quoted(argument: str) -> str:
     bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
     wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
     return f"{name}=[{','.join(wrapped)}]"
-
-
-def interrupted() -> int:
-    """Say that nothing is lost; returns the exit code that goes with it."""
-    print("interrupted; the same command goes on from here", file=sys.stderr)
-    return 130
 
 
 def refused(message: str) -> int:

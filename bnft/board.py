@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-ACTIVE = ("training", "evaluating")
 STYLES = {
     "done": "green",
     "failed": "red",
@@ -19,7 +18,8 @@ STYLES = {
     "evaluating": "cyan",
 }
 ORDER = (
-    *ACTIVE,
+    "training",
+    "evaluating",
     "starting",
     "ending",
     "failed",
@@ -35,7 +35,7 @@ FRAME_LINES = 3  # the header, the counts, and a line for the cursor
 STATE_WIDTH = 11
 END = 4  # of a name that is cut in the middle, so that what tells runs of one policy apart stays
 
-__all__ = ["ACTIVE", "Line", "Table", "counts", "show", "table"]
+__all__ = ["Line", "Table", "counts", "show", "table"]
 
 
 @dataclass
@@ -47,10 +47,6 @@ class Line:
     detail: str = ""
     clean: str = ""
     robust: str = ""
-
-    @property
-    def is_active(self) -> bool:
-        return self.state in ACTIVE
 
 
 def table(lines: Sequence[Line], width: int, height: int, whole_names: bool = False) -> Table:

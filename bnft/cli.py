@@ -85,17 +85,17 @@ def _status(options: argparse.Namespace) -> None:
     from bnft.watching import watch
 
     store = Store(options.store)
-    names = chosen(store, options.names) if options.names else store.sweeps()
+    names = chosen(store, options.names) if options.names else None
     if options.watch:
         with Terminal(console=Console(highlight=False)) as terminal:
-            standings = watch(store, chosen(store, names), terminal)
+            standings = watch(store, names or chosen(store, store.sweeps()), terminal)
     else:
         try:
             view = View(store)
         except InputError as error:
             complain(f"bnft: SLURM does not answer, so this is what the store says alone ({error})")
             view = View(store, jobs=())
-        standings = view.standings(names if options.names else None)
+        standings = view.standings(names)
     if not standings:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if options.json:

@@ -66,11 +66,11 @@ def execute(
         except BaseException as error:
             state = "interrupted" if isinstance(error, (KeyboardInterrupt, Stopped)) else "failed"
             with suppress(InputError):  # a full disk, which the error itself tells of
-                folder.end_status(state, last_line(error))
+                folder.end_status(state, _last_line(error))
             raise
 
 
-def last_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     """What went wrong, in one line."""
     if isinstance(error, Stopped):
         return str(error)

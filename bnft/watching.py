@@ -27,9 +27,9 @@ def watch(store: Store, sweeps: Sequence[str], terminal: Terminal | None = None)
         except UnreachableError:
             time.sleep(LOOK_SHARE * LOOK_SECONDS)
             continue
-        for standing in found if terminal else ():
-            assert terminal is not None
-            terminal.shows(standing.line())
+        if terminal is not None:
+            for standing in found:
+                terminal.shows(standing.line())
         settled = all(standing.state in SETTLED for standing in found)
         settled = settled and not any(store.is_locked(f"sweep-{sweep}") for sweep in sweeps)
         if settled and (found == before or all(standing.state == "done" for standing in found)):
