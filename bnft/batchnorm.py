@@ -1,4 +1,4 @@
-"""BN as one affine map, and its record over training. Equation 1 of the paper."""
+"""What is recorded of BN layers over training; see `records` for reading it back."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnft.freezing import batchnorm_layers
-
-QUANTITIES = ("gamma", "beta", "mean", "variance")
-
-
-def normalized(
-    gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, eps: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The normalized weight m = gamma / sqrt(variance + eps) and bias b = beta - m * mean, so that BN(z) = m z + b.
-
-    All tensors have one shape, whose last axis is the channel; m and b have it too.
-    """
-    weight = gamma / torch.sqrt(variance + eps)
-    return weight, beta - weight * mean
+from bnft.records import RECORDED
 
 
 def quantities(layer: _BatchNorm) -> dict[str, torch.Tensor]:
@@ -32,7 +20,7 @@ def quantities(layer: _BatchNorm) -> dict[str, torch.Tensor]:
     defaults = (ones, zeros, zeros, ones)
     return {
         name: (value.detach().float().cpu() if value is not None else default).clone()
-        for name, value, default in zip(QUANTITIES, found, defaults, strict=True)
+        for name, value, default in zip(RECORDED, found, defaults, strict=True)
     }
 
 

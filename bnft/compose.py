@@ -36,7 +36,7 @@ from bnft.schema import ATTACKS, AttackKeys, Config, DataKeys, Evaluation
 CONFIG_NAME = "config"
 ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
 SHAPE_SUPPLIES = ("progress",)
-PLACES = ("store", "device", "threads")  # where and on what; no part of what is computed
+PLACES = ("store", "device", "threads", "wandb")  # where and on what; no part of what is computed
 INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a base is composed with these of its child's overrides
 FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
 

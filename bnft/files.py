@@ -45,8 +45,8 @@ def write(path: Path, content: bytes) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what a killed process left behind in a folder that only we write to now."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
+    """Remove what killed processes left behind in a folder, and below it, that only we write to now."""
+    for leftover in folder.rglob(f".*{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnft.attacks import no_trace
-from bnft.batchnorm import normalized
+from bnft.records import normalized
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TOLERANCE = 1e-3  # relative, on logits: far above rounding, far below any mistake

@@ -31,7 +31,8 @@ class Run:
     """One run: `config` is the whole resolved configuration, `identity` the part of it that the name is the hash of.
 
     `overrides` are the values in which the run differs from its policy, apart from data, model, schedule and seed: a
-    run without any is a row of the paper's table. `base` is None for training from scratch.
+    run without any is a row of the paper's table. `base` is None for training from scratch. `line` is the command line,
+    as overrides, that it was composed from.
     """
 
     policy: str
@@ -39,6 +40,7 @@ class Run:
     config: dict[str, Any]
     base: "Run | ModelFile | None"
     overrides: dict[str, Any]
+    line: list[str]
 
     @cached_property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class Run:
             "title": self.config["title"],
             "base": self.base_name,
             "overrides": self.overrides,
+            "line": self.line,
             "identity": self.identity,
         }
 
@@ -89,6 +92,11 @@ class Plan:
     runs: tuple[Run, ...]
     bases: tuple[Run, ...]
     store: Store
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        """How the sweep is tracked; see `schema.Wandb`."""
+        return dict(self.runs[0].config["wandb"])
 
 
 @cache
@@ -108,6 +116,8 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
     stores = {point.config["store"] for point in composed}
     if len(stores) > 1:
         raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
+    if any(point.config["wandb"] != composed[0].config["wandb"] for point in composed):
+        raise InputError("wandb: must be the same for all runs of a sweep")
     store = Store(checked_store(stores.pop()))
     found: dict[tuple[str, str], Run] = {}
     for point in composed:
@@ -154,6 +164,7 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
         config=config,
         base=base,
         overrides=_overrides(point, data.sha256, base_identity, children),
+        line=list(point.overrides),
     )
 
 

@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar
 from omegaconf import MISSING
 from pydantic import ConfigDict
 
-from bnft.rules import Rule, above, at_least, below, list_of, number, one_of
+from bnft.rules import Rule, above, at_least, below, list_of, not_empty, number, one_of
 
 SELECTORS = ("all", "batchnorm", "logits", "first_conv", "none")
 STATISTICS = ("update", "frozen", "reset")
 NORMS = ("Linf", "L2")
+TRACKING_MODES = ("auto", "online", "offline", "disabled")
 VERSIONS = ("standard", "plus", "rand", "custom")
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -93,6 +94,16 @@ class AttackKeys(Strict):
 
 
 @dataclass
+class Wandb(Strict):
+    """Where runs are logged to Weights & Biases."""
+
+    mode: Annotated[str, one_of(*TRACKING_MODES)] = "auto"
+    entity: str | None = None
+    project: Annotated[str, not_empty] = "bnft"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Config(Strict):
     """The root. What names a run is listed in `bnft.identity.of_run`; the rest changes no number."""
 
@@ -110,3 +121,4 @@ class Config(Strict):
     attack: Any = MISSING
     schedule: Schedule = MISSING
     evaluation: Evaluation = MISSING
+    wandb: Wandb = field(default_factory=Wandb)

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from bnft import files, identity
 from bnft.errors import DamagedError, InputError
+from bnft.records import BatchNormRecord
 
 if TYPE_CHECKING:  # commands that only read results start without PyTorch
     import torch
@@ -159,9 +160,10 @@ class RunFolder:
     def history(self) -> list[dict[str, Any]]:
         return files.read_lines(self.path / "history.jsonl")
 
-    def batchnorm(self) -> "dict[str, torch.Tensor]":
-        """See `batchnorm.BatchNormLog.stacked`."""
-        return files.read_tensors(self.path / "batchnorm.safetensors")[0]
+    def batchnorm(self) -> BatchNormRecord:
+        """The record of the BN layers. Raises DamagedError if it is not there or not whole."""
+        file = self.path / "batchnorm.safetensors"
+        return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
 
     def model(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
         """The trained model's state and what was recorded with it."""
@@ -194,8 +196,9 @@ class RunFolder:
         try:
             tensors, record = files.read_tensors(file)
             progress = Progress(**record.pop("progress"))
+            stacked, _ = files.read_tensors(self.path / "batchnorm.safetensors")
             progress.history = [line for line in self.history() if line["epoch"] <= progress.epoch]
-            progress.batchnorm = BatchNormLog.from_stacked(self.batchnorm()).up_to(progress.epoch)
+            progress.batchnorm = BatchNormLog.from_stacked(stacked).up_to(progress.epoch)
         except (DamagedError, FileNotFoundError, KeyError, TypeError):
             return None
         if len(progress.history) != progress.epoch or len(progress.batchnorm.epochs) != progress.epoch + 1:
@@ -315,7 +318,9 @@ class Store:
         """Where a SLURM job writes: submitit's name for the output of a task of an array."""
         return self.root / SLURM_FOLDER / sweep / "log" / f"{array}_{index}_0_log.out"
 
-    def save_sweep(self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str) -> str:
+    def save_sweep(
+        self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str, commit: str | None
+    ) -> str:
         """Write down what was asked for together, and who launches it; returns the sweep's name."""
         folder = self.root / "sweeps"
         while True:
@@ -324,7 +329,8 @@ class Store:
                 break
             time.sleep(0.002)
         launcher = {"host": socket.gethostname(), "pid": os.getpid()}
-        sweep = {"command": command, "time": now(), "launcher": launcher, "runs": entries, "bases": bases}
+        sweep: dict[str, Any] = {"command": command, "commit": commit, "time": now(), "launcher": launcher}
+        sweep |= {"runs": entries, "bases": bases}
         files.write_json(folder / f"{name}.json", sweep)
         return name
 
@@ -337,7 +343,7 @@ class Store:
         return sorted(file.stem for file in (self.root / "sweeps").glob("*.json"))
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: `command`, `time`, `launcher`, `runs` and `bases`, and what its launcher adds.
+        """One sweep: `command`, `commit`, `time`, `launcher`, `runs` and `bases`, and what its launcher adds.
 
         A run has `run`, `evaluation` and, if it starts from another, `base`; a base has `run` and maybe `base`.
         """

@@ -1,10 +1,12 @@
 """A sweep: a set of runs asked for together."""
 
+import subprocess
 import sys
 import textwrap
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
@@ -17,6 +19,7 @@ from bnft.report.table import print_sweep
 from hydra_plugins.bnft_launcher import PlanLauncher
 
 SHOWN_FAILURES = 20
+GIT_SECONDS = 5.0
 
 
 def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> None:
@@ -52,7 +55,22 @@ def record(planned: Plan) -> str:
     """Write down what was asked for together; returns the sweep's name."""
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    return planned.store.save_sweep(entries, bases, " ".join(sys.argv))
+    return planned.store.save_sweep(entries, bases, " ".join(sys.argv), _commit())
+
+
+def _commit() -> str | None:
+    """The git commit of the code that was asked, with "-dirty" where files differ from it; None outside git."""
+    where = Path(sys.argv[0]).resolve().parent
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # there is no git, or it does not answer
+        return None
+    return said.stdout.strip() or None
 
 
 def _base(run: Run) -> dict[str, str]:

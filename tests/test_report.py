@@ -95,7 +95,7 @@ def write(
 
 
 def sweep(store: Store, *entries: Entry) -> str:
-    return store.save_sweep(list(entries), [], "launch.py -m ...")
+    return store.save_sweep(list(entries), [], "launch.py -m ...", None)
 
 
 def rows(store: Store, *names: str) -> list[dict[str, Any]]:

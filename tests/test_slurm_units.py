@@ -139,7 +139,7 @@ def test_without_an_answer_of_slurm_the_store_is_still_shown(tmp_path, monkeypat
 
     monkeypatch.setattr("bnft.slurm.cluster.queue", silent)
     store = Store(tmp_path)
-    sweep = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "")
+    sweep = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "", None)
     assert [standing.state for standing in View(store).standings()] == ["not begun"], "nobody is asked"
     store.extend_sweep(sweep, arrays=[{"name": "bnft-0", "tasks": {"0": "adv-0123456789"}}])
     with pytest.raises(UnreachableError):

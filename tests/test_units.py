@@ -11,10 +11,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from bnft import devices, identity, rates, schedules
-from bnft.batchnorm import QUANTITIES, BatchNormLog, layer_eps, normalized, quantities
+from bnft import devices, files, identity, rates, schedules
+from bnft.batchnorm import BatchNormLog, layer_eps, quantities
 from bnft.errors import InputError
 from bnft.randomness import generator, global_seed, seed_for
+from bnft.records import RECORDED, normalized
 from bnft.rules import above, at_least, at_most, below, in_words, list_of, not_empty, number, one_of
 from bnft.store import Store
 
@@ -404,7 +405,7 @@ def test_equation_1(eps):
 
 def test_equation_1_on_a_record_of_several_epochs():
     layers = [used(nn.BatchNorm2d(6)), nn.BatchNorm2d(6)]
-    stacked = {name: torch.stack([quantities(layer)[name] for layer in layers]) for name in QUANTITIES}
+    stacked = {name: torch.stack([quantities(layer)[name] for layer in layers]) for name in RECORDED}
     weight, bias = normalized(**stacked, eps=1e-5)
     assert weight.shape == bias.shape == (2, 6)
     for row, layer in enumerate(layers):
@@ -416,7 +417,7 @@ def test_equation_1_on_a_record_of_several_epochs():
 def test_quantities_that_a_layer_does_not_have(options):
     layer = used(nn.BatchNorm2d(4, **options))
     found = quantities(layer)
-    assert tuple(found) == QUANTITIES and all(value.shape == (4,) for value in found.values())
+    assert tuple(found) == RECORDED and all(value.shape == (4,) for value in found.values())
     defaults = {"gamma": 1.0, "beta": 0.0} if "affine" in options else {"mean": 0.0, "variance": 1.0}
     assert all((found[name] == value).all() for name, value in defaults.items())
 
@@ -428,7 +429,7 @@ def test_quantities_are_copies():
     with torch.no_grad():
         layer.weight += 1
         layer.running_var += 1
-    assert all(torch.equal(before[name], kept[name]) for name in QUANTITIES)
+    assert all(torch.equal(before[name], kept[name]) for name in RECORDED)
     assert not any(value.requires_grad for value in before.values())
 
 
@@ -445,7 +446,7 @@ def logged(epochs: int) -> tuple[BatchNormLog, nn.Module]:
 def test_log_has_a_row_an_epoch_and_a_column_a_channel():
     log, model = logged(3)
     stacked = log.stacked()
-    assert set(stacked) == {"epochs", *(f"{layer}.{quantity}" for layer in "02" for quantity in QUANTITIES)}
+    assert set(stacked) == {"epochs", *(f"{layer}.{quantity}" for layer in "02" for quantity in RECORDED)}
     assert stacked["epochs"].tolist() == [0, 1, 2, 3]
     assert stacked["0.gamma"].shape == (4, 3) and stacked["2.variance"].shape == (4, 5)
     assert stacked["0.mean"][:, 1].tolist() == [0.0, 1.0, 2.0, 3.0]
@@ -524,3 +525,15 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
 
 def stop() -> None:
     pytest.fail("nobody holds the lock")
+
+
+def test_what_a_killed_write_left_behind_is_cleared_away(tmp_path):
+    folder = Store(tmp_path).run("normal-0123456789")
+    below = folder.path / "evaluation" / "0123456789" / f".cascade.safetensors.1{files.TEMPORARY}"
+    here = folder.path / f".history.jsonl.1{files.TEMPORARY}"
+    for leftover in (below, here):
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.write_bytes(b"half")
+    (folder.path / "config.yaml").write_text("run: {}")
+    files.remove_temporary(folder.path)
+    assert [file.name for file in folder.path.rglob("*") if file.is_file()] == ["config.yaml"]

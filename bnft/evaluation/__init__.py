@@ -59,8 +59,8 @@ def evaluate(
     `model` is in eval mode, on the data's device. Attacks search on its folded view (see `bnft.folding`); every image
     that they return is scored on the model itself. `cascade` goes on with an evaluation that was interrupted. The
     summary is a JSON object: `clean` and `robust` with `errors`, `images`, `error` and `interval` in percent, `cascade`
-    with the robust error after each attack, `warnings` and `seconds`. Raises EvaluationError rather than report
-    something untrue.
+    with the robust error after each attack, `warnings`, `seconds` and `pgd_loss` (see `pgd.loss`). Raises
+    EvaluationError rather than report something untrue.
     """
     check_model(model)
     images = dataset.pixels(dataset.x_test)
@@ -87,13 +87,14 @@ def evaluate(
                 cascade=cascade,
                 watcher=watcher,
             )
+            pgd_loss = pgd.loss(model, view, attacked, truth, config)
         adversarial = cascade.adversarial.to(images.device)
         adversarial_logits = score(model, adversarial, config.batch_size)
         unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
     outcomes = Outcomes(
         clean_logits.cpu(), labels.cpu(), cascade.fallen_at, cascade.adversarial, adversarial_logits.cpu()
     )
-    return outcomes, summary(outcomes, attacks, cascade, config, unconfirmed)
+    return outcomes, {**summary(outcomes, attacks, cascade, config, unconfirmed), "pgd_loss": pgd_loss}
 
 
 def check_model(model: nn.Module) -> None:
