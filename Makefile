@@ -1,4 +1,4 @@
-# `make table2`: the environment, all eleven rows on the embedded data, and their table. `make test`: the tests.
+# `make table2`: the environment, all eleven rows on the embedded data, their table and report. `make test`: the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,13 +8,13 @@ READY := $(VENV)/.ready
 .PHONY: help table2 test long lint clean
 
 help:
-	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table"
+	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table and the report"
 	@echo "make test     linters, types and the tests that take minutes together (with SLURM's, where it is installed)"
 	@echo "make long     the tests that take minutes each: kills, failing nodes, time limits"
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
-	$(BIN)/python launch.py -m +sweep=table2
+	$(BIN)/python launch.py -m +sweep=table2; ended=$$?; $(BIN)/bnft report; exit $$ended
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not long"

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from bnft import __version__
@@ -42,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         "--format", default="terminal", choices=("terminal", "md", "csv", "tex", "json"), help="default: %(default)s"
     )
     table.set_defaults(call=_table)
+    report = commands.add_parser("report", help="a page with the table, the paper's figures and more, and PDFs of them")
+    report.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    report.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where it goes (default: reports/NAME in the store)"
+    )
+    report.set_defaults(call=_report)
     status = commands.add_parser("status", help="where runs stand: the store and SLURM's queue together")
     status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the whole store if none")
     how = status.add_mutually_exclusive_group()
@@ -52,9 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     wait.set_defaults(call=_wait)
     cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
     cancel.set_defaults(call=_cancel)
+    dashboard = commands.add_parser("dashboard", help="a W&B workspace and a report that compare a sweep")
+    dashboard.add_argument("sweep", nargs="?", metavar="SWEEP", help="the newest if none")
+    dashboard.add_argument("--entity", required=True, help="whose project it is in W&B: a user or a team")
+    dashboard.add_argument("--project", required=True, help="where the runs were tracked")
+    dashboard.add_argument("--layer", metavar="NAME", help="whose histograms are shown (default: the 8th BN layer)")
+    dashboard.add_argument("--dry-run", action="store_true", help="only write what would be sent; needs no credentials")
+    dashboard.add_argument(
+        "--output", type=Path, metavar="FILE", help="for the specification (default: dashboard-SWEEP.json in the store)"
+    )
+    dashboard.set_defaults(call=_dashboard)
     for command in (wait, cancel):
         command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
-    for command in (table, status, wait, cancel):
+    for command in (table, report, status, wait, cancel, dashboard):
         command.add_argument(
             "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -71,6 +88,13 @@ def _table(options: argparse.Namespace) -> None:
         table.show(selection, table._console())
     else:
         sys.stdout.write(table.render(selection, options.format))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from bnft.report.write import report
+    from bnft.store import Store
+
+    print(f"report: {report(Store(options.store), options.names, options.output)}")
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -129,3 +153,19 @@ def _cancel(options: argparse.Namespace) -> None:
     store = Store(options.store)
     for name in chosen(store, options.names):
         print(f"sweep {name}: {cancel(store, name)}")
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    from bnft.progress import complain
+    from bnft.store import Store
+    from bnft.tracking.dashboard.sending import make
+
+    send = not options.dry_run
+    made = make(
+        Store(options.store), options.entity, options.project, options.sweep, options.layer, send, options.output
+    )
+    for note in made.notes:
+        complain(f"bnft: {note}")
+    for url in made.urls:
+        print(url)
+    print(f"specification: {made.file}")

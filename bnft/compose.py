@@ -251,12 +251,19 @@ def pristine_overrides(composed: Composed) -> list[str]:
     return [f"policy={composed.policy}", *_kept(composed.overrides, FREE)]
 
 
+def own_line(composed: Composed) -> list[str]:
+    """The command line of this one run, without the sweep that it was asked for in and where it was kept."""
+    left_out = ("sweep", "store", "wandb")
+    return [line for line in composed.overrides if _group(line) not in left_out]
+
+
 def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
-    return [
-        line
-        for line, override in zip(overrides, map(_parsed, overrides), strict=True)
-        if override.key_or_group.split("/")[0].split(".")[0].split("@")[0] in groups
-    ]
+    return [line for line in overrides if _group(line) in groups]
+
+
+def _group(line: str) -> str:
+    """The group or key of the root that an override is about."""
+    return _parsed(line).key_or_group.split("/")[0].split(".")[0].split("@")[0]
 
 
 def as_path(base: str) -> Path | None:

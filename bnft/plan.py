@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bnft import build, devices, files, identity
-from bnft.compose import Composed, as_path, base_overrides, compose, forget, policies, pristine_overrides
+from bnft.compose import Composed, as_path, base_overrides, compose, forget, own_line, policies, pristine_overrides
 from bnft.errors import DamagedError, InputError, rejected
 from bnft.store import Store
 
@@ -32,7 +32,7 @@ class Run:
 
     `overrides` are the values in which the run differs from its policy, apart from data, model, schedule and seed: a
     run without any is a row of the paper's table. `base` is None for training from scratch. `line` is the command line,
-    as overrides, that it was composed from.
+    as overrides, that computes the same numbers.
     """
 
     policy: str
@@ -164,7 +164,7 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
         config=config,
         base=base,
         overrides=_overrides(point, data.sha256, base_identity, children),
-        line=list(point.overrides),
+        line=own_line(point),
     )
 
 

@@ -1,5 +1,6 @@
 """A sweep: a set of runs asked for together."""
 
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -38,6 +39,7 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Launcher) -> None:
     if outcomes is None:
         return
     print_sweep(planned.store, name)
+    complain(f"figures: `bnft report {name}`")
     failed = {task: failure for task, failure in outcomes.items() if failure is not None}
     telling = _telling(planned)
     for task, failure in list(failed.items())[:SHOWN_FAILURES]:
@@ -55,7 +57,7 @@ def record(planned: Plan) -> str:
     """Write down what was asked for together; returns the sweep's name."""
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    return planned.store.save_sweep(entries, bases, " ".join(sys.argv), _commit())
+    return planned.store.save_sweep(entries, bases, shlex.join(sys.argv), _commit())
 
 
 def _commit() -> str | None:

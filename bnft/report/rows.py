@@ -14,7 +14,7 @@ from bnft import identity
 from bnft.errors import InputError, show
 from bnft.rates import wilson
 from bnft.report import paper
-from bnft.store import EvaluationFolder, Store
+from bnft.store import EvaluationFolder, RunFolder, Store
 
 STANDS = -1  # as in `bnft.evaluation.cascade`, which would import PyTorch
 
@@ -35,10 +35,22 @@ class Result:
         """How it was evaluated, without the id that is the hash of it."""
         return {key: value for key, value in self.values["evaluation"].items() if key != "id"}
 
+    @property
+    def run_folder(self) -> RunFolder:
+        return RunFolder(self.folder.path.parents[1])
+
+    @cached_property
+    def scores(self) -> dict[str, NDArray[Any]]:
+        """What became of every image (see `evaluation.Outcomes`), without the adversarial images, to be kept in memory.
+
+        Raises DamagedError if it is not there or not whole.
+        """
+        return {name: values for name, values in self.folder.outcomes().items() if name != "adversarial"}
+
     @cached_property
     def robust_errors(self) -> NDArray[np.float64]:
         """1 for each attacked image that was misclassified or fell, 0 for each that stood; shape (n,)."""
-        return (self.folder.outcomes()["fallen_at"] != STANDS).astype(np.float64)
+        return (self.scores["fallen_at"] != STANDS).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _show_claims(study: Study, console: Console) -> None:
         table.add_column(name, justify="left" if name in ("claim", "verdict") else "right")
     styles = {"holds": "green", "does not hold": "red", "not enough data": "yellow"}
     for item in found:
-        table.add_row(item.claim.text, _difference(item), f"{item.paper_difference:+.1f}", item.verdict)
+        table.add_row(item.claim.text, difference(item), f"{item.paper_difference:+.1f}", item.verdict)
         table.rows[-1].style = styles[item.verdict]
     console.print(table)
 
@@ -135,7 +135,7 @@ def _rate(rate: Rate, digits: int) -> str:
     return f"{rate.error:.{digits}f}{spread} [{low:.1f}, {high:.1f}]"
 
 
-def _difference(item: claims.Tested) -> str:
+def difference(item: claims.Tested) -> str:
     if item.difference is None:
         return "-"
     middle, low, high = item.difference
@@ -217,8 +217,7 @@ def _markdown(study: Study) -> str:
     if found:
         lines += [_pipes(("claim", "difference of robust errors", "paper", "verdict")), _pipes(["---"] * 4)]
         lines += [
-            _pipes((item.claim.text, _difference(item), f"{item.paper_difference:+.1f}", item.verdict))
-            for item in found
+            _pipes((item.claim.text, difference(item), f"{item.paper_difference:+.1f}", item.verdict)) for item in found
         ]
     return "\n".join(lines) + "\n"
 

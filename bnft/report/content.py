@@ -1,0 +1,184 @@
+"""What the report's page says, as plain values for its template: tables, words, figures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bnft.report import claims, costs, paper, table
+from bnft.report.drawing import Read
+from bnft.report.figures.base import Figure
+from bnft.report.gallery import Pair, gallery
+from bnft.report.groups import Group, groups
+from bnft.report.page import drawn, picture
+from bnft.report.rows import Rate, Row, Selection, Study
+from bnft.report.statements import Statement
+from bnft.report.style import looks
+
+Placed = Callable[[str, Figure], str | None]
+"""Where the files of a figure lie, from the page; the text makes it unique."""
+
+SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
+STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
+
+
+def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: str, summary: str) -> dict[str, Any]:
+    """Everything that the template shows; `drawings` has the figures of each study."""
+    return {
+        "title": title,
+        "summary": summary,
+        "missing": list(selection.missing),
+        "asked": len(selection.missing) + len(selection.results),
+        "same": f"{claims.SAME:.0f}",
+        "studies": [_study(one, f"study{number}") for number, one in enumerate(drawings, start=1)],
+    }
+
+
+class StudyDrawings:
+    """A study, its groups of rows, and their figures with the places of their files."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.groups = [Read(group) for group in groups(study)]
+        self.figures: list[list[tuple[Figure, str | None]]] = []
+        self.common: list[tuple[Figure, str | None]] = []
+
+
+def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
+    study, main = drawings.study, drawings.groups[0]
+    colours = looks(row.policy for row in study.rows)
+    reproductions, spent = costs.reproductions(study), costs.costs(study)
+    found, notes = costs.sweeps(study)
+    pairs, unseen = gallery({series.row.policy: series.row for series in main.group.series})
+    statements = main.statements()
+    groups_shown = [
+        {
+            "id": f"{place}-group{number}",
+            "title": read.group.title,
+            "figures": [drawn(figure, f"{place}-group{number}", files) for figure, files in figures],
+        }
+        for number, (read, figures) in enumerate(zip(drawings.groups, drawings.figures, strict=True), start=1)
+    ]
+    return {
+        "id": place,
+        "short": table.heading(study).partition(":")[0].removeprefix("Table 2 on "),
+        "heading": _sentence(table.heading(study).removeprefix("Table 2 on ")),
+        "rows": [
+            {**_row(row, label), "look": colours[row.policy]}
+            for row, label in zip(study.rows, study.labels(), strict=True)
+        ],
+        "notes": table.notes(study),
+        "claims": [
+            {
+                "text": item.claim.text,
+                "difference": table.difference(item),
+                "paper": f"{item.paper_difference:+.1f}",
+                "verdict": item.verdict,
+            }
+            for item in claims.tested(study)
+        ],
+        "statements": [_statement(one) for one in statements],
+        "groups": groups_shown,
+        "figures": [drawn(figure, place, files) for figure, files in drawings.common],
+        "gallery": [_pair(pair, main.group) for pair in pairs if pair.pictures],
+        "environment": _environment(study),
+        "reproductions": [
+            {
+                "label": one.label,
+                "run": one.run,
+                "command": one.command if one.exact else f"{one.command} (and what the run's config.yaml has beside)",
+                "training": _seconds(cost.training),
+                "evaluation": _seconds(cost.evaluation),
+                "hardware": cost.hardware or "unknown",
+            }
+            for one, cost in zip(reproductions, spent, strict=False)
+        ],
+        "sweeps": found[:10],
+        "reading_notes": list(dict.fromkeys([*main.notes, *notes, *unseen])),
+        "links": _links(place, groups_shown, bool(pairs), bool(statements), bool(claims.tested(study))),
+    }
+
+
+def _links(place: str, shown: list[dict[str, Any]], pictures: bool, said: bool, claimed: bool) -> list[dict[str, str]]:
+    links = [("table2", "Table 2", True), ("claims", "Claims", claimed), ("statements", "Distributions", said)]
+    found = [{"id": f"{place}-{key}", "title": title} for key, title, there in links if there]
+    found += [{"id": one["id"], "title": one["title"].partition(":")[0]} for one in shown[0]["figures"]]
+    found += [{"id": f"{place}-gallery", "title": "Gallery"}] if pictures else []
+    return [*found, {"id": f"{place}-reproduce", "title": "Reproduce"}]
+
+
+def _row(row: Row, label: str) -> dict[str, Any]:
+    published, first = row.paper, row.first
+    counts, identity = first["training"]["counts"], first["run"]["identity"]
+    policy = identity["freeze_policy"]
+    learning = counts["share"]
+    changing = policy["statistics"] != "frozen" and not counts["learning"]
+    return {
+        "label": label,
+        "clean": _rate(row.clean, 2),
+        "robust": _rate(row.robust, 1),
+        "paper_clean": f"{published.clean_error:.2f}" if published else "",
+        "paper_robust": f"{published.robust_error:.1f}" if published else "",
+        "share": f"({counts['statistics_share']:.3f})" if changing else f"{learning:.3f}",
+        "paper_share": paper.LEARNING_SHARES.get(row.policy, "") if published else "",
+        "seeds": len(row.seeds),
+        "start": (first["run"]["base"] or "a file") if identity.get("base") else "scratch",
+        "examples": "PGD" if identity.get("attack") else "clean images",
+        "parameters": ", ".join(SELECTORS.get(name, name) for name in policy["parameters"]),
+        "statistics": STATISTICS[policy["statistics"]],
+    }
+
+
+def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:
+    """Error, interval and deviation as texts."""
+    low, high = rate.interval
+    spread = "" if rate.deviation is None else f"{rate.deviation:.{digits}f}"
+    return f"{rate.error:.{digits}f}", f"{low:.1f}", f"{high:.1f}", spread
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _statement(one: Statement) -> dict[str, str]:
+    shown = "" if one.paper is None else f"{one.paper:+.3f}"
+    return {"text": one.text, "measured": one.measured, "paper": shown, "verdict": one.verdict}
+
+
+def _pair(pair: Pair, group: Group) -> dict[str, Any]:
+    names = {series.row.policy: series.label for series in group.series}
+    pictures = [
+        {
+            "index": one.index,
+            "label": one.label,
+            "largest": f"{one.largest:.3g}",
+            "clean": picture(one.clean),
+            "adversarial": picture(one.adversarial),
+            "perturbation": picture(one.perturbation),
+            "views": [
+                {
+                    "name": names[view.policy],
+                    "clean": _class(view.clean_prediction, view.clean_confidence),
+                    "adversarial": _class(view.adversarial_prediction, view.adversarial_confidence, view.fell_to),
+                }
+                for view in one.views
+            ],
+        }
+        for one in pair.pictures
+    ]
+    stands, falls = names[pair.stands], names[pair.falls]
+    return {"title": f"{stands} stands, {falls} falls: {pair.count} of {pair.images} images", "pictures": pictures}
+
+
+def _class(prediction: int | None, confidence: float | None, fell_to: str | None = None) -> str:
+    if prediction is None or confidence is None:
+        return "misclassified" if fell_to == "no attack" else "stands"
+    return f"{prediction}, {100 * confidence:.0f} %"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"
+
+
+def _environment(study: Study) -> str:
+    versions = study.first["training"].get("versions", {})
+    said = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return f"In a checkout of bnft, with {said}. Data: SHA-256 {study.first['data']['sha256']}."

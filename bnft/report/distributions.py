@@ -1,0 +1,180 @@
+"""Figures 1 and 2: how gamma, beta, mean, variance, m and b are distributed in each BN layer, and the mean m.
+
+Rows come as `recorded.RowRecords` (Figure 1: their records) and as moments, which are BN layers at one epoch by seed:
+`RowRecords.ends` for trained models, `RowRecords.bases` for what they started from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnft.records import BatchNormRecord
+from bnft.report.recorded import Moment
+
+BINS = 40
+CLIPPED = 0.5  # percent of the values at either end that may lie beyond the edges; the outermost bins count them too
+RESAMPLES = 4000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """One quantity of one layer, for several records and epochs on common `edges`, of which there are bins + 1.
+
+    `counts[record][epoch][bin]` is a number of channels, for the epochs in `epochs[record]`; a record without the layer
+    has none. The outermost bins also count what lies beyond them, `beyond` values in all; values that are not
+    finite, `not_finite` of them, are left out. With `log10`, bins are of equal width on a logarithmic scale.
+    """
+
+    layer: str
+    quantity: str
+    edges: tuple[float, ...]
+    log10: bool
+    epochs: tuple[tuple[int, ...], ...]
+    counts: tuple[tuple[tuple[int, ...], ...], ...]
+    beyond: int
+    not_finite: int
+
+
+def histograms(
+    records: Sequence[BatchNormRecord], layer: str, quantity: str, *, bins: int = BINS, log10: bool = False
+) -> Histograms | None:
+    """Figure 1: histograms of a quantity (one of `records.QUANTITIES`); None if no record has the layer.
+
+    `log10` is for quantities that are above zero, as the variance; values that are not count in the first bin.
+    """
+    found = [
+        record.values(layer, quantity).astype(np.float64) if layer in record.layers else None for record in records
+    ]
+    pooled = [values.ravel() for values in found if values is not None]
+    if not pooled:
+        return None
+    edges = common_edges(np.concatenate(pooled), bins, log10)
+    counts, epochs = [], []
+    for record, values in zip(records, found, strict=True):
+        counts.append(counted(values, edges) if values is not None else ())
+        epochs.append(tuple(record.epochs) if values is not None else ())
+    every = np.concatenate(pooled)
+    finite = every[np.isfinite(every)]
+    beyond = int(((finite < edges[0]) | (finite > edges[-1])).sum())
+    shown = tuple(edges.tolist())
+    return Histograms(layer, quantity, shown, log10, tuple(epochs), tuple(counts), beyond, len(every) - len(finite))
+
+
+def common_edges(values: NDArray[Any], bins: int = BINS, log10: bool = False) -> NDArray[np.float64]:
+    """`bins` + 1 edges of bins of equal width over the range of `values`, but for CLIPPED percent at either end."""
+    finite = values[np.isfinite(values)]
+    if log10:
+        finite = np.log10(finite[finite > 0])
+    low, high = np.percentile(finite, [CLIPPED, 100 - CLIPPED]).tolist() if len(finite) else (0.0, 0.0)
+    if high - low < 1e-6 * max(1.0, abs(low)):  # all alike: one bin in the middle holds them
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, bins + 1)
+    return 10**edges if log10 else edges
+
+
+def counted(values: NDArray[Any], edges: NDArray[np.float64]) -> tuple[tuple[int, ...], ...]:
+    """How many of each line of `values` (lines, n) lie in each bin; the outermost bins take what lies beyond."""
+    bins = len(edges) - 1
+    lines, which = np.arange(len(values))[:, None], np.searchsorted(edges, values, side="right") - 1
+    flat = (lines * bins + np.clip(which, 0, bins - 1))[np.isfinite(values)]
+    counts = np.bincount(flat, minlength=len(values) * bins).reshape(len(values), bins)
+    return tuple(tuple(line) for line in counts.tolist())
+
+
+@dataclass(frozen=True)
+class LayerMeans:
+    """Figure 2 for one row: the mean of a quantity over a layer's channels; over seeds its mean and deviation.
+
+    A deviation is None where there is one seed; a mean is None where it is not finite.
+    """
+
+    layers: tuple[str, ...]
+    means: tuple[float | None, ...]
+    deviations: tuple[float | None, ...]
+    seeds: tuple[int, ...]
+
+
+def layer_means(moments: Mapping[int, Moment], quantity: str = "m") -> LayerMeans | None:
+    """The mean of a quantity in every layer; None where there are no records or no BN layers."""
+    layers = _layers(moments)
+    if not layers:
+        return None
+    table = np.array([[moment.values(layer, quantity).mean() for layer in layers] for moment in moments.values()])
+    deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.full(len(layers), np.nan)
+    return LayerMeans(tuple(layers), _plain(table.mean(axis=0)), _plain(deviations), tuple(moments))
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """The mean m of one row minus that of another, averaged over the layers that both have.
+
+    `deviation` is its standard deviation over the `seeds` that both rows have; None for fewer than two. `interval` is
+    the 95 % percentile bootstrap interval over layers: how far the average hangs on which layers there are. It takes
+    layers as independent, which they are not, and says nothing of other seeds. `lower` counts the layers in which the
+    first row's mean is the lower one. Layers with a mean that is not finite are left out.
+    """
+
+    layers: tuple[str, ...]
+    differences: tuple[float, ...]
+    average: float
+    deviation: float | None
+    interval: tuple[float, float]
+    lower: int
+    seeds: tuple[int, ...]
+
+
+def mean_difference(
+    first: Mapping[int, Moment], second: Mapping[int, Moment], quantity: str = "m"
+) -> MeanDifference | None:
+    """The difference of layer means, `first` minus `second`: between runs of equal seed where there are such."""
+    common = [seed for seed in first if seed in second]
+    pairs = [({seed: first[seed]}, {seed: second[seed]}) for seed in common] or [(dict(first), dict(second))]
+    tables = [_differences(ours, theirs, quantity) for ours, theirs in pairs]
+    layers = [layer for layer in tables[0] if all(layer in table for table in tables)]
+    if not layers:
+        return None
+    values = np.array([[table[layer] for layer in layers] for table in tables])
+    by_seed, by_layer = values.mean(axis=1).tolist(), values.mean(axis=0)
+    return MeanDifference(
+        tuple(layers),
+        tuple(by_layer.tolist()),
+        fmean(by_seed),
+        stdev(by_seed) if len(by_seed) > 1 else None,
+        bootstrap(by_layer),
+        int((by_layer < 0).sum()),
+        tuple(common),
+    )
+
+
+def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean of `values` (n,); the same on every call."""
+    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5]).tolist()
+    return low, high
+
+
+def _differences(ours: Mapping[int, Moment], theirs: Mapping[int, Moment], quantity: str) -> dict[str, float]:
+    means, others = layer_means(ours, quantity), layer_means(theirs, quantity)
+    if means is None or others is None:
+        return {}
+    known = dict(zip(others.layers, others.means, strict=True))
+    found = {}
+    for layer, mean in zip(means.layers, means.means, strict=True):
+        other = known.get(layer)
+        if mean is not None and other is not None:
+            found[layer] = mean - other
+    return found
+
+
+def _layers(moments: Mapping[int, Moment]) -> list[str]:
+    """The layers that all of the moments have, in the model's order."""
+    every = [moment.record.layers for moment in moments.values()]
+    return [layer for layer in every[0] if all(layer in layers for layers in every)] if every else []
+
+
+def _plain(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(value if np.isfinite(value) else None for value in values.tolist())

@@ -1,0 +1,163 @@
+"""What a figure is, on the page and in print."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from bnft.report.groups import Series
+from bnft.report.style import COLUMN, PAGE, PRINT
+
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a figure, without a width; the page gives it one, and print another."""
+
+    title: str
+    chart: Chart
+
+
+@dataclass(frozen=True)
+class Control:
+    """Something that a reader sets for all panels of a figure: a signal of theirs, and what it can be.
+
+    Of the choices, number `start` is set at first. With a slider the signal is the number of the choice, which itself
+    is what the page says beside it; else it is the choice.
+    """
+
+    signal: str
+    label: str
+    choices: tuple[str, ...]
+    start: int
+    slider: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what it shows, in words and in charts. `wide` figures span both columns of a paper."""
+
+    key: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    series: tuple[Series, ...] = ()
+    controls: tuple[Control, ...] = ()
+    height: int = 220
+    wide: bool = False
+    tall: bool = False  # in print too
+    notes: tuple[str, ...] = ()
+    datasets: "Datasets" = field(kw_only=True)
+
+    def screen(self) -> list[dict[str, Any]]:
+        """The Vega-Lite specification of each panel, as wide as its place on the page."""
+        sized = [panel.chart.properties(width="container", height=self.height, autosize=_FIT) for panel in self.panels]
+        specifications = [self.datasets.put_into(chart.to_dict(validate=False)) for chart in sized]
+        return list(map(_without_legends, specifications)) if self.series else specifications
+
+    def printed(self) -> dict[str, Any]:
+        """One specification for all panels, in points, as wide as one or both columns of a paper."""
+        across, columns = (PAGE, self.columns) if self.wide else (COLUMN, 1)
+        width = across / columns - AXIS_POINTS
+        for _ in range(FITS):
+            specification = self._printed(round(width), columns)
+            too_wide = _width(specification) - across
+            if -columns < too_wide <= 0:
+                break
+            width -= (too_wide + 0.5) / columns
+        return specification
+
+    @property
+    def columns(self) -> int:
+        """How many panels stand side by side where there is room."""
+        return 2 if len(self.panels) in (2, 4) else min(len(self.panels), 3)
+
+    def _printed(self, width: int, columns: int) -> dict[str, Any]:
+        height = self.height // 2 if self.tall else round(min(110, max(75, 0.7 * width)))
+        parts = [panel.chart.properties(title=panel.title, width=width, height=height) for panel in self.panels]
+        whole = parts[0] if len(parts) == 1 else alt.concat(*parts, columns=columns, spacing=10)
+        legend = {**PRINT["legend"], "columns": 4 if self.wide else 2}
+        return self.datasets.put_into(whole.configure(**{**PRINT, "legend": legend}).to_dict(validate=False))
+
+
+AXIS_POINTS = 40  # that a panel's vertical axis takes in print, about
+FITS = 4  # attempts at the width, since what axes and legends take shows only in the drawing
+
+
+def _width(specification: dict[str, Any]) -> float:
+    """The width of a drawing, in pixels, which are points in a PDF."""
+    found = re.search(r'<svg[^>]* width="([0-9.]+)"', vl_convert.vegalite_to_svg(specification))
+    assert found is not None
+    return float(found[1])
+
+
+_FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
+
+
+def _without_legends(specification: Any) -> Any:
+    """The same without the legends of rows, of which the page has one for all panels."""
+    if isinstance(specification, list):
+        return [_without_legends(item) for item in specification]
+    if not isinstance(specification, dict):
+        return specification
+    kept = {key: item if key == "datasets" else _without_legends(item) for key, item in specification.items()}
+    return {**kept, "legend": None} if kept.get("field") == "row" and "legend" in kept else kept
+
+
+ROW = alt.Tooltip("row:N", title="row")
+
+
+class Datasets:
+    """The data of a figure, beside its charts, since Altair copies a chart with all that is in it again and again."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Rows] = {}
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> alt.NamedData:
+        """What a chart refers to these rows by."""
+        name = f"data{len(self._rows)}"
+        self._rows[name] = list(rows)
+        return alt.NamedData(name=name)
+
+    def put_into(self, specification: dict[str, Any]) -> dict[str, Any]:
+        """The specification with the rows that it refers to."""
+        used = sorted(_names(specification) & self._rows.keys())
+        return {**specification, "datasets": {name: self._rows[name] for name in used}}
+
+
+def _names(specification: Any) -> set[str]:
+    """The names of data in a specification."""
+    if isinstance(specification, list):
+        return set().union(*map(_names, specification)) if specification else set()
+    if not isinstance(specification, dict):
+        return set()
+    found = set().union(*map(_names, specification.values())) if specification else set()
+    named = specification.get("data")
+    return found | {named["name"]} if isinstance(named, dict) and "name" in named else found
+
+
+def colour(series: Sequence[Series], lines: bool = True) -> alt.Color:
+    """The field `row`, which holds a series' label, as its colour; of `lines`, or else of points."""
+    labels, colours = [one.label for one in series], [one.look.colour for one in series]
+    return alt.Color("row:N", scale=alt.Scale(domain=labels, range=colours), sort=labels, legend=_legend(lines))
+
+
+def dash(series: Sequence[Series]) -> alt.StrokeDash:
+    labels, dashes = [one.label for one in series], [list(one.look.dash) or [1, 0] for one in series]
+    return alt.StrokeDash("row:N", scale=alt.Scale(domain=labels, range=dashes), sort=labels, legend=_legend(True))
+
+
+def shape(series: Sequence[Series]) -> alt.Shape:
+    labels, shapes = [one.label for one in series], [one.look.shape for one in series]
+    return alt.Shape("row:N", scale=alt.Scale(domain=labels, range=shapes), sort=labels, legend=_legend(False))
+
+
+def _legend(lines: bool) -> alt.Legend:
+    """For print; see `_without_legends` for the page."""
+    symbol = "stroke" if lines else alt.Undefined
+    return alt.Legend(title=None, orient="bottom", symbolLimit=0, symbolOpacity=1, symbolType=symbol)

@@ -1,0 +1,98 @@
+"""The report's page: one HTML file that needs nothing beside it, no network included."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.resources import files as resources
+from io import BytesIO
+from typing import Any
+
+import jinja2
+import numpy as np
+import vl_convert
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from bnft import __version__
+from bnft.report import style
+from bnft.report.figures.base import Figure
+from bnft.report.groups import Series
+
+_MARKERS = {  # of a legend, as SVG around (13, 6)
+    "circle": '<circle cx="13" cy="6" r="4" fill="{0}"/>',
+    "square": '<rect x="9.5" y="2.5" width="7" height="7" fill="{0}"/>',
+    "triangle-up": '<path d="M13 1.5 L17.5 10 L8.5 10 Z" fill="{0}"/>',
+    "diamond": '<path d="M13 1 L17.5 6 L13 11 L8.5 6 Z" fill="{0}"/>',
+}
+
+
+def render(content: dict[str, Any]) -> str:
+    """The page of `content`, as `content.content` gives it."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string(_text("page.html"))
+    return template.render(
+        **content,
+        version=__version__,
+        css=Markup(_text("page.css")),
+        javascript=Markup(_text("page.js")),
+        bundle=Markup(_bundle().replace("</script", "<\\/script")),
+        looks=_json({"light": style.LIGHT, "dark": style.DARK}),
+    )
+
+
+def drawn(figure: Figure, place: str, files: str | None) -> dict[str, Any]:
+    """A figure for the template; `place` makes its ids unique, `files` is where its PDF and PNG are, if they exist."""
+    key = f"{place}-{figure.key}"
+    return {
+        "id": key,
+        "title": figure.title,
+        "caption": figure.caption,
+        "notes": figure.notes,
+        "height": figure.height,
+        "files": files,
+        "legend": legend(figure.series),
+        "controls": [asdict(control) for control in figure.controls],
+        "panels": [
+            {"title": panel.title, "id": f"{key}-{number}", "spec": _json(spec)}
+            for number, (panel, spec) in enumerate(zip(figure.panels, figure.screen(), strict=True))
+        ],
+    }
+
+
+def legend(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """What each colour, dash and marker stands for."""
+    return [
+        {
+            "label": one.label,
+            "colour": one.look.colour,
+            "dash": " ".join(map(str, one.look.dash)),
+            "marker": Markup(_MARKERS[one.look.shape].format(one.look.colour)),
+        }
+        for one in series
+    ]
+
+
+def picture(pixels: NDArray[np.uint8]) -> str:
+    """An image of shape (H, W, C), with one channel or three, as a PNG in a data URL."""
+    buffer = BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]).save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _json(value: Any) -> Markup:
+    """JSON that can stand in a script element."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _text(name: str) -> str:
+    return (resources("bnft.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _bundle() -> str:
+    """Vega-Embed, with the Vega and Vega-Lite that it uses."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

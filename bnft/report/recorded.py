@@ -1,0 +1,114 @@
+"""What the runs of a row recorded of their BN layers, read for figures: few epochs, and damage told, not raised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnft.errors import DamagedError
+from bnft.records import RECORDED, BatchNormRecord
+from bnft.report.rows import Result, Row
+from bnft.store import RunFolder
+
+EPOCHS = 16  # of a long training that are kept, so that hundreds of runs fit into memory and a page
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The BN layers of one run at one logged epoch, `position` in the record (-1 for the last)."""
+
+    record: BatchNormRecord
+    position: int
+
+    def values(self, layer: str, quantity: str) -> NDArray[np.float64]:
+        """One of `records.QUANTITIES`, of shape (channels,)."""
+        return self.record.values(layer, quantity)[self.position].astype(np.float64)
+
+
+Moments = dict[int, Moment]  # by seed
+
+
+@dataclass(frozen=True)
+class RowRecords:
+    """The records of a row by seed, and notes on those that cannot be read.
+
+    `bases` has, by seed, what a run started from. A run's own epoch 0 is that, so that the base itself need not be
+    there; but where statistics were reset before epoch 0, it is the last epoch of the base, if that can be read.
+    """
+
+    records: dict[int, BatchNormRecord]
+    bases: Moments
+    notes: tuple[str, ...]
+
+    @cached_property
+    def ends(self) -> Moments:
+        """The last logged epoch of every run."""
+        return {seed: Moment(record, -1) for seed, record in self.records.items()}
+
+    @property
+    def first(self) -> BatchNormRecord | None:
+        """The record of the lowest seed that has one; None if none has."""
+        return next(iter(self.records.values()), None)
+
+    @property
+    def layers(self) -> list[str]:
+        """The BN layers, in the order of the model; none if there is no record or the model has none."""
+        return self.first.layers if self.first is not None else []
+
+
+def picked(epochs: Sequence[int], most: int = EPOCHS) -> list[int]:
+    """The positions of at most `most` (>= 2) of `epochs`, evenly spread, with the first and the last."""
+    count = min(most, len(epochs))
+    return sorted({round(place) for place in np.linspace(0, len(epochs) - 1, count).tolist()})
+
+
+def read(row: Row, most: int = EPOCHS) -> RowRecords:
+    """The records of all runs of a row, at most `most` epochs of each. Never raises for what is missing or damaged."""
+    records: dict[int, BatchNormRecord] = {}
+    bases: Moments = {}
+    notes: list[str] = []
+    for result in sorted(row.results, key=lambda result: int(result.values["seed"])):
+        seed = int(result.values["seed"])
+        try:
+            records[seed] = _read(result.run_folder, most)
+            base = _base(result, records[seed])
+        except DamagedError as error:
+            notes.append(f"{result.run_folder.name}: no record of BN layers: {error}")
+            continue
+        if base is not None:
+            bases[seed] = base
+    return RowRecords(records, bases, tuple(notes))
+
+
+def _base(result: Result, record: BatchNormRecord) -> Moment | None:
+    named = result.run["identity"]
+    if named.get("base") is None or not record.epochs or record.epochs[0] != 0:
+        return None
+    if named.get("freeze_policy", {}).get("statistics") != "reset":
+        return Moment(record, 0)
+    if not result.run.get("base"):  # a file of weights
+        return None
+    try:
+        base = _read(RunFolder(result.run_folder.path.parent / result.run["base"]), 2)
+    except DamagedError:
+        return None
+    same = all(base.arrays[name].shape[1:] == values.shape[1:] for name, values in record.arrays.items())
+    return Moment(base, -1) if base.layers == record.layers and same else None
+
+
+def _read(folder: RunFolder, most: int) -> BatchNormRecord:
+    """A run's record, thinned. Raises DamagedError unless it has every quantity of every layer at every epoch."""
+    record = folder.batchnorm()
+    arrays = record.arrays
+    shape = arrays["epochs"].shape if "epochs" in arrays else ()
+    names = {f"{layer}.{quantity}" for layer in record.layers for quantity in RECORDED}
+    whole = len(shape) == 1 and shape[0] > 0 and names == arrays.keys() - {"epochs"}
+    for layer in record.layers if whole else ():
+        shapes = {arrays[f"{layer}.{quantity}"].shape for quantity in RECORDED}
+        whole = whole and len(shapes) == 1 and all(len(one) == 2 and one[0] == shape[0] and one[1] for one in shapes)
+    if not whole:
+        raise DamagedError(f"{folder.path / 'batchnorm.safetensors'}: is damaged, it lacks epochs or quantities")
+    kept = picked(record.epochs, most)
+    return BatchNormRecord({name: values[kept] for name, values in arrays.items()}, record.eps)

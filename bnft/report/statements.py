@@ -1,0 +1,226 @@
+"""What section 3.3 of the paper says of distributions, measured on our runs.
+
+The paper gives no thresholds; ours stand in the constants below. "Most layers" is more than half of them. Of several
+seeds, those that both rows have count, through their mean in each layer, or else all. A statement whose rows are
+missing is "not measured". These are descriptions of the runs at hand: no verdict is a test of significance.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnft.report.distributions import mean_difference
+from bnft.report.outcomes import QUANTITIES, Kind, RowScores, distance
+from bnft.report.recorded import Moments, RowRecords
+from bnft.report.rows import Row
+
+COLLAPSED = 0.5  # a spread below this part of the base's is a collapse
+UNCHANGED = 0.1  # a relative change of the cross-entropy up to this is none to speak of
+PAPER_DIFFERENCE = -0.177  # average difference of mean m (section 3.3)
+
+Verdict = Literal["holds", "holds in part", "does not hold", "not measured"]
+Measure = Callable[[NDArray[np.float64]], float]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement: the paper's in our words, what we measured in words, and whether it holds.
+
+    `value` is our main number and `paper` the paper's, where it has one. `details` has a dict for each layer with
+    `layer` and our numbers, and the statement is true of `true` of `of` layers; for histograms of scores, it is one for
+    each histogram, with `quantity` and `kind`. `seeds` is how many seeds went in.
+    """
+
+    key: str
+    text: str
+    measured: str
+    verdict: Verdict
+    value: float | None = None
+    paper: float | None = None
+    details: tuple[dict[str, Any], ...] = ()
+    true: int | None = None
+    of: int | None = None
+    seeds: int = 0
+
+
+def statements(
+    records: Mapping[str, RowRecords], scores: Mapping[str, RowScores], rows: Mapping[str, Row]
+) -> list[Statement]:
+    """All statements, on rows by policy: what `recorded.read` and `outcomes.read` give of them, and they themselves.
+
+    NORMAL's BN layers are those of its row, or, where that has no records, those that BN PARAMS started from.
+    """
+    tuned, adv = _ends(records, "bn_params"), _ends(records, "adv")
+    normal = _ends(records, "normal") or (records["bn_params"].bases if "bn_params" in records else {})
+    return [
+        _concentration("gamma", tuned, normal),
+        _concentration("beta", tuned, normal),
+        _collapse(tuned, normal),
+        _lower("m_below_adv", "Mean m is lower for BN PARAMS than for ADV in most layers", "ADV", tuned, adv),
+        _lower("m_below_normal", "Mean m is on average lower for BN PARAMS than for NORMAL", "NORMAL", tuned, normal),
+        _resemblance(scores, rows),
+        _unchanged_loss("bn_stats", "reset", rows),
+        _unchanged_loss("bn_stats_no_reset", "no reset", rows),
+    ]
+
+
+def _ends(records: Mapping[str, RowRecords], policy: str) -> Moments:
+    return records[policy].ends if policy in records else {}
+
+
+def _concentration(quantity: str, tuned: Moments, normal: Moments) -> Statement:
+    text = f"{quantity} is more concentrated around zero in BN PARAMS than in NORMAL, in most layers"
+    key = f"{quantity}_concentrated"
+    ratios = _ratios(tuned, normal, quantity, {"mean_size": lambda x: float(np.abs(x).mean()), "deviation": _deviation})
+    sizes = [line["mean_size"] for line in ratios if line["mean_size"] is not None]
+    if not sizes:
+        return _not_measured(key, text, "BN PARAMS and NORMAL")
+    deviations = [line["deviation"] for line in ratios if line["deviation"] is not None]
+    median, true, narrower = float(np.median(sizes)), sum(x < 1 for x in sizes), sum(x < 1 for x in deviations)
+    measured = f"mean |{quantity}| is {median:.2f} times NORMAL's in the median layer, lower in {true} of {len(sizes)}"
+    if deviations:
+        middle = float(np.median(deviations))
+        measured += f"; its standard deviation is {middle:.2f} times NORMAL's, lower in {narrower} of {len(deviations)}"
+    nearer, tighter = 2 * true > len(sizes), 2 * narrower > len(deviations)
+    verdict: Verdict = "holds" if nearer and tighter else "holds in part" if nearer or tighter else "does not hold"
+    return Statement(key, text, measured, verdict, median, None, tuple(ratios), true, len(sizes), _seeds(tuned, normal))
+
+
+def _collapse(tuned: Moments, normal: Moments) -> Statement:
+    key, text = "variance_collapses", "The histogram of the running variance collapses from NORMAL to BN PARAMS"
+    measures = {"range": _range, "median": lambda x: float(np.median(x)), "deviation": _deviation}
+    ratios = _ratios(tuned, normal, "variance", measures)
+    widths = [line["range"] for line in ratios if line["range"] is not None]
+    if not widths:
+        return _not_measured(key, text, "BN PARAMS and NORMAL")
+    median, true, narrower = float(np.median(widths)), sum(x < COLLAPSED for x in widths), sum(x < 1 for x in widths)
+    middle = _median(ratios, "median")
+    measured = (
+        f"its interquartile range is {median:.2f} times NORMAL's in the median layer"
+        f"{'' if middle is None else f', its median {middle:.2f} times'};"
+        f" the range is narrower in {narrower} of {len(widths)} layers, by more than half in {true}"
+    )
+    part: Verdict = "holds in part" if 2 * narrower > len(widths) else "does not hold"
+    verdict: Verdict = "holds" if 2 * true > len(widths) else part
+    return Statement(
+        key, text, measured, verdict, median, None, tuple(ratios), true, len(widths), _seeds(tuned, normal)
+    )
+
+
+def _lower(key: str, text: str, other: str, tuned: Moments, theirs: Moments) -> Statement:
+    found = mean_difference(tuned, theirs)
+    if found is None:
+        return _not_measured(key, text, f"BN PARAMS and {other}")
+    of, (low, high) = len(found.layers), found.interval
+    spread = f" ± {found.deviation:.3f} over {len(found.seeds)} seeds" if found.deviation is not None else ""
+    measured = (
+        f"mean m minus {other}'s is {found.average:+.3f}{spread} on average over layers"
+        f" (bootstrap over layers [{low:+.3f}, {high:+.3f}]); it is lower in {found.lower} of {of} layers"
+    )
+    true = 2 * found.lower > of if other == "ADV" else found.average < 0
+    details = [
+        {"layer": layer, "difference": difference}
+        for layer, difference in zip(found.layers, found.differences, strict=True)
+    ]
+    verdict: Verdict = "holds" if true else "does not hold"
+    seeds = _seeds(tuned, theirs)
+    return Statement(
+        key, text, measured, verdict, found.average, PAPER_DIFFERENCE, tuple(details), found.lower, of, seeds
+    )
+
+
+def _resemblance(scores: Mapping[str, RowScores], rows: Mapping[str, Row]) -> Statement:
+    key = "scores_resemble_adv"
+    text = "Confidences and logits of BN PARAMS are distributed as ADV's, on clean and on adversarial images"
+    details: list[dict[str, Any]] = []
+    compared = ("bn_params", "adv", "normal")
+    if set(compared) <= scores.keys() and len({rows[policy].budget for policy in compared if policy in rows}) == 1:
+        tuned, adv, normal = scores["bn_params"], scores["adv"], scores["normal"]
+        kinds: tuple[Kind, ...] = ("clean", "adversarial")
+        for quantity, kind in ((quantity, kind) for quantity in QUANTITIES for kind in kinds):
+            ours = tuned.values(quantity, kind)
+            to_adv, to_normal = (distance(ours, row.values(quantity, kind)) for row in (adv, normal))
+            if to_adv is not None and to_normal is not None:
+                details.append({"quantity": quantity, "kind": kind, "to_adv": to_adv, "to_normal": to_normal})
+    if not details:
+        return _not_measured(key, text, "BN PARAMS, ADV and NORMAL, attacked within one budget", "scores of images")
+    true = sum(line["to_adv"] < line["to_normal"] for line in details)
+    said = ", ".join(
+        f"{line['quantity']}s {line['kind']} {line['to_adv']:.2f} and {line['to_normal']:.2f}" for line in details
+    )
+    measured = f"distances (Kolmogorov-Smirnov) to ADV and to NORMAL: {said}; nearer to ADV in {true} of {len(details)}"
+    verdict: Verdict = "holds" if true == len(details) else "holds in part" if true else "does not hold"
+    seeds = len(scores["bn_params"].scores)
+    return Statement(key, text, measured, verdict, None, None, tuple(details), true, len(details), seeds)
+
+
+def _unchanged_loss(policy: str, how: str, rows: Mapping[str, Row]) -> Statement:
+    key, text = f"pgd_loss_{policy}", f"The cross-entropy on PGD examples hardly changes under BN STATS ({how})"
+    ours, before = rows.get(policy), rows.get("normal")
+    if ours is None or before is None or ours.budget != before.budget:
+        return _not_measured(key, text, f"BN STATS ({how}) and NORMAL, attacked within one budget", "results")
+    after, start = pgd_losses(ours), pgd_losses(before)
+    common = after.keys() & start.keys()
+    if not after or not start:
+        return _not_measured(key, text, f"BN STATS ({how}) and NORMAL", "cross-entropy on PGD examples")
+    found, base = (fmean(x[seed] for seed in common or x) for x in (after, start))
+    change = (found - base) / base if base else math.inf
+    measured = f"{base:.3f} before, {found:.3f} after ({100 * change:+.1f} %)"
+    if "adv" in rows and rows["adv"].budget == before.budget and (adv := pgd_losses(rows["adv"])):
+        measured += f"; ADV has {fmean(adv.values()):.3f}"
+    verdict: Verdict = "holds" if abs(change) <= UNCHANGED else "does not hold"
+    details = ({"before": base, "after": found},)
+    return Statement(key, text, measured, verdict, 100 * change, None, details, seeds=len(common) or len(after))
+
+
+def pgd_losses(row: Row) -> dict[int, float]:
+    """The mean cross-entropy on PGD examples by seed, of the results that have it."""
+    kept = {int(result.values["seed"]): result.values.get("pgd_loss") for result in row.results}
+    return {seed: float(loss) for seed, loss in kept.items() if loss is not None and math.isfinite(loss)}
+
+
+def _not_measured(key: str, text: str, rows: str, what: str = "records of BN layers") -> Statement:
+    return Statement(key, text, f"it takes {what} of {rows}", "not measured")
+
+
+def _seeds(ours: Moments, theirs: Moments) -> int:
+    return len(ours.keys() & theirs.keys()) or len(ours)
+
+
+def _ratios(ours: Moments, theirs: Moments, quantity: str, measures: Mapping[str, Measure]) -> list[dict[str, Any]]:
+    """For each layer that both have, our measure divided by theirs; None where that is undefined."""
+    common = sorted(ours.keys() & theirs.keys())
+    sides = [[side[seed] for seed in common or side] for side in (ours, theirs)]
+    if not all(sides):
+        return []
+    every = [moment.record.layers for side in sides for moment in side]
+    found = []
+    for layer in (layer for layer in every[0] if all(layer in layers for layers in every)):
+        values = [[moment.values(layer, quantity) for moment in side] for side in sides]
+        line: dict[str, Any] = {"layer": layer}
+        for name, measure in measures.items():
+            first, second = (fmean(map(measure, side)) for side in values)
+            ratio = first / second if second else math.nan
+            line[name] = ratio if math.isfinite(ratio) else None
+        found.append(line)
+    return found
+
+
+def _median(lines: list[dict[str, Any]], name: str) -> float | None:
+    values = [line[name] for line in lines if line[name] is not None]
+    return float(np.median(values)) if values else None
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    return float(values.std())
+
+
+def _range(values: NDArray[np.float64]) -> float:
+    """The interquartile range."""
+    low, high = np.percentile(values, [25, 75]).tolist()
+    return high - low

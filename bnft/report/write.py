@@ -1,0 +1,73 @@
+"""Writes the report: a folder with `index.html`, and each figure as PDF and PNG in `figures/`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import vl_convert
+
+from bnft import files
+from bnft.errors import InputError
+from bnft.report import page
+from bnft.report.content import StudyDrawings, content
+from bnft.report.drawing import drawn
+from bnft.report.figures.base import Figure
+from bnft.report.figures.errors import over_eps
+from bnft.report.rows import Selection, select
+from bnft.store import Store
+
+FOLDER = "reports"  # in the store
+PRINTED_GROUPS = 3  # of a study, the largest, whose figures are also written for print
+EVERY_EPOCH_GROUPS = 3  # of all, whose histograms are there at every logged epoch: they take the most of a page
+PIXELS_PER_POINT = 300 / 72  # of a PNG
+
+
+def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Path:
+    """Write the report of sweeps or runs (as `rows.select` takes them); returns the path of its page.
+
+    Raises InputError if there is nothing to report on, or the folder cannot be written to.
+    """
+    selection = select(store, names)
+    if not selection.results:
+        raise InputError(f"{', '.join(names) or 'the newest sweep'}: has no run that is done yet, so nothing to report")
+    asked = list(names) or store.sweeps()[-1:] or ["all"]
+    folder = folder or store.root / FOLDER / "+".join(asked)[:100]
+    drawings = [StudyDrawings(study) for study in selection.studies()]
+    whole = 0
+    for number, drawing in enumerate(drawings, start=1):
+        for place, read in enumerate(drawing.groups, start=1):
+            whole += 1
+            prefix = "".join((f"study{number}-" if len(drawings) > 1 else "", f"group{place}-" if place > 1 else ""))
+            printed = place <= PRINTED_GROUPS
+            figures = drawn(read, whole <= EVERY_EPOCH_GROUPS)
+            drawing.figures.append(_written(figures, folder, prefix, printed))
+        common = over_eps(drawing.study)
+        prefix = f"study{number}-" if len(drawings) > 1 else ""
+        drawing.common = _written([common] if common else [], folder, prefix, True)
+    index = folder / "index.html"
+    files.write(index, page.render(content(selection, drawings, _title(store, asked), _summary(selection))).encode())
+    return index
+
+
+def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) -> list[tuple[Figure, str | None]]:
+    """Each figure with the place of its files, from the page; None where it is not written for print."""
+    found: list[tuple[Figure, str | None]] = []
+    for figure in figures:
+        name = f"figures/{prefix}{figure.key}" if printed else None
+        if name is not None:
+            specification = figure.printed()
+            files.write(folder / f"{name}.pdf", vl_convert.vegalite_to_pdf(specification))
+            files.write(folder / f"{name}.png", vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_POINT))
+        found.append((figure, name))
+    return found
+
+
+def _title(store: Store, asked: Sequence[str]) -> str:
+    return f"bnft: {', '.join(asked)}" if asked != ["all"] else f"bnft: every run in {store.root}"
+
+
+def _summary(selection: Selection) -> str:
+    studies = selection.studies()
+    rows = sum(len(study.rows) for study in studies)
+    runs = len({result.run_folder.name for result in selection.results})
+    several = f" on {len(studies)} combinations of data and model" if len(studies) > 1 else ""
+    return f"{runs} runs in {rows} rows{several}. Errors in percent, eps in pixel units (images in [0, 1])."

@@ -1,0 +1,127 @@
+"""Makes the dashboard in W&B, or writes what would be sent."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnft import files
+from bnft.errors import InputError, rejected
+from bnft.store import Store
+from bnft.tracking.dashboard.comparison import Comparison, compare
+
+if TYPE_CHECKING:  # takes a second to import
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+SECONDS = 15  # for each answer of W&B; without it, its client tries again for much longer
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,127}")
+
+
+@dataclass(frozen=True)
+class Made:
+    """Where the specification lies, where the dashboard is if it was sent, and what is to be said of it."""
+
+    file: Path
+    urls: tuple[str, ...]
+    notes: list[str]
+
+
+def make(
+    store: Store,
+    entity: str,
+    project: str,
+    sweep: str | None = None,
+    layer: str | None = None,
+    send: bool = True,
+    output: Path | None = None,
+) -> Made:
+    """Make or renew the workspace and the report of a sweep; without `send`, only write their specification.
+
+    What was sent, and where it is, is kept in `output`, which is `dashboard-<sweep>.json` in the store unless given:
+    the report is renewed by the id that stands there, the workspace by its name. Raises InputError for what cannot be
+    compared, and if W&B refuses or does not answer.
+    """
+    for key, value in (("--entity", entity), ("--project", project)):
+        if not NAME.fullmatch(value):
+            raise rejected(key, value, "a name of letters, digits and . _ - as it stands in W&B's addresses")
+    comparison = compare(store, sweep, layer)
+    folder = store.root if store.root.is_dir() else Path()
+    file = output or folder / f"dashboard-{comparison.sweep}.json"
+    kept = _kept(file)
+    place = f"{entity}/{project}"
+    _quiet()
+    from bnft.tracking.dashboard import views
+
+    workspace = views.workspace(comparison, entity, project)
+    report = views.report(comparison, entity, project)
+    report.id = kept.get(place, {}).get("report_id", "")
+    content = {"sweep": comparison.sweep, "layer": comparison.layer, **views.specification(workspace, report)}
+    urls: tuple[str, ...] = ()
+    if send:
+        urls = _send(workspace, report, comparison, file)
+        kept[place] = {"workspace": urls[0], "report": urls[1], "report_id": report.id}
+    files.write_json(file, {**content, "made": kept})
+    return Made(file, urls, comparison.notes)
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """Where this sweep's dashboard was made before, by entity and project."""
+    try:
+        content = files.read_json(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
+    made = content.get("made") if isinstance(content, dict) else None
+    if not isinstance(made, dict):
+        raise InputError(f"{file}: must be a dashboard's specification, or not be there; this is something else")
+    return made
+
+
+def _quiet() -> None:
+    """Have W&B say nothing, ask nothing and not wait forever; it reads this when it is imported."""
+    os.environ["WANDB_SILENT"] = "true"
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(SECONDS))
+
+
+def _send(workspace: "ws.Workspace", report: "wr.Report", comparison: Comparison, file: Path) -> tuple[str, str]:
+    """Save both, over what is there; returns their addresses."""
+    import wandb
+
+    server = "W&B"
+    try:
+        server = f"W&B at {wandb.setup().settings.base_url}"
+        wandb.Api()  # has credentials and they are taken, or ends here
+        workspace._internal_id = _existing(workspace)
+        workspace.save()
+        report.save()
+        return str(workspace.url), str(report.url)
+    except wandb.errors.AuthenticationError as error:  # which an unreachable server is too
+        what = f"no answer within {os.environ['WANDB_HTTP_TIMEOUT']} s" if "in time" in str(error) else _line(error)
+        raise InputError(f"{server}: {what}; --dry-run needs neither network nor credentials") from None
+    except wandb.errors.UsageError:
+        raise InputError(
+            f"{server}: no credentials; `wandb login` or WANDB_API_KEY gives them, --dry-run needs none"
+        ) from None
+    except Exception as error:  # of whatever kind: the client has no common one for what a server can say
+        hint = f"; if the report was deleted there, remove {file}" if report.id else ""
+        raise InputError(f"{server}: the dashboard of {comparison.sweep} was not made ({_line(error)}){hint}") from None
+
+
+def _existing(workspace: "ws.Workspace") -> str:
+    """The id of the workspace of this name in W&B, empty if there is none yet."""
+    from wandb_workspaces.workspaces import internal
+
+    name = internal._internal_name_to_url_query_str(workspace._internal_name)
+    try:
+        return str(internal.get_view_dict(workspace.entity, workspace.project, name)["id"])
+    except ValueError as error:
+        if "Project" in str(error):
+            raise
+        return ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__

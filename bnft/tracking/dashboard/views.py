@@ -1,0 +1,168 @@
+"""The workspace and the report as wandb-workspaces has them. Nothing here needs a network or credentials."""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+from bnft.tracking import keys
+from bnft.tracking.dashboard import panels
+from bnft.tracking.dashboard.comparison import Comparison
+
+COLUMNS = [
+    "run:displayName",
+    f"summary:{keys.TEST_CLEAN_ERROR}",
+    f"summary:{keys.TEST_ROBUST_ERROR}",
+    "config:seed.value",
+]
+ONE_RUN = (
+    "W&B draws the histograms of one run a panel, the first that is visible. The report has a row for each policy."
+)
+ABOUT = (
+    "The runs of sweep {sweep}: batch normalisation in adversarial training, after Table 2 of Walter, Stutz and"
+    " Schiele, On Fragile Features and Batch Normalization in Adversarial Training. Errors are in percent of test"
+    " images, robust error under the attack of the evaluation."
+)
+AVERAGED = " Runs that differ in nothing but their seed are one line or bar: their mean, and their range."
+
+
+def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace:
+    """The workspace: a section for each question, over the runs of the sweep."""
+    sections = {
+        "Table 2": [wr.MarkdownPanel(markdown=comparison.table), *panels.errors()],
+        "Robust against clean error": panels.trade_off(),
+        "Training curves": panels.curves(),
+        "Mean m per layer (Figure 2)": panels.mean_m(comparison.layers),
+        "BN histograms": [*panels.histograms(comparison.layer), wr.MarkdownPanel(markdown=ONE_RUN)]
+        if comparison.layer
+        else [],
+        "Attacks": panels.evaluation(),
+    }
+    view = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"Sweep {comparison.sweep}",
+        sections=[_section(name, content) for name, content in sections.items() if content],
+        settings=ws.WorkspaceSettings(max_runs=panels.SHOWN_RUNS),
+        runset_settings=ws.RunsetSettings(
+            filters=_of_sweep(comparison),
+            groupby=[ws.Config("title")] if comparison.grouped else [],
+            order=[ws.Ordering(ws.Metric("CreatedTimestamp"), ascending=True)],
+            run_settings={run: ws.RunSettings(color=colour) for run, colour in _run_colours(comparison).items()},
+            group_colors=_title_colours(comparison) if comparison.grouped else {},
+            pinned_columns=list(COLUMNS),
+        ),
+    )
+    view._internal_name = f"nw-{_short(entity, project, comparison.sweep)}-v"  # by which it is found again
+    view._internal_runset_id = _short(comparison.sweep, "workspace")
+    for section in view.sections:
+        _name(section.panels, comparison.sweep, "workspace", section.name)
+    return view
+
+
+def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
+    """The report: the same panels with words, and the BN histograms of the policies one below the other."""
+    about = ABOUT.format(sweep=comparison.sweep) + (AVERAGED if comparison.grouped else "")
+    blocks: list[Any] = [wr.P(about), wr.H2("Table 2"), wr.MarkdownBlock(text=comparison.table)]
+    blocks.append(_grid(comparison, "Table 2", panels.arranged(panels.errors(), 12, 12), shown=True))
+    rest = {
+        "Robust against clean error": panels.arranged(panels.trade_off(), 24, 10),
+        "Training curves": panels.arranged(panels.curves(), 8),
+        "Mean m per layer (Figure 2)": panels.arranged(panels.mean_m(comparison.layers), 8),
+    }
+    for name, content in rest.items():
+        blocks += [wr.H2(name), _grid(comparison, name, content)]
+    if comparison.layer:
+        blocks += [wr.H2("BN histograms"), wr.P(f"Over the channels of {comparison.layer}, by epoch.")]
+        for policy, title in comparison.titles.items():
+            content = panels.arranged(panels.histograms(comparison.layer), 4, 6)
+            blocks += [wr.H3(title), _grid(comparison, f"BN histograms {policy}", content, policy)]
+    blocks += [wr.H2("Attacks"), _grid(comparison, "Attacks", panels.arranged(panels.evaluation(), 24, 12))]
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"Table 2 of sweep {comparison.sweep}",
+        description="Batch normalisation in adversarial training",
+        blocks=blocks,
+        width="fluid",
+    )
+
+
+def specification(view: ws.Workspace, text: wr.Report) -> dict[str, Any]:
+    """What is sent of both to W&B's `upsertView`; there, `spec` is JSON in a string."""
+    model, words = view._to_model(), text._to_model()
+    return {
+        "workspace": {
+            "entityName": model.entity,
+            "projectName": model.project,
+            "name": model.name,
+            "displayName": model.display_name,
+            "type": "project-view",
+            "spec": json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True)),
+        },
+        "report": {
+            "entityName": words.project.entity_name,
+            "projectName": words.project.name,
+            "displayName": words.display_name,
+            "description": words.description,
+            "type": "runs",
+            "spec": json.loads(words.spec.model_dump_json(by_alias=True, exclude_none=True)),
+        },
+    }
+
+
+def _section(name: str, content: panels.Panels) -> ws.Section:
+    columns = min(3, len(content))
+    layout = ws.SectionLayoutSettings(columns=columns, rows=math.ceil(len(content) / columns))
+    return ws.Section(name=name, panels=content, is_open=True, layout_settings=layout)
+
+
+def _grid(
+    comparison: Comparison, name: str, content: panels.Panels, policy: str | None = None, shown: bool = False
+) -> wr.PanelGrid:
+    """Panels over the runs of the sweep, or of one policy of it; `shown` is for the table of runs above them."""
+    own = f"({_of_sweep(comparison)}) and Metric('JobType') == '{policy}'" if policy else _of_sweep(comparison)
+    colours = {} if policy else _run_colours(comparison)  # histograms have a scale of their own
+    runset = wr.Runset(  # without entity and project: those of the report, and no look-up of the project's number
+        name=name,
+        filters=own,
+        groupby=["config.title"] if comparison.grouped and not policy else [],
+        order=[wr.OrderBy("CreatedTimestamp", ascending=True)],
+        run_settings={run: wr.RunSettings(color=colour) for run, colour in colours.items()},
+        visible_columns=COLUMNS if shown else [],
+        lock_columns=shown or None,
+    )
+    runset._id = _short(comparison.sweep, "report", name)
+    groups = {
+        wr.RunsetGroup(runset_name=name, keys=(wr.RunsetGroupKey(key=wr.Config("title"), value=title),)): colour
+        for title, colour in (_title_colours(comparison) if runset.groupby else {}).items()
+    }
+    _name(content, comparison.sweep, "report", name)
+    return wr.PanelGrid(runsets=[runset], panels=content, hide_run_sets=not shown, custom_run_colors=groups)
+
+
+def _of_sweep(comparison: Comparison) -> str:
+    """The filter for its runs: those of its group, and by name those that may be in the group of another sweep."""
+    group = f"Metric('Group') == '{comparison.sweep}'"
+    return f"{group} or Metric('ID') in {list(comparison.shared)}" if comparison.shared else group
+
+
+def _run_colours(comparison: Comparison) -> dict[str, str]:
+    return {run.name: comparison.colours[run.policy] for run in comparison.runs}
+
+
+def _title_colours(comparison: Comparison) -> dict[str, str]:
+    return {title: comparison.colours[policy] for policy, title in comparison.titles.items()}
+
+
+def _name(content: panels.Panels, *place: str) -> None:
+    """Panels that are named by their place instead of by chance, so that making them again changes nothing."""
+    for number, panel in enumerate(content):
+        panel._id = _short(*place, str(number))
+
+
+def _short(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]

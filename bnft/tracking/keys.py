@@ -1,0 +1,70 @@
+"""The names of what a tracked run logs, the same for whoever writes them and whoever draws them.
+
+The step of every metric is the epoch. Errors are in percent.
+"""
+
+EPOCH = "epoch"
+
+TRAIN_LOSS = "train/loss"
+TRAIN_ERROR = "train/error"  # in train mode, on the images trained on
+TRAIN_CLEAN_ERROR = "train/clean_error"
+TRAIN_ADVERSARIAL_ERROR = "train/adversarial_error"
+TRAIN_PGD_LOSS = "train/pgd_loss"
+TRAIN_LR = "train/lr"
+TRAIN_SECONDS = "train/seconds"
+TRAIN_IMAGES_PER_SECOND = "train/images_per_second"
+TRAINING = (
+    TRAIN_LOSS,
+    TRAIN_ERROR,
+    TRAIN_CLEAN_ERROR,
+    TRAIN_ADVERSARIAL_ERROR,
+    TRAIN_PGD_LOSS,
+    TRAIN_LR,
+    TRAIN_SECONDS,
+    TRAIN_IMAGES_PER_SECOND,
+)
+
+TEST_CLEAN_ERROR = "test/clean_error"
+TEST_ROBUST_ERROR = "test/robust_error"
+TEST_CLEAN_LOW, TEST_CLEAN_HIGH = "test/clean_low", "test/clean_high"  # ends of the 95 % interval
+TEST_ROBUST_LOW, TEST_ROBUST_HIGH = "test/robust_low", "test/robust_high"
+TEST_PGD_LOSS = "test/pgd_loss"
+TEST_EPS = "test/eps"
+TEST_NORM = "test/norm"
+TEST_EVALUATION = "test/evaluation"  # its id
+TEST_SECONDS = "test/seconds"
+TEST_WARNINGS = "test/warnings"  # how many AutoAttack has
+TEST = (
+    TEST_CLEAN_ERROR,
+    TEST_ROBUST_ERROR,
+    TEST_CLEAN_LOW,
+    TEST_CLEAN_HIGH,
+    TEST_ROBUST_LOW,
+    TEST_ROBUST_HIGH,
+    TEST_PGD_LOSS,
+    TEST_EPS,
+)
+
+CASCADE = "test/cascade"  # table
+EXAMPLES = "test/examples"  # images
+CLEAN_CONFIDENCE, ADVERSARIAL_CONFIDENCE = "test/confidence/clean", "test/confidence/adversarial"
+CLEAN_LOGITS, ADVERSARIAL_LOGITS = "test/logits/clean", "test/logits/adversarial"
+TEST_HISTOGRAMS = (CLEAN_CONFIDENCE, ADVERSARIAL_CONFIDENCE, CLEAN_LOGITS, ADVERSARIAL_LOGITS)
+
+BN_QUANTITIES = ("gamma", "beta", "mean", "variance", "m", "b")
+MEAN_M_PREFIX = "bn_mean_m/"
+
+
+def bn(layer: str, quantity: str) -> str:
+    """The histogram of one of BN_QUANTITIES over the channels of a BN layer."""
+    return f"bn/{layer}/{quantity}"
+
+
+def mean_m(layer: str) -> str:
+    """The mean of the normalized weight m over the channels of a BN layer."""
+    return f"{MEAN_M_PREFIX}{layer}"
+
+
+def after(attack: str) -> str:
+    """The robust error after one attack of the cascade."""
+    return f"cascade/{attack}"
