@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft.report.recorded import Moment, RowRecords
+from bnft.report.recorded import Moment, RowRecords, channel_values
 
 NEAR_ZERO = 0.1
 """Of the base's median |m| in the layer: below it, a channel is near zero. Such a channel carries a hundredth of the
@@ -58,7 +58,7 @@ def turned_off(row: RowRecords) -> TurnedOff | None:
         record, found = row.records[seed], []
         which[seed] = {}
         for layer in record.layers:
-            states = _states(base, layer, record.values(layer, "m").astype(np.float64))
+            states = _states(base, layer, channel_values(record, layer, "m"))
             counts = {name: state.sum(axis=1).tolist() for name, state in states.items()}
             channels = states["already"].shape[1]
             for position, epoch in enumerate(record.epochs):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnft.records import BatchNormRecord
-from bnft.report.recorded import Moment
+from bnft.report.recorded import Moment, channel_values
 
 BINS = 40
 CLIPPED = 0.5  # percent of the values at either end that may lie beyond the edges; the outermost bins count them too
@@ -46,9 +46,7 @@ def histograms(
 
     `log10` is for quantities that are above zero, as the variance; values that are not count in the first bin.
     """
-    found = [
-        record.values(layer, quantity).astype(np.float64) if layer in record.layers else None for record in records
-    ]
+    found = [channel_values(record, layer, quantity) if layer in record.layers else None for record in records]
     pooled = [values.ravel() for values in found if values is not None]
     if not pooled:
         return None
@@ -103,8 +101,9 @@ def layer_means(moments: Mapping[int, Moment], quantity: str = "m") -> LayerMean
     layers = _layers(moments)
     if not layers:
         return None
-    table = np.array([[moment.values(layer, quantity).mean() for layer in layers] for moment in moments.values()])
-    deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.full(len(layers), np.nan)
+    with np.errstate(all="ignore"):
+        table = np.array([[moment.values(layer, quantity).mean() for layer in layers] for moment in moments.values()])
+        deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.full(len(layers), np.nan)
     return LayerMeans(tuple(layers), _plain(table.mean(axis=0)), _plain(deviations), tuple(moments))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from bnft.errors import DamagedError
 from bnft.report import channels, outcomes, recorded, statements
+from bnft.report.channels import TurnedOff
 from bnft.report.distributions import layer_means, mean_difference
 from bnft.report.figures import batchnorm, errors, runs
 from bnft.report.figures import outcomes as outcome_figures
@@ -139,12 +140,22 @@ def _spread(read: Read) -> Figure | None:
 
 def _channels(read: Read) -> Figure | None:
     tuned = [series for series in read.group.series if series.row.policy not in STATISTICS_POLICIES]
-    found = {series.label: channels.turned_off(read.records[series.label]) for series in tuned}
+    turned = {series.label: channels.turned_off(read.records[series.label]) for series in tuned}
+    found = {label: one for label, one in turned.items() if one is not None}
     caption = (
         f"Channels that fine-tuning turned off: |m| fell below {100 * channels.NEAR_ZERO:.0f} % of the base's median in"
         " that layer, or m was pushed from above zero to below it. Channels that were as quiet before do not count."
+        f" After training: {'; '.join(_turned(label, one) for label, one in found.items())}. If as many channels go up"
+        " through zero as down, that is drift rather than turning off."
     )
-    return batchnorm.channels(tuned, {label: one for label, one in found.items() if one is not None}, caption)
+    return batchnorm.channels(tuned, found, caption)
+
+
+def _turned(label: str, one: TurnedOff) -> str:
+    """What became of a row's channels, in all layers and over its seeds."""
+    keys = ("turned_off", "channels", "near_zero", "below_zero", "above_zero")
+    off, every, near, below, above = (f"{sum(line[key] for line in one.last):,}" for key in keys)
+    return f"{label} {off} of {every} ({near} near zero, {below} pushed below it; {above} pushed above it)"
 
 
 def _seconds(group: Group) -> list[dict[str, Any]]:

@@ -15,6 +15,12 @@ from bnft.store import RunFolder
 EPOCHS = 16  # of a long training that are kept, so that hundreds of runs fit into memory and a page
 
 
+def channel_values(record: BatchNormRecord, layer: str, quantity: str) -> NDArray[np.float64]:
+    """One of `records.QUANTITIES` of a layer, of shape (logged epochs, channels); without warnings."""
+    with np.errstate(all="ignore"):
+        return record.values(layer, quantity).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Moment:
     """The BN layers of one run at one logged epoch, `position` in the record (-1 for the last)."""
@@ -24,7 +30,7 @@ class Moment:
 
     def values(self, layer: str, quantity: str) -> NDArray[np.float64]:
         """One of `records.QUANTITIES`, of shape (channels,)."""
-        return self.record.values(layer, quantity)[self.position].astype(np.float64)
+        return channel_values(self.record, layer, quantity)[self.position]
 
 
 Moments = dict[int, Moment]  # by seed
@@ -94,8 +100,10 @@ def _base(result: Result, record: BatchNormRecord) -> Moment | None:
         base = _read(RunFolder(result.run_folder.path.parent / result.run["base"]), 2)
     except DamagedError:
         return None
+    if base.layers != record.layers:
+        return None
     same = all(base.arrays[name].shape[1:] == values.shape[1:] for name, values in record.arrays.items())
-    return Moment(base, -1) if base.layers == record.layers and same else None
+    return Moment(base, -1) if same else None
 
 
 def _read(folder: RunFolder, most: int) -> BatchNormRecord:

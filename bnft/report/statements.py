@@ -53,10 +53,10 @@ def statements(
 ) -> list[Statement]:
     """All statements, on rows by policy: what `recorded.read` and `outcomes.read` give of them, and they themselves.
 
-    NORMAL's BN layers are those of its row, or, where that has no records, those that BN PARAMS started from.
+    NORMAL's BN layers are those of its row, and for seeds that are not there, those that BN PARAMS started from.
     """
     tuned, adv = _ends(records, "bn_params"), _ends(records, "adv")
-    normal = _ends(records, "normal") or (records["bn_params"].bases if "bn_params" in records else {})
+    normal = {**(records["bn_params"].bases if "bn_params" in records else {}), **_ends(records, "normal")}
     return [
         _concentration("gamma", tuned, normal),
         _concentration("beta", tuned, normal),
@@ -204,7 +204,8 @@ def _ratios(ours: Moments, theirs: Moments, quantity: str, measures: Mapping[str
         values = [[moment.values(layer, quantity) for moment in side] for side in sides]
         line: dict[str, Any] = {"layer": layer}
         for name, measure in measures.items():
-            first, second = (fmean(map(measure, side)) for side in values)
+            with np.errstate(all="ignore"):
+                first, second = (fmean(map(measure, side)) for side in values)
             ratio = first / second if second else math.nan
             line[name] = ratio if math.isfinite(ratio) else None
         found.append(line)
