@@ -80,6 +80,7 @@ def screen(text: str, line: str) -> dict[str, Any]:
             "labelFontSize": 12,
             "titleFontSize": 12,
         },
+        "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelLimit": 240},
         "view": {"stroke": None},
         "line": {"strokeWidth": 1.8},
         "point": {"size": 75},

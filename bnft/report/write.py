@@ -16,6 +16,7 @@ from bnft.report.rows import Selection, select
 from bnft.store import Store
 
 FOLDER = "reports"  # in the store
+TITLE = "Batch normalisation in adversarial training"
 PRINTED_GROUPS = 3  # of a study, the largest, whose figures are also written for print
 EVERY_EPOCH_GROUPS = 3  # of all, whose histograms are there at every logged epoch: they take the most of a page
 PIXELS_PER_POINT = 300 / 72  # of a PNG
@@ -44,7 +45,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
         prefix = f"study{number}-" if len(drawings) > 1 else ""
         drawing.common = _written([common] if common else [], folder, prefix, True)
     index = folder / "index.html"
-    files.write(index, page.render(content(selection, drawings, _title(store, asked), _summary(selection))).encode())
+    files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, selection))).encode())
     return index
 
 
@@ -61,13 +62,10 @@ def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) ->
     return found
 
 
-def _title(store: Store, asked: Sequence[str]) -> str:
-    return f"bnft: {', '.join(asked)}" if asked != ["all"] else f"bnft: every run in {store.root}"
-
-
-def _summary(selection: Selection) -> str:
+def _summary(store: Store, asked: Sequence[str], selection: Selection) -> str:
+    what = f"Every run in {store.root}" if asked == ["all"] else ", ".join(asked)
     studies = selection.studies()
     rows = sum(len(study.rows) for study in studies)
     runs = len({result.run_folder.name for result in selection.results})
     several = f" on {len(studies)} combinations of data and model" if len(studies) > 1 else ""
-    return f"{runs} runs in {rows} rows{several}. Errors in percent, eps in pixel units (images in [0, 1])."
+    return f"{what}: {runs} runs in {rows} rows{several}. Errors in percent, eps in pixel units (images in [0, 1])."
