@@ -11,11 +11,11 @@ from bnft.report.groups import Group, groups
 from bnft.report.page import drawn, picture
 from bnft.report.rows import Rate, Row, Selection, Study
 from bnft.report.statements import Statement
-from bnft.report.style import looks
 
 Placed = Callable[[str, Figure], str | None]
 """Where the files of a figure lie, from the page; the text makes it unique."""
 
+AGAIN = "The same models, evaluated in another way: their BN layers and how they trained are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
 STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
 
@@ -38,21 +38,28 @@ class StudyDrawings:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.groups = [Read(group) for group in groups(study)]
+        self.again: list[bool] = []  # whether a group has no run that those before it lack
+        seen: set[str] = set()
+        for read in self.groups:
+            runs = {result.run_folder.name for series in read.group.series for result in series.row.results}
+            self.again.append(runs <= seen)
+            seen |= runs
         self.figures: list[list[tuple[Figure, str | None]]] = []
         self.common: list[tuple[Figure, str | None]] = []
 
 
 def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     study, main = drawings.study, drawings.groups[0]
-    colours = looks(row.policy for row in study.rows)
+    colours = {id(series.row): series.look for read in drawings.groups for series in read.group.series}
     reproductions, spent = costs.reproductions(study), costs.costs(study)
     found, notes = costs.sweeps(study)
-    pairs, unseen = gallery({series.row.policy: series.row for series in main.group.series})
+    pairs, unseen = gallery({policy: series.row for policy, series in main.group.by_policy.items()})
     statements = main.statements()
     groups_shown = [
         {
             "id": f"{place}-group{number}",
             "title": read.group.title,
+            "note": AGAIN if drawings.again[number - 1] else "",
             "figures": [drawn(figure, f"{place}-group{number}", files) for figure, files in figures],
         }
         for number, (read, figures) in enumerate(zip(drawings.groups, drawings.figures, strict=True), start=1)
@@ -62,7 +69,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
         "short": table.heading(study).partition(":")[0].removeprefix("Table 2 on "),
         "heading": _sentence(table.heading(study).removeprefix("Table 2 on ")),
         "rows": [
-            {**_row(row, label), "look": colours[row.policy]}
+            {**_row(row, label), "look": colours[id(row)]}
             for row, label in zip(study.rows, study.labels(), strict=True)
         ],
         "notes": table.notes(study),
@@ -144,7 +151,7 @@ def _statement(one: Statement) -> dict[str, str]:
 
 
 def _pair(pair: Pair, group: Group) -> dict[str, Any]:
-    names = {series.row.policy: series.label for series in group.series}
+    names = {policy: series.label for policy, series in group.by_policy.items()}
     pictures = [
         {
             "index": one.index,

@@ -57,11 +57,11 @@ class Read:
 
     def statements(self) -> list[Statement]:
         """What the paper says of distributions; nothing where it is about none of the rows."""
-        by_policy = {series.row.policy: series.label for series in self.group.series}
+        compared = self.group.by_policy
         found = statements.statements(
-            {policy: self.records[label] for policy, label in by_policy.items()},
-            {policy: self.scores[label] for policy, label in by_policy.items()},
-            {series.row.policy: series.row for series in self.group.series},
+            {policy: self.records[series.label] for policy, series in compared.items()},
+            {policy: self.scores[series.label] for policy, series in compared.items()},
+            {policy: series.row for policy, series in compared.items()},
         )
         return found if any(one.verdict != "not measured" for one in found) else []
 
@@ -74,17 +74,21 @@ def _history(result: Result) -> list[dict[str, Any]]:
     return [line for line in history if isinstance(line, dict)]
 
 
-def drawn(read: Read, every_epoch: bool = True) -> list[Figure]:
-    """The group's figures, without those that there is nothing to draw of."""
+def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Figure]:
+    """The group's figures, without those that there is nothing to draw of.
+
+    `again` leaves out those of models and their training, which are drawn in another group; every other is of how the
+    models were evaluated.
+    """
     group = read.group
     found = [
         errors.scatter(group),
-        batchnorm.figure1(read.compared, read.records, every_epoch),
-        batchnorm.figure2(*_means(read)),
+        None if again else batchnorm.figure1(read.compared, read.records, every_epoch),
+        None if again else batchnorm.figure2(*_means(read)),
         outcome_figures.figure3(read.compared, *_scores(read)),
-        _spread(read),
-        _channels(read),
-        runs.training(group, read.histories),
+        None if again else _spread(read),
+        None if again else _channels(read),
+        None if again else runs.training(group, read.histories),
         errors.cascade(group, {series.label: outcomes.cascade(series.row) for series in group.series}),
         runs.costs(group, _seconds(group)),
     ]

@@ -24,18 +24,27 @@ class Group:
     title: str
     series: tuple[Series, ...]
 
+    @property
+    def by_policy(self) -> dict[str, Series]:
+        """The first row of each policy, which is the paper's if that is there."""
+        found: dict[str, Series] = {}
+        for series in self.series:
+            found.setdefault(series.row.policy, series)
+        return found
+
     def of(self, *policies: str) -> list[Series]:
         """The rows of these policies, in that order."""
         return [series for policy in policies for series in self.series if series.row.policy == policy]
 
 
 def groups(study: Study) -> list[Group]:
-    """The study's rows in groups; the largest first."""
+    """The study's rows in groups; first the one with the most rows of the paper, then by size."""
     named = list(zip(study.rows, study.labels(), strict=True))
     if len({row.policy for row, _ in named}) == 1:  # variants of one policy: they are what is compared
-        colours = looks(label for _, label in named) if len(named) > 1 else looks([named[0][0].policy])
-        keyed = colours if len(named) > 1 else {named[0][1]: colours[named[0][0].policy]}
-        return _parts("", [Series(label, row, keyed[label]) for row, label in named])
+        usual = study.paper_row(study.rows[0].policy)
+        keys = [row.policy if row is usual or len(named) == 1 else label for row, label in named]
+        colours = looks(keys)
+        return _parts("", [Series(label, row, colours[key]) for (row, label), key in zip(named, keys, strict=True)])
     colours = looks(row.policy for row, _ in named)
     alike: dict[str, list[Series]] = {}
     for row, label in named:
@@ -43,7 +52,9 @@ def groups(study: Study) -> list[Group]:
         rest = label.removeprefix(title).strip(" []")
         alike.setdefault(rest, []).append(Series(title, row, colours[row.policy]))
     found = [group for rest, series in alike.items() for group in _parts(rest, series)]
-    return sorted(found, key=lambda group: -len(group.series))
+    return sorted(
+        found, key=lambda group: (-sum(one.row.paper is not None for one in group.series), -len(group.series))
+    )
 
 
 def _parts(title: str, series: list[Series]) -> list[Group]:

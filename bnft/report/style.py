@@ -1,8 +1,8 @@
 """How the report and the dashboard look: one colour a policy everywhere, told apart by dash and shape as well.
 
-Colours are of medium luminance, so that they are readable on white and on black; the five policies that the paper's
-figures compare have hues of Okabe and Ito (2008), which the colour-blind tell apart. Policies of one family are near
-in hue, and differ in dash and shape.
+Colours are of medium luminance, so that they are readable on white and on black. The three policies that the paper's
+figures compare have those of Okabe and Ito (2008); the others were chosen so that the colour-blind tell apart all that
+share a dash. Policies of one family are near in hue, and differ in dash and shape.
 """
 
 from collections.abc import Iterable
@@ -11,18 +11,19 @@ from typing import Any
 
 POLICY_COLOURS = {
     "normal": "#0072B2",
-    "normal_bn_only": "#4A74B8",
-    "normal_bn_only_logits_conv1": "#7A86C8",
+    "normal_bn_only": "#395CF6",
+    "normal_bn_only_logits_conv1": "#6466CB",
     "adv": "#D55E00",
-    "bn_only": "#B8722C",
-    "bn_only_logits_conv1": "#E07A52",
-    "bn_stats_no_reset": "#5F93A8",
-    "bn_stats": "#3E9BD6",
-    "bn_only_params": "#C56A9C",
+    "bn_only": "#C7682A",
+    "bn_only_logits_conv1": "#C33D2E",
+    "bn_stats_no_reset": "#44888D",
+    "bn_stats": "#0893FF",
+    "bn_only_params": "#D46FA6",
     "bn_params": "#009E73",
-    "bn_params_logits_conv1": "#5C9A4E",
+    "bn_params_logits_conv1": "#659F58",
 }
-OTHER_COLOURS = ("#8C6BB1", "#A6761D", "#C2507A", "#608080", "#9A8040", "#B05A5A")
+OTHER_COLOURS = ("#7B5CC8", "#B48600", "#D070A1", "#5A6C76", "#846537", "#E07161")
+PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96")  # of what is no policy, such as the parts of a run's cost
 
 SOLID: list[int] = []
 DASHES = (SOLID, [6, 2], [2, 2], [8, 2, 2, 2])
@@ -33,6 +34,7 @@ _MEMBER = {  # of its family
     "bn_only": 1,
     "bn_only_logits_conv1": 2,
     "bn_stats_no_reset": 1,
+    "bn_stats": 3,
     "bn_params_logits_conv1": 2,
 }
 
@@ -57,7 +59,7 @@ def looks(policies: Iterable[str]) -> dict[str, Look]:
         colour = POLICY_COLOURS.get(policy)
         if colour is None:
             colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
-            member, others = (others // len(OTHER_COLOURS)) % len(DASHES), others + 1
+            member, others = others % len(DASHES), others + 1  # with six colours, a dozen are told apart
         found[policy] = Look(colour, tuple(DASHES[member]), SHAPES[member])
     return found
 
@@ -78,6 +80,8 @@ def screen(text: str, line: str) -> dict[str, Any]:
             "tickColor": line,
             "titleFontWeight": "normal",
             "labelFontSize": 12,
+            "labelSeparation": 5,
+            "labelLimit": 240,
             "titleFontSize": 12,
         },
         "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelLimit": 240},
@@ -103,8 +107,9 @@ PRINT: dict[str, Any] = {
         "domainColor": "#888888",
         "tickColor": "#888888",
         "tickSize": 3,
+        "labelLimit": 130,
     },
-    "legend": {"labelFontSize": 7, "titleFontSize": 7, "symbolSize": 30, "labelLimit": 200, "symbolLimit": 0},
+    "legend": {"labelFontSize": 7, "titleFontSize": 7, "symbolSize": 30, "labelLimit": 170, "symbolLimit": 0},
     "title": {"fontSize": 8, "fontWeight": "normal", "anchor": "start", "offset": 4},
     "header": {"labelFontSize": 7},
     "line": {"strokeWidth": 1},

@@ -39,14 +39,25 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
             whole += 1
             prefix = "".join((f"study{number}-" if len(drawings) > 1 else "", f"group{place}-" if place > 1 else ""))
             printed = place <= PRINTED_GROUPS
-            figures = drawn(read, whole <= EVERY_EPOCH_GROUPS)
+            figures = drawn(read, whole <= EVERY_EPOCH_GROUPS, drawing.again[place - 1])
             drawing.figures.append(_written(figures, folder, prefix, printed))
         common = over_eps(drawing.study)
         prefix = f"study{number}-" if len(drawings) > 1 else ""
         drawing.common = _written([common] if common else [], folder, prefix, True)
+    _clear(
+        folder, [place for drawing in drawings for found in (*drawing.figures, drawing.common) for _, place in found]
+    )
     index = folder / "index.html"
     files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, selection))).encode())
     return index
+
+
+def _clear(folder: Path, written: Sequence[str | None]) -> None:
+    """Remove the figures that an earlier report left here and this one does not have."""
+    kept = {Path(place).name for place in written if place is not None}
+    for file in (folder / "figures").glob("*.*"):
+        if file.suffix in (".pdf", ".png") and file.stem not in kept:
+            file.unlink()
 
 
 def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) -> list[tuple[Figure, str | None]]:
@@ -68,4 +79,5 @@ def _summary(store: Store, asked: Sequence[str], selection: Selection) -> str:
     rows = sum(len(study.rows) for study in studies)
     runs = len({result.run_folder.name for result in selection.results})
     several = f" on {len(studies)} combinations of data and model" if len(studies) > 1 else ""
-    return f"{what}: {runs} runs in {rows} rows{several}. Errors in percent, eps in pixel units (images in [0, 1])."
+    counted = f"{runs} run{'s' * (runs > 1)} in {rows} row{'s' * (rows > 1)}"
+    return f"{what}: {counted}{several}. Errors in percent, eps in pixel units (images in [0, 1])."

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import altair as alt
@@ -63,13 +64,16 @@ class Figure:
     def printed(self) -> dict[str, Any]:
         """One specification for all panels, in points, as wide as one or both columns of a paper."""
         across, columns = (PAGE, self.columns) if self.wide else (COLUMN, 1)
-        width = across / columns - AXIS_POINTS
-        for _ in range(FITS):
-            specification = self._printed(round(width), columns)
-            too_wide = _width(specification) - across
-            if -columns < too_wide <= 0:
-                break
-            width -= (too_wide + 0.5) / columns
+        for beside in range(4 if self.wide else 2, 0, -1):  # entries of the legend side by side, as long as they fit
+            width = across / columns - AXIS_POINTS
+            for _ in range(FITS):
+                specification = self._printed(round(width), columns, beside)
+                too_wide = _width(specification) - across
+                if -columns < too_wide <= 0:
+                    return specification
+                if round(width - (too_wide + 0.5) / columns) < LEAST * across / columns:
+                    break  # panels alone are not what is too wide
+                width -= (too_wide + 0.5) / columns
         return specification
 
     @property
@@ -77,15 +81,16 @@ class Figure:
         """How many panels stand side by side where there is room."""
         return 2 if len(self.panels) in (2, 4) else min(len(self.panels), 3)
 
-    def _printed(self, width: int, columns: int) -> dict[str, Any]:
+    def _printed(self, width: int, columns: int, beside: int) -> dict[str, Any]:
         height = self.height // 2 if self.tall else round(min(110, max(75, 0.7 * width)))
         parts = [panel.chart.properties(title=panel.title, width=width, height=height) for panel in self.panels]
         whole = parts[0] if len(parts) == 1 else alt.concat(*parts, columns=columns, spacing=10)
-        legend = {**PRINT["legend"], "columns": 4 if self.wide else 2}
+        legend = {**PRINT["legend"], "columns": beside}
         return self.datasets.put_into(whole.configure(**{**PRINT, "legend": legend}).to_dict(validate=False))
 
 
 AXIS_POINTS = 40  # that a panel's vertical axis takes in print, about
+LEAST = 0.25  # of a panel's share of the width that is its plot, at least
 FITS = 4  # attempts at the width, since what axes and legends take shows only in the drawing
 
 
@@ -141,6 +146,31 @@ def _names(specification: Any) -> set[str]:
     return found | {named["name"]} if isinstance(named, dict) and "name" in named else found
 
 
+def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str, title: str) -> Chart:
+    """`key` of `lines`, which have `row` and `epoch` beside it: the mean over seeds in a band from lowest to highest.
+
+    What is not finite is left out.
+    """
+    found: dict[tuple[str, int], list[float]] = {}
+    for line in lines:
+        if line[key] is not None and isfinite(line[key]):
+            found.setdefault((line["row"], line["epoch"]), []).append(line[key])
+    rows = [
+        {"row": row, "epoch": epoch, "mean": sum(values) / len(values), "low": min(values), "high": max(values)}
+        for (row, epoch), values in found.items()
+    ]
+    base = alt.Chart(sets.add(rows))
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+    tooltip = [ROW, "epoch:Q", alt.Tooltip("mean:Q", title=title, format=".4g")]
+    line = base.mark_line().encode(
+        x=x, y=alt.Y("mean:Q", title=title), color=colour(series), strokeDash=dash(series), tooltip=tooltip
+    )
+    if all(len(values) == 1 for values in found.values()):
+        return line
+    band = base.mark_area(opacity=0.12).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour(series))
+    return alt.layer(band, line)
+
+
 def colour(series: Sequence[Series], lines: bool = True) -> alt.Color:
     """The field `row`, which holds a series' label, as its colour; of `lines`, or else of points."""
     labels, colours = [one.label for one in series], [one.look.colour for one in series]
@@ -158,6 +188,6 @@ def shape(series: Sequence[Series]) -> alt.Shape:
 
 
 def _legend(lines: bool) -> alt.Legend:
-    """For print; see `_without_legends` for the page."""
-    symbol = "stroke" if lines else alt.Undefined
-    return alt.Legend(title=None, orient="bottom", symbolLimit=0, symbolOpacity=1, symbolType=symbol)
+    """For print; see `_without_legends` for the page. Lines are so long that their dashes are told apart."""
+    symbol, size = ("stroke", 200) if lines else (alt.Undefined, alt.Undefined)
+    return alt.Legend(title=None, orient="bottom", symbolLimit=0, symbolOpacity=1, symbolType=symbol, symbolSize=size)

@@ -8,9 +8,10 @@ import altair as alt
 from bnft.records import QUANTITIES
 from bnft.report.channels import TurnedOff
 from bnft.report.distributions import Histograms, LayerMeans, histograms
-from bnft.report.figures.base import ROW, Chart, Control, Datasets, Figure, Panel, colour, dash
+from bnft.report.figures.base import ROW, Chart, Control, Datasets, Figure, Panel, colour, dash, over_epochs
 from bnft.report.groups import Series
 from bnft.report.recorded import RowRecords
+from bnft.report.style import PART_COLOURS
 
 PAPER_LAYER = 7  # the 8th BN layer, which the paper's Figure 1 shows
 AXES = {
@@ -169,7 +170,7 @@ def channels(series: Sequence[Series], found: Mapping[str, TurnedOff], caption: 
         return None
     by_layer: dict[tuple[str, str], list[float]] = {}
     by_epoch = [
-        {"row": one.label, "seed": line["seed"], "epoch": line["epoch"], "share": line["share"]}
+        {"row": one.label, "epoch": line["epoch"], "share": line["share"]}
         for one in shown
         for line in found[one.label].epochs
     ]
@@ -199,18 +200,9 @@ def channels(series: Sequence[Series], found: Mapping[str, TurnedOff], caption: 
             tooltip=[ROW, "layer:N", alt.Tooltip("share:Q", format=".1f")],
         )
     )
-    epochs = (
-        alt.Chart(sets.add(by_epoch))
-        .mark_line()
-        .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)),
-            y=alt.Y("share:Q", title=share),
-            color=colour(shown),
-            strokeDash=dash(shown),
-            detail="seed:N",
-            tooltip=[ROW, "epoch:Q", alt.Tooltip("share:Q", format=".1f")],
-        )
-    )
+    epochs = over_epochs(sets, shown, by_epoch, "share", share)
+    if any(len(found[one.label].which) > 1 for one in shown):
+        caption += " Means over seeds; the band goes from the lowest seed to the highest."
     panels = (Panel("in each layer, after training", layers), Panel("in all layers, over epochs", epochs))
     return Figure("channels", "Channels turned off", caption, panels, tuple(shown), wide=True, datasets=sets)
 
@@ -222,9 +214,8 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
         return None
     order = {layer: number for number, layer in enumerate(dict.fromkeys(row["layer"] for row in rows), 1)}
     kept = [{**row, "n": order[row["layer"]]} for row in rows]
-    shades = ["#0072B2", "#D55E00", "#009E73"]
     names = list(dict.fromkeys(row["quantity"] for row in kept))
-    legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=200)
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=200)
     chart = (
         alt.Chart(sets.add(kept))
         .mark_line(point=alt.OverlayMarkDef(size=22))
@@ -236,7 +227,7 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
                 scale=alt.Scale(nice=False, zero=False),
             ),
             y=alt.Y("ratio:Q", title="relative to NORMAL's", scale=alt.Scale(type="log")),
-            color=alt.Color("quantity:N", sort=names, scale=alt.Scale(domain=names, range=shades), legend=legend),
+            color=alt.Color("quantity:N", sort=names, scale=alt.Scale(domain=names, range=PART_COLOURS), legend=legend),
             tooltip=["layer:N", "quantity:N", alt.Tooltip("ratio:Q", format=".2f")],
         )
     )

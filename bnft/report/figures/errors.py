@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from bnft.report.figures.base import ROW, Datasets, Figure, Panel, colour, dash, shape
+from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, colour, dash, shape
 from bnft.report.groups import Group, Series
 from bnft.report.rows import Rate, Row, Study
 from bnft.report.style import looks
@@ -14,7 +14,9 @@ from bnft.report.style import looks
 def scatter(group: Group) -> Figure | None:
     """Robust against clean error, with intervals; each seed small beside its row, the paper's rows as crosses."""
     sets = Datasets()
-    rows, seeds, published = [], [], []
+    rows: Rows = []
+    seeds: Rows = []
+    published: Rows = []
     for series in group.series:
         clean, robust = series.row.clean, series.row.robust
         rows.append({"row": series.label, **_rate("clean", clean), **_rate("robust", robust)})
@@ -36,13 +38,15 @@ def scatter(group: Group) -> Figure | None:
         *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("clean", "clean_low", "clean_high")),
         *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("robust", "robust_low", "robust_high")),
     ]
-    x = alt.X("clean:Q", title="clean error (%)", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=8))
+    most = max(row.get("clean_high", row["clean"]) for row in (*rows, *seeds, *published))
+    scale = alt.Scale(domain=[0, most], nice=True)  # one for both panels
+    x = alt.X("clean:Q", title="clean error (%)", scale=scale, axis=alt.Axis(tickCount=8))
     y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
     shades, shapes = colour(group.series, lines=False), shape(group.series)
     base = alt.Chart(sets.add(rows))
     layers: list[alt.Chart] = [
         base.mark_rule(opacity=0.5).encode(
-            x=alt.X("clean_low:Q", title="clean error (%)"), x2="clean_high:Q", y=y, color=shades
+            x=alt.X("clean_low:Q", title="clean error (%)", scale=scale), x2="clean_high:Q", y=y, color=shades
         ),
         base.mark_rule(opacity=0.5).encode(
             x=x, y=alt.Y("robust_low:Q", title="robust error (%)"), y2="robust_high:Q", color=shades
@@ -93,7 +97,9 @@ def over_eps(study: Study) -> Figure | None:
         return None
     look = looks(row.policy for row in drawn.values())
     series = tuple(Series(label, row, look[row.policy]) for label, row in drawn.items())
-    x = alt.X("eps:Q", title="eps (pixel units)")
+    budgets = sorted({row["eps"] for row in rows})
+    ticks = alt.Axis(values=budgets, format=".3~g", labelOverlap=True)
+    x = alt.X("eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(padding=12))
     y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
     base = alt.Chart(sets.add(rows))
     line = base.mark_line(point=True).encode(

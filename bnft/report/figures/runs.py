@@ -5,8 +5,9 @@ from typing import Any
 
 import altair as alt
 
-from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, colour, dash
+from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, over_epochs
 from bnft.report.groups import Group
+from bnft.report.style import PART_COLOURS
 
 CURVE_POINTS = 60  # of a long training that are drawn, at most
 
@@ -16,44 +17,30 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     sets = Datasets()
     rows: Rows = []
     for series in group.series:
-        for seed, history in enumerate(histories.get(series.label, [])):
+        for history in histories.get(series.label, []):
             step = max(1, -(-len(history) // CURVE_POINTS))
             for line in [*history[:-1:step], *history[-1:]]:
                 kept = {key: line.get(key) for key in ("epoch", "loss", "error", "clean_error", "lr")}
-                rows.append({"row": series.label, "run": f"{series.label}/{seed}", **kept})
+                rows.append({"row": series.label, **kept})
     if not rows:
         return None
     panels = [
-        Panel(title, _curve(sets, group, rows, key, axis, zero))
-        for key, title, axis, zero in (
-            ("loss", "training loss", "cross-entropy", True),
-            ("error", "training error", "error (%)", True),
-            ("clean_error", "clean training error, eval mode", "error (%)", True),
-            ("lr", "learning rate", "learning rate", True),
+        Panel(title, over_epochs(sets, group.series, rows, key, axis))
+        for key, title, axis in (
+            ("loss", "training loss", "cross-entropy"),
+            ("error", "training error", "error (%)"),
+            ("clean_error", "clean training error, eval mode", "error (%)"),
+            ("lr", "learning rate", "learning rate"),
         )
     ]
     caption = (
         "Loss and error of the batches that were trained on: adversarial ones, but for the rows called NORMAL. The"
-        " clean error is that of 1,000 training images after each epoch. One line a seed."
+        " clean error is that of 1,000 training images after each epoch."
     )
+    if any(len(series.row.results) > 1 for series in group.series):
+        caption += " Means over seeds; bands go from the lowest seed to the highest."
     return Figure(
         "training", "Training curves", caption, tuple(panels), group.series, wide=True, height=200, datasets=sets
-    )
-
-
-def _curve(sets: Datasets, group: Group, rows: Rows, key: str, axis: str, zero: bool) -> alt.Chart:
-    kept = [{name: row[name] for name in ("row", "run", "epoch", key)} for row in rows if row[key] is not None]
-    return (
-        alt.Chart(sets.add(kept))
-        .mark_line()
-        .encode(
-            x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)),
-            y=alt.Y(f"{key}:Q", title=axis, scale=alt.Scale(zero=zero)),
-            color=colour(group.series),
-            strokeDash=dash(group.series),
-            detail="run:N",
-            tooltip=[ROW, "epoch:Q", alt.Tooltip(f"{key}:Q", format=".4g")],
-        )
     )
 
 
@@ -73,18 +60,18 @@ def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
         alt.Chart(sets.add(rows))
         .mark_bar()
         .encode(
-            y=alt.Y("row:N", title=None, sort=order, axis=alt.Axis(labelLimit=240)),
+            y=alt.Y("row:N", title=None, sort=order),
             x=alt.X("sum(seconds):Q", title="seconds a run"),
             color=alt.Color(
                 "part:N",
                 sort=["training", "evaluation"],
-                scale=alt.Scale(domain=["training", "evaluation"], range=["#0072B2", "#C77C00"]),
-                legend=alt.Legend(title=None, orient="bottom"),
+                scale=alt.Scale(domain=["training", "evaluation"], range=PART_COLOURS[:2]),
+                legend=alt.Legend(title=None, orient="bottom", columns=1),
             ),
             tooltip=[ROW, "part:N", alt.Tooltip("sum(seconds):Q", format=".1f")],
         )
     )
-    caption = "Mean over seeds, without what a run's base cost. Blue: training, orange: evaluation."
+    caption = "Mean over seeds, without what a run's base cost."
     return Figure(
         "cost",
         "Cost: what each run took",
