@@ -42,11 +42,19 @@ def _run_one(overrides: list[str]) -> None:
     from bnft.progress import Terminal
     from bnft.run import execute
     from bnft.stopping import STOP_SIGNALS, Requests, Stopped
+    from bnft.sweep import commit
+    from bnft.tasks import tasks, undone
+    from bnft.tracking.beside import tracked
 
     planned = plan([overrides])
     (run,) = planned.runs
+    expected = {task.run.name: [run.evaluation_id] * task.evaluated for task in undone(tasks(planned), planned.store)}
     try:
-        with Requests(*STOP_SIGNALS) as requests, Terminal() as terminal:
+        with (
+            Requests(*STOP_SIGNALS) as requests,
+            Terminal() as terminal,
+            tracked(planned.store, expected, planned.wandb, terminal, commit=commit() if expected else None),
+        ):
             result = execute(run, planned.store, terminal, pulse=requests.pulse)
     except Stopped:
         raise KeyboardInterrupt from None

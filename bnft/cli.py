@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     wait.set_defaults(call=_wait)
     cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
     cancel.set_defaults(call=_cancel)
+    sync = commands.add_parser("sync", help="upload runs to W&B, each row once, however often it is called")
+    sync.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    sync.add_argument("--entity", help="whose project it is in W&B (default: what the runs were asked for with)")
+    sync.add_argument("--project", help="where they go (default: what the runs were asked for with)")
+    sync.set_defaults(call=_sync)
     dashboard = commands.add_parser("dashboard", help="a W&B workspace and a report that compare a sweep")
     dashboard.add_argument("sweep", nargs="?", metavar="SWEEP", help="the newest if none")
     dashboard.add_argument("--entity", required=True, help="whose project it is in W&B: a user or a team")
@@ -71,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.set_defaults(call=_dashboard)
     for command in (wait, cancel):
         command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
-    for command in (table, report, status, wait, cancel, dashboard):
+    for command in (table, report, status, wait, cancel, sync, dashboard):
         command.add_argument(
             "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -153,6 +158,13 @@ def _cancel(options: argparse.Namespace) -> None:
     store = Store(options.store)
     for name in chosen(store, options.names):
         print(f"sweep {name}: {cancel(store, name)}")
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from bnft.store import Store
+    from bnft.tracking.sync import sync
+
+    sys.exit(sync(Store(options.store), options.names, options.entity, options.project))
 
 
 def _dashboard(options: argparse.Namespace) -> None:

@@ -7,8 +7,10 @@
     checkpoint.safetensors    the newest state that training can go on from; gone when training is done
     model.safetensors         the trained model; its presence means "trained"
     evaluation/<id>/          outcomes.safetensors and result.json, written last: its presence means "done"
+    tracking.json             what W&B has of the run; see `tracking.state`
 
-Beside the runs, `sweeps/` says what was asked for together, and `.locks/` keeps two processes from one run.
+Beside the runs, `sweeps/` says what was asked for together, `wandb/` is W&B's, `reports/` has reports, and `.locks/`
+keeps two processes from one run.
 """
 
 import errno

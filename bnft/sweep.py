@@ -57,10 +57,10 @@ def record(planned: Plan) -> str:
     """Write down what was asked for together; returns the sweep's name."""
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    return planned.store.save_sweep(entries, bases, shlex.join(sys.argv), _commit())
+    return planned.store.save_sweep(entries, bases, shlex.join(sys.argv), commit())
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The git commit of the code that was asked, with "-dirty" where files differ from it; None outside git."""
     where = Path(sys.argv[0]).resolve().parent
     try:

@@ -109,6 +109,7 @@ class LocalLauncher(PlanLauncher):
         from bnft.progress import Terminal, complain
         from bnft.stopping import steady
         from bnft.tasks import tasks, undone
+        from bnft.tracking.beside import tracked
 
         everything = tasks(planned)
         todo = undone(everything, planned.store)
@@ -122,6 +123,13 @@ class LocalLauncher(PlanLauncher):
         else:
             gpus = self._chosen_gpus() if devices != {"cpu"} else []
             places = slots(len(todo), gpus, self.runs_per_gpu, self.workers)
-        names = dict.fromkeys(task.run.name for task in todo)
-        with planned.store.locked(f"sweep-{sweep}", steady, steady), Terminal(names) as terminal:
+        expected: dict[str, list[str]] = {task.run.name: [] for task in todo}
+        for task in todo:
+            expected[task.run.name] += [task.run.evaluation_id] if task.evaluated else []
+        commit = planned.store.sweep(sweep)["commit"]
+        with (
+            planned.store.locked(f"sweep-{sweep}", steady, steady),
+            Terminal(expected) as terminal,
+            tracked(planned.store, expected, planned.wandb, terminal, sweep, commit),
+        ):
             return Pool(todo, places, planned.store, terminal, self.fail_fast, 60 * self.hang_minutes).run()

@@ -1,5 +1,6 @@
 """What the tests share: the command line in this process, and data and models small enough to train in a moment."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+os.environ["WANDB_MODE"] = "disabled"  # but in the tests of tracking: they need time and a folder each
 
 TINY = (  # a run in about a second: one epoch, few images, PGD
     "schedule.epochs=1",

@@ -30,6 +30,7 @@ from bnft.rates import wilson
 from bnft.schema import Evaluation
 from bnft.stopping import felt
 
+EXAMPLES = 16  # images that are kept as they were before the attacks
 SCORING_BATCH = 500  # images scored at once where no attack needs memory
 
 
@@ -38,7 +39,8 @@ class Outcomes:
     """What became of every image; n images were attacked, the first of the N test images.
 
     `clean_logits` (N, classes) and `labels` (N,) are of the whole test split; `fallen_at` int8 (n,), `adversarial`
-    (n, C, H, W) and `adversarial_logits` (n, classes) of the images attacked (see `cascade.Cascade`).
+    (n, C, H, W) and `adversarial_logits` (n, classes) of the images attacked (see `cascade.Cascade`). `originals` are
+    the first EXAMPLES of these as they were before, to be shown beside what became of them.
     """
 
     clean_logits: torch.Tensor
@@ -46,6 +48,7 @@ class Outcomes:
     fallen_at: torch.Tensor
     adversarial: torch.Tensor
     adversarial_logits: torch.Tensor
+    originals: torch.Tensor
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return dict(vars(self))
@@ -92,7 +95,12 @@ def evaluate(
         adversarial_logits = score(model, adversarial, config.batch_size)
         unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
     outcomes = Outcomes(
-        clean_logits.cpu(), labels.cpu(), cascade.fallen_at, cascade.adversarial, adversarial_logits.cpu()
+        clean_logits.cpu(),
+        labels.cpu(),
+        cascade.fallen_at,
+        cascade.adversarial,
+        adversarial_logits.cpu(),
+        attacked[:EXAMPLES].cpu(),
     )
     return outcomes, {**summary(outcomes, attacks, cascade, config, unconfirmed), "pgd_loss": pgd_loss}
 

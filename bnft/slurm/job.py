@@ -9,8 +9,12 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bnft.stopping import Requests, Stopped
+
+if TYPE_CHECKING:
+    from bnft.store import Store
 
 END_SECONDS = 120.0  # in which SLURM ends a job that has had itself requeued
 LOOK_SECONDS = 1.0
@@ -30,14 +34,22 @@ def _carry_out(root: Path, tasks: Path, index: int, requests: Requests) -> int:
     from bnft.run import execute
     from bnft.slurm.submission import task_at
     from bnft.store import Store
+    from bnft.tasks import is_done
+    from bnft.tracking.beside import tracked
 
     store = Store(root)
     try:
         task = task_at(tasks, index)
         folder = store.run(task.run.name)
         before = folder.progress_made()
+        terminal = Terminal()
+        expected = {} if is_done(task, store) else {task.run.name: [task.run.evaluation_id] * task.evaluated}
+        tracking = tracked(
+            store, expected, task.run.config["wandb"], terminal, *_sweep_of(store, tasks), stopped_seconds=0.0
+        )
         try:
-            execute(task.run, store, Terminal(), task.evaluated, requests.pulse)
+            with tracking:
+                execute(task.run, store, terminal, task.evaluated, requests.pulse)
         except Stopped as stop:
             print(stop, flush=True)
             if requests.received != TIME_LIMIT:
@@ -51,6 +63,17 @@ def _carry_out(root: Path, tasks: Path, index: int, requests: Requests) -> int:
         print(f"bnft: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
+
+
+def _sweep_of(store: "Store", tasks: Path) -> tuple[str, str | None]:
+    """The sweep that a file of tasks was submitted for, and the commit of its code."""
+    from bnft.errors import InputError
+
+    name = tasks.parent.name
+    try:
+        return name, store.sweep(name)["commit"]
+    except InputError:
+        return name, None
 
 
 def _requeue(requests: Requests) -> int:

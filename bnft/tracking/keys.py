@@ -52,19 +52,25 @@ CLEAN_LOGITS, ADVERSARIAL_LOGITS = "test/logits/clean", "test/logits/adversarial
 TEST_HISTOGRAMS = (CLEAN_CONFIDENCE, ADVERSARIAL_CONFIDENCE, CLEAN_LOGITS, ADVERSARIAL_LOGITS)
 
 BN_QUANTITIES = ("gamma", "beta", "mean", "variance", "m", "b")
+BN_PREFIX = "bn/"
 MEAN_M_PREFIX = "bn_mean_m/"
 
 
 def bn(layer: str, quantity: str) -> str:
     """The histogram of one of BN_QUANTITIES over the channels of a BN layer."""
-    return f"bn/{layer}/{quantity}"
+    return f"{BN_PREFIX}{_place(layer)}/{quantity}"
 
 
 def mean_m(layer: str) -> str:
     """The mean of the normalized weight m over the channels of a BN layer."""
-    return f"{MEAN_M_PREFIX}{layer}"
+    return f"{MEAN_M_PREFIX}{_place(layer)}"
 
 
 def after(attack: str) -> str:
     """The robust error after one attack of the cascade."""
     return f"cascade/{attack}"
+
+
+def _place(layer: str) -> str:
+    """A layer's name without dots, by which W&B would take it apart: what is said of `bn/*` would not hold for it."""
+    return layer.replace(".", "/")
