@@ -24,6 +24,7 @@ from wandb_workspaces.workspaces.interface import Workspace
 
 from bnft import cli, files, identity
 from bnft.errors import InputError
+from bnft.records import QUANTITIES
 from bnft.report import paper
 from bnft.report.style import POLICY_COLOURS
 from bnft.store import Store
@@ -137,7 +138,7 @@ class TestSpecification:
 
     def test_every_metric_is_one_that_runs_log(self, store: Store) -> None:
         logged = {*keys.TRAINING, *keys.TEST, keys.CASCADE, keys.EXAMPLES, *map(keys.mean_m, LAYERS)}
-        logged |= {keys.bn(layer, quantity) for layer in LAYERS for quantity in keys.BN_QUANTITIES}
+        logged |= {keys.bn(layer, quantity) for layer in LAYERS for quantity in QUANTITIES}
         named = set().union(*map(metrics, panels(written(store))))
         assert named <= logged
         assert {keys.TEST_CLEAN_ERROR, keys.TEST_ROBUST_ERROR, keys.CASCADE, keys.mean_m(LAYERS[0])} <= named
@@ -193,8 +194,8 @@ class TestSpecification:
             named = set().union(*map(metrics, panels(written(store, **options))))
             return {name for name in named if name.startswith("bn/")}
 
-        assert shown() == {keys.bn(LAYERS[7], quantity) for quantity in keys.BN_QUANTITIES}
-        assert shown(layer=LAYERS[0]) == {keys.bn(LAYERS[0], quantity) for quantity in keys.BN_QUANTITIES}
+        assert shown() == {keys.bn(LAYERS[7], quantity) for quantity in QUANTITIES}
+        assert shown(layer=LAYERS[0]) == {keys.bn(LAYERS[0], quantity) for quantity in QUANTITIES}
         with pytest.raises(InputError, match=r"--layer=nothing: must be one of layer1\.bn, "):
             written(store, layer="nothing")
 

@@ -530,6 +530,7 @@ def test_variants_of_one_policy_have_a_colour_each_in_table_and_figures(browser:
         assert chips[0] == "rgb({}, {}, {})".format(*own)  # the paper's row keeps its own
 
 
+@pytest.mark.long
 def test_two_hundred_runs(browser: "Browser", reported: Reporter) -> None:
     written = reported(lambda made: made.add(seeds=range(6), eps=(0.1, 0.15, 0.2)), printed=True)
     assert len(written.made.results) == 198

@@ -54,6 +54,7 @@ def test_what_is_queued_is_shown_not_submitted_again_and_waited_for(site: Site):
     )
 
 
+@pytest.mark.long
 def test_a_base_that_fails_blocks_its_children_and_nothing_else(site: Site):
     line = [argument for argument in TINY if not argument.startswith("base_overrides")]
     _, err = finish(site.follow("policy=bn_stats,normal_bn_only", *line, DIVERGES), code=1)

@@ -149,8 +149,9 @@ def full_disk(stack, server):
     stack.callback(subprocess.run, ["umount", "-l", "stormy/multirun/wandb"])
 
 
-USUAL = (silent, errors_in_mid_run, wrong_key, killed_service, full_disk)
-RARE = (closed_port, errors, silence_in_mid_run, killed_tracking, hung_tracking, no_folder)
+USUAL = (silent, wrong_key)
+RARE = (closed_port, errors, errors_in_mid_run, silence_in_mid_run, full_disk, no_folder)
+RARE += (killed_service, killed_tracking, hung_tracking)
 WAITING = (errors_in_mid_run, silence_in_mid_run, killed_service, killed_tracking, hung_tracking)
 SAID = {wrong_key: "refuses the credentials", hung_tracking: "not everything is sent yet"}
 

@@ -51,13 +51,12 @@ CLEAN_CONFIDENCE, ADVERSARIAL_CONFIDENCE = "test/confidence/clean", "test/confid
 CLEAN_LOGITS, ADVERSARIAL_LOGITS = "test/logits/clean", "test/logits/adversarial"
 TEST_HISTOGRAMS = (CLEAN_CONFIDENCE, ADVERSARIAL_CONFIDENCE, CLEAN_LOGITS, ADVERSARIAL_LOGITS)
 
-BN_QUANTITIES = ("gamma", "beta", "mean", "variance", "m", "b")
 BN_PREFIX = "bn/"
 MEAN_M_PREFIX = "bn_mean_m/"
 
 
 def bn(layer: str, quantity: str) -> str:
-    """The histogram of one of BN_QUANTITIES over the channels of a BN layer."""
+    """The histogram of one of `records.QUANTITIES` over the channels of a BN layer."""
     return f"{BN_PREFIX}{_place(layer)}/{quantity}"
 
 

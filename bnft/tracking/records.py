@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bnft import files
 from bnft.errors import DamagedError
 from bnft.records import QUANTITIES, BatchNormRecord
+from bnft.report.outcomes import confidence
 from bnft.store import EvaluationFolder, RunFolder
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, Histogram, histogram
@@ -178,12 +179,6 @@ def tested_histograms(outcomes: Mapping[str, NDArray[Any]]) -> dict[str, Histogr
         keys.ADVERSARIAL_LOGITS: adversarial,
     }
     return {key: histogram(values, TEST[key]) for key, values in found.items()}
-
-
-def confidence(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The softmax's largest probability, (n,), of logits (n, classes)."""
-    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))
-    return np.asarray(1.0 / shifted.sum(axis=1))
 
 
 def examples(outcomes: Mapping[str, NDArray[Any]], attacks: Sequence[str]) -> list[Picture]:

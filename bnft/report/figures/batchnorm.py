@@ -140,9 +140,7 @@ def figure2(series: Sequence[Series], means: Mapping[str, LayerMeans], caption: 
     if not rows:
         return None
     base = alt.Chart(sets.add(rows))
-    x = alt.X(
-        "n:Q", title="BN layer", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False, zero=False)
-    )
+    x = _layer_axis()
     y = alt.Y("mean:Q", title="mean of m")
     tooltip = [ROW, "layer:N", alt.Tooltip("mean:Q", format=".3f")]
     line = base.mark_line(point=alt.OverlayMarkDef(size=22)).encode(
@@ -188,12 +186,7 @@ def channels(series: Sequence[Series], found: Mapping[str, TurnedOff], caption: 
         alt.Chart(sets.add(rows))
         .mark_line(point=alt.OverlayMarkDef(size=22))
         .encode(
-            x=alt.X(
-                "n:Q",
-                title="BN layer",
-                axis=alt.Axis(tickMinStep=1, format="d"),
-                scale=alt.Scale(nice=False, zero=False),
-            ),
+            x=_layer_axis(),
             y=alt.Y("share:Q", title=share),
             color=colour(shown),
             strokeDash=dash(shown),
@@ -220,12 +213,7 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
         alt.Chart(sets.add(kept))
         .mark_line(point=alt.OverlayMarkDef(size=22))
         .encode(
-            x=alt.X(
-                "n:Q",
-                title="BN layer",
-                axis=alt.Axis(tickMinStep=1, format="d"),
-                scale=alt.Scale(nice=False, zero=False),
-            ),
+            x=_layer_axis(),
             y=alt.Y("ratio:Q", title="relative to NORMAL's", scale=alt.Scale(type="log")),
             color=alt.Color("quantity:N", sort=names, scale=alt.Scale(domain=names, range=PART_COLOURS), legend=legend),
             tooltip=["layer:N", "quantity:N", alt.Tooltip("ratio:Q", format=".2f")],
@@ -236,3 +224,9 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
     )
     panel = Panel("BN PARAMS against NORMAL", alt.layer(line, chart))
     return Figure("spread", "Concentration: how narrow the distributions become", caption, (panel,), datasets=sets)
+
+
+def _layer_axis() -> alt.X:
+    """BN layers by number, from 1."""
+    axis = alt.Axis(tickMinStep=1, format="d")
+    return alt.X("n:Q", title="BN layer", axis=axis, scale=alt.Scale(nice=False, zero=False))

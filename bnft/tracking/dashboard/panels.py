@@ -6,6 +6,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
+from bnft.records import QUANTITIES
 from bnft.tracking import keys
 
 SHOWN_RUNS = 100  # W&B draws 10 runs a panel unless told otherwise, and Table 2 has 11
@@ -66,7 +67,7 @@ def histograms(layer: str) -> Panels:
     """The six quantities of a layer over its channels, by epoch. W&B draws one run's: the first that is visible."""
     return [
         wr.LinePlot(title=f"{quantity} of {layer}", title_x="epoch", y=[keys.bn(layer, quantity)])
-        for quantity in keys.BN_QUANTITIES
+        for quantity in QUANTITIES
     ]
 
 
