@@ -224,7 +224,8 @@ class Pool:
                 heapq.heappush(self._ready, (self._order[name], name))
             return
         self._reporter.ends(task.run.name, failure.state, f"{failure.state}: {failure}")
-        blocked = Failure(f"its base {task.run.name} failed", stopped=failure.stopped, blocked=True)
+        message = "not begun" if failure.stopped else f"its base {task.run.name} failed"
+        blocked = Failure(message, stopped=failure.stopped, blocked=True)
         for name in followers:
             self._end(self._by_name[name], blocked)
 

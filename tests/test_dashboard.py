@@ -199,7 +199,12 @@ class TestSpecification:
         with pytest.raises(InputError, match=r"--layer=nothing: must be one of layer1\.bn, "):
             written(store, layer="nothing")
 
-    def test_a_sweep_that_is_not_in_the_store_is_the_papers_rows(self, store: Store) -> None:
+    def test_a_slip_in_the_sweeps_name_is_refused(self, store: Store) -> None:
+        with pytest.raises(InputError, match="sweep elsewhere: must be one of those"):
+            compare(store, "elsewhere")
+
+    def test_a_sweep_of_another_machine_is_the_papers_rows(self, tmp_path: Path) -> None:
+        store = Store(tmp_path / "empty")
         specification = written(store, sweep="elsewhere")
         assert not {name for panel in panels(specification) for name in metrics(panel) if name.startswith("bn")}
         assert any(panel["config"].get("metricRegex") == "^bn_mean_m/.*" for panel in panels(specification))

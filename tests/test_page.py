@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+import made_store
 import numpy as np
 import pytest
 import test_report
@@ -22,6 +23,7 @@ from bnft.rates import wilson
 from bnft.records import QUANTITIES
 from bnft.report import write
 from bnft.report.groups import DRAWN_TOGETHER, groups
+from bnft.report.rows import select
 from bnft.report.style import OTHER_COLOURS, PART_COLOURS, POLICY_COLOURS, looks
 from bnft.store import Store
 
@@ -470,7 +472,7 @@ def test_several_eps_values(browser: "Browser", reported: Reporter) -> None:
         assert [cells[0] for cells in rows(page)][3:] == [
             f"{x} [evaluation.eps=0.05]" for x in ("NORMAL", "ADV", "BN PARAMS")
         ]
-        assert page.locator("h2.group").all_text_contents() == ["evaluation.eps=0.05"]
+        assert page.locator("h2.group").all_text_contents() == ["evaluation.eps=0.15", "evaluation.eps=0.05"]
         curve = page.locator("figure[id$=eps] .chart")
         assert curve.locator(".mark-line.role-mark path").count() == 3
         assert {"0.05", "0.15"} <= set(curve.locator(".role-axis-label text").all_text_contents())
@@ -629,3 +631,18 @@ def test_a_policy_has_one_colour_whatever_stands_beside_it() -> None:
     assert all(looks([policy])[policy] == look for policy, look in whole.items())
     assert len({(look.colour) for look in whole.values()}) == len(whole)
     assert not {*PART_COLOURS} & {*POLICY_COLOURS.values(), *OTHER_COLOURS}
+
+
+def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows that were evaluated again in another way take none of them out of the figures of the whole table."""
+    made = MadeStore(Store(tmp_path / "multirun")).add()
+    usual = made_store.ATTACKED
+    monkeypatch.setattr(made_store, "ATTACKED", usual // 2)
+    made.add(("normal", "adv", "bn_params"), seeds=(7, 8)).sweep()
+    (study,) = select(made.store, ["all"]).studies()
+    first, second = groups(study)
+    assert len(first.series) == 11 and [one.label for one in second.series] == ["NORMAL", "ADV", "BN PARAMS"]
+    assert all(one.row.first["evaluation"]["n_images"] == usual for one in first.series)
+    row = study.paper_row("bn_params")
+    assert row is not None and row.first["evaluation"]["n_images"] == usual
+    assert "base.seed" not in "".join(study.labels())

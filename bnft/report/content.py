@@ -124,10 +124,11 @@ def _row(row: Row, label: str) -> dict[str, Any]:
         "robust": _rate(row.robust, 1),
         "paper_clean": f"{published.clean_error:.2f}" if published else "",
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
+        "learning": f"{learning:.3f}",
         "share": f"({counts['statistics_share']:.3f})" if changing else f"{learning:.3f}",
         "paper_share": paper.LEARNING_SHARES.get(row.policy, "") if published else "",
         "seeds": len(row.seeds),
-        "start": (first["run"]["base"] or "a file") if identity.get("base") else "scratch",
+        "start": _start(row),
         "examples": "PGD" if identity.get("attack") else "clean images",
         "parameters": ", ".join(SELECTORS.get(name, name) for name in policy["parameters"]),
         "statistics": STATISTICS[policy["statistics"]],
@@ -139,6 +140,16 @@ def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:
     low, high = rate.interval
     spread = "" if rate.deviation is None else f"{rate.deviation:.{digits}f}"
     return f"{rate.error:.{digits}f}", f"{low:.1f}", f"{high:.1f}", spread
+
+
+def _start(row: Row) -> str:
+    """What the runs of a row start from: the base by name, or its policy where each seed has its own."""
+    if not row.first["run"]["identity"].get("base"):
+        return "scratch"
+    bases = {result.run["base"] for result in row.results}
+    if None in bases:
+        return "a file"
+    return bases.pop() if len(bases) == 1 else " and ".join(sorted({base.rpartition("-")[0] for base in bases}))
 
 
 def _sentence(text: str) -> str:

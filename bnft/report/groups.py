@@ -1,7 +1,9 @@
 """Which rows are drawn together: those of different policies that are alike in all else, and not too many."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from bnft.errors import show
 from bnft.report.rows import Row, Study
 from bnft.report.style import Look, looks
 
@@ -46,15 +48,51 @@ def groups(study: Study) -> list[Group]:
         colours = looks(keys)
         return _parts("", [Series(label, row, colours[key]) for (row, label), key in zip(named, keys, strict=True)])
     colours = looks(row.policy for row, _ in named)
-    alike: dict[str, list[Series]] = {}
-    for row, label in named:
-        title = row.first["run"]["title"]
-        rest = label.removeprefix(title).strip(" []")
-        alike.setdefault(rest, []).append(Series(title, row, colours[row.policy]))
-    found = [group for rest, series in alike.items() for group in _parts(rest, series)]
-    return sorted(
-        found, key=lambda group: (-sum(one.row.paper is not None for one in group.series), -len(group.series))
+    alike = study.by_evaluation()
+    titles = _titles([rows[0].results[0].evaluation for rows in alike])
+    found = []
+    for rows, title in zip(alike, titles, strict=True):
+        found += _of_one_evaluation(Study(rows), title, colours)
+    return found
+
+
+def _titles(evaluations: list[dict[str, Any]]) -> list[str]:
+    """What tells each way of evaluating from the others."""
+    keys = [key for key in evaluations[0] if len({show(one.get(key)) for one in evaluations}) > 1]
+    told = [[f"evaluation.{key}={show(one[key])}" for key in keys if one.get(key) is not None] for one in evaluations]
+    return [", ".join(parts) for parts in told]
+
+
+def _of_one_evaluation(part: Study, title: str, colours: dict[str, Look]) -> list[Group]:
+    """First a row of each policy, without overrides and with the most seeds; then the others, by what tells them."""
+    named = sorted(
+        zip(part.rows, part.labels(), strict=True), key=lambda one: (bool(one[0].overrides), -len(one[0].seeds))
     )
+    main: dict[str, tuple[Row, str]] = {}
+    others: dict[str, list[tuple[Row, str]]] = {}
+    for row, label in named:
+        if row.policy not in main:
+            main[row.policy] = row, label
+        else:
+            others.setdefault(_rest(row, label), []).append((row, label))
+    position = {id(row): number for number, row in enumerate(part.rows)}
+    found = []
+    for rows in ([*main.values()], *others.values()):
+        rows.sort(key=lambda one: position[id(one[0])])
+        rests = {_rest(row, label) for row, label in rows}
+        common = rests.pop() if len(rests) == 1 else ""
+        series = [
+            Series(row.first["run"]["title"] if common or not _rest(row, label) else label, row, colours[row.policy])
+            for row, label in rows
+        ]
+        told = [*title.split(", "), *(part for part in common.split(", ") if part not in title)]
+        found += _parts(", ".join(filter(None, told)), series)
+    return found
+
+
+def _rest(row: Row, label: str) -> str:
+    """What a label says beside the row's title."""
+    return label.removeprefix(row.first["run"]["title"]).strip(" []")
 
 
 def _parts(title: str, series: list[Series]) -> list[Group]:

@@ -116,7 +116,7 @@ class Row:
     @property
     def free(self) -> dict[str, Any]:
         """What tells this row from another of its policy and overrides: schedule and evaluation."""
-        run, evaluation = self.first["run"]["identity"], self.results[0].evaluation
+        run, evaluation = identity.without(self.first["run"]["identity"], "seed"), self.results[0].evaluation
         return {"schedule": run["schedule"], "data": run["data"], "evaluation": evaluation, "base": run.get("base")}
 
     def robust_errors(self) -> NDArray[np.float64]:
@@ -135,9 +135,20 @@ class Study:
     def first(self) -> dict[str, Any]:
         return self.rows[0].first
 
+    def by_evaluation(self) -> list[tuple[Row, ...]]:
+        """The rows that were evaluated alike, together; first those with the most rows of the paper, then by number."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(identity.canonical(row.results[0].evaluation), []).append(row)
+        order = sorted(found.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
+        return [tuple(rows) for rows in order]
+
     def paper_row(self, policy: str) -> Row | None:
-        """The one row that stands for a row of the paper; None if there is none or more than one."""
+        """The one row that stands for a row of the paper, evaluated as most are; None if there is none, or several."""
         found = [row for row in self.rows if row.paper and row.policy == policy]
+        if len(found) > 1:
+            usual = self.by_evaluation()[0]
+            found = [row for row in found if row in usual]
         return found[0] if len(found) == 1 else None
 
     def labels(self) -> list[str]:
@@ -172,6 +183,7 @@ class Study:
 
 
 def _label(title: str, telling: dict[str, Any]) -> str:
+    telling = {key: value for key, value in telling.items() if value is not None or not key.startswith("evaluation.")}
     if not telling:
         return title
     return f"{title} [{', '.join(f'{key}={show(value)}' for key, value in telling.items())}]"
@@ -212,6 +224,8 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         names = store.sweeps()[-1:]
     if not names or list(names) == ["all"]:
         return _every(store)
+    if "all" in names:
+        raise InputError("all: must stand alone, without other names")
     wanted: dict[tuple[str, str], None] = {}
     for name in names:
         done = [folder.path.name for folder in store.run(name).evaluations()]

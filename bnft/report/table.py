@@ -77,7 +77,7 @@ def print_result(store: Store, run: str, evaluation: str) -> None:
     kept = tuple(result for result in selection.results if result.folder.path.name == evaluation)
     console = _console()
     show(Selection(kept, ()), console)
-    console.print(f"kept in {store.run(run).path}{os.sep}", markup=False, highlight=False)
+    console.print(f"kept in {store.run(run).path}{os.sep}; figures: `bnft report {run}`", markup=False, highlight=False)
 
 
 def _console() -> Console:
@@ -145,7 +145,7 @@ def difference(item: claims.Tested) -> str:
 def _missing(selection: Selection) -> str:
     if not selection.missing:
         return ""
-    return f"Not done yet: {', '.join(selection.missing)}. The same command goes on with them."
+    return f"Not done yet: {', '.join(selection.missing)}. The command that asked for them goes on with them."
 
 
 def fields(row: Row, label: str) -> dict[str, Any]:

@@ -28,9 +28,9 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
     Raises InputError if there is nothing to report on, or the folder cannot be written to.
     """
     selection = select(store, names)
-    if not selection.results:
-        raise InputError(f"{', '.join(names) or 'the newest sweep'}: has no run that is done yet, so nothing to report")
     asked = list(names) or store.sweeps()[-1:] or ["all"]
+    if not selection.results:
+        raise InputError(f"{', '.join(asked)}: has no run that is done yet; name another sweep or a run, or all")
     folder = folder or store.root / FOLDER / "+".join(asked)[:100]
     drawings = [StudyDrawings(study) for study in selection.studies()]
     whole = 0

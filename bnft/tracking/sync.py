@@ -12,7 +12,7 @@ from bnft.tracking.session import TrackingError, restart
 from bnft.tracking.target import Target, online, prepare
 
 TRIES = 3  # for one run, where W&B's service process is gone
-UNREACHABLE = 2  # runs in a row, after which the rest is left for another time
+UNREACHABLE = 1  # runs in a row, after which the rest is left for another time
 FINISH_SECONDS = 300.0
 
 

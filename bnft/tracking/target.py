@@ -63,7 +63,9 @@ def choose(settings: Mapping[str, Any], mode: str) -> tuple[Target | None, str]:
         return found, f"online, {found.url}, project {f'{entity}/' if entity else ''}{project}"
     if why == "disabled":
         return None, "disabled by W&B's own settings"
-    return offline, f"offline ({why})" if mode == "online" or why else "offline"
+    if mode == "online":
+        return offline, f"offline, though wandb.mode=online ({why})"
+    return offline, f"offline ({why})" if why else "offline"
 
 
 def online(project: str, entity: str | None) -> tuple[Target | None, str]:

@@ -162,7 +162,8 @@ def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str,
     base = alt.Chart(sets.add(rows))
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     tooltip = [ROW, "epoch:Q", alt.Tooltip("mean:Q", title=title, format=".4g")]
-    line = base.mark_line().encode(
+    short = len({line["epoch"] for line in rows}) == 1  # a line of one point is none
+    line = base.mark_line(point=short).encode(
         x=x, y=alt.Y("mean:Q", title=title), color=colour(series), strokeDash=dash(series), tooltip=tooltip
     )
     if all(len(values) == 1 for values in found.values()):

@@ -35,7 +35,8 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     ]
     caption = (
         "Loss and error of the batches that were trained on: adversarial ones, but for the rows called NORMAL. The"
-        " clean error is that of 1,000 training images after each epoch."
+        " clean error is that of 1,000 training images after each epoch. Learning rates of rows with one schedule lie"
+        " on each other."
     )
     if any(len(series.row.results) > 1 for series in group.series):
         caption += " Means over seeds; bands go from the lowest seed to the highest."

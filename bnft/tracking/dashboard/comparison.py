@@ -78,6 +78,8 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
     if not PLAIN.fullmatch(sweep):
         raise rejected("sweep", sweep, "at most 64 letters, digits and . _ : -")
     if sweep not in known:
+        if known:
+            store.sweep(sweep)  # which refuses: a slip, rather than a sweep of another machine
         titles = {row.policy: row.title for row in paper.ROWS}
         return Comparison(sweep, (), (), titles, (), layer, _published())
     names = list(dict.fromkeys(entry["run"] for entry in store.sweep(sweep)["runs"]))
