@@ -10,13 +10,18 @@ from bnft.report.gallery import Pair, gallery
 from bnft.report.groups import Group, groups
 from bnft.report.page import drawn, picture
 from bnft.report.rows import Rate, Row, Selection, Study
-from bnft.report.statements import Statement
+from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
 
 Placed = Callable[[str, Figure], str | None]
 """Where the files of a figure lie, from the page; the text makes it unique."""
 
 AGAIN = "The same models, evaluated in another way: their BN layers and how they trained are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
+THRESHOLDS = (
+    "The paper gives no thresholds. Here, most layers are more than half of them; a histogram collapses if its"
+    f" interquartile range falls below {COLLAPSED:g} of NORMAL's in most layers, in part if it gets narrower in most; a"
+    f" cross-entropy hardly changes if it does by up to {100 * UNCHANGED:.0f} %. No verdict is a test of significance."
+)
 STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
 
 
@@ -28,6 +33,7 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
         "missing": list(selection.missing),
         "asked": len(selection.missing) + len(selection.results),
         "same": f"{claims.SAME:.0f}",
+        "thresholds": THRESHOLDS,
         "studies": [_study(one, f"study{number}") for number, one in enumerate(drawings, start=1)],
     }
 
