@@ -203,7 +203,10 @@ class TestSpecification:
         with pytest.raises(InputError, match="sweep elsewhere: must be one of those"):
             compare(store, "elsewhere")
 
-    def test_a_sweep_of_another_machine_is_the_papers_rows(self, tmp_path: Path) -> None:
+    def test_a_sweep_of_another_machine_is_the_papers_rows(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)  # where the specification goes if there is no store
         store = Store(tmp_path / "empty")
         specification = written(store, sweep="elsewhere")
         assert not {name for panel in panels(specification) for name in metrics(panel) if name.startswith("bn")}

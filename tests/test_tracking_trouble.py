@@ -97,22 +97,21 @@ def errors(stack, server):
     server.status = 500
 
 
-def errors_in_mid_run(stack, server):
+def in_mid_run(stack, server, **trouble):
     def act():
         if server.runs:
-            server.status = 500
+            vars(server).update(trouble)
             struck.append(server)
 
     stack.enter_context(repeatedly(act))
+
+
+def errors_in_mid_run(stack, server):
+    in_mid_run(stack, server, status=500)
 
 
 def silence_in_mid_run(stack, server):
-    def act():
-        if server.runs:
-            server.delay = 60.0
-            struck.append(server)
-
-    stack.enter_context(repeatedly(act))
+    in_mid_run(stack, server, delay=60.0)
 
 
 def wrong_key(stack, server):

@@ -1,6 +1,6 @@
 """What the report's page says, as plain values for its template: tables, words, figures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bnft.report import claims, costs, paper, table
@@ -11,9 +11,6 @@ from bnft.report.groups import Group, groups
 from bnft.report.page import drawn, picture
 from bnft.report.rows import Rate, Row, Selection, Study
 from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
-
-Placed = Callable[[str, Figure], str | None]
-"""Where the files of a figure lie, from the page; the text makes it unique."""
 
 AGAIN = "The same models, evaluated in another way: their BN layers and how they trained are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
@@ -60,7 +57,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     reproductions, spent = costs.reproductions(study), costs.costs(study)
     found, notes = costs.sweeps(study)
     pairs, unseen = gallery({policy: series.row for policy, series in main.group.by_policy.items()})
-    statements = main.statements()
+    tested = claims.tested(study)
     groups_shown = [
         {
             "id": f"{place}-group{number}",
@@ -86,9 +83,9 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
                 "paper": f"{item.paper_difference:+.1f}",
                 "verdict": item.verdict,
             }
-            for item in claims.tested(study)
+            for item in tested
         ],
-        "statements": [_statement(one) for one in statements],
+        "statements": [_statement(one) for one in main.statements],
         "groups": groups_shown,
         "figures": [drawn(figure, place, files) for figure, files in drawings.common],
         "gallery": [_pair(pair, main.group) for pair in pairs if pair.pictures],
@@ -106,7 +103,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
         ],
         "sweeps": found[:10],
         "reading_notes": list(dict.fromkeys([*main.notes, *notes, *unseen])),
-        "links": _links(place, groups_shown, bool(pairs), bool(statements), bool(claims.tested(study))),
+        "links": _links(place, groups_shown, bool(pairs), bool(main.statements), bool(tested)),
     }
 
 

@@ -55,6 +55,7 @@ class Read:
         """On what could not be read."""
         return [note for found in (self.records, self.scores) for one in found.values() for note in one.notes]
 
+    @cached_property
     def statements(self) -> list[Statement]:
         """What the paper says of distributions; nothing where it is about none of the rows."""
         compared = self.group.by_policy
@@ -131,7 +132,7 @@ def _spread(read: Read) -> Figure | None:
     }
     rows = [
         {"layer": line["layer"], "quantity": names[one.key][0], "ratio": line[names[one.key][1]]}
-        for one in read.statements()
+        for one in read.statements
         if one.key in names
         for line in one.details
     ]

@@ -50,7 +50,6 @@ def drawn(figure: Figure, place: str, files: str | None) -> dict[str, Any]:
         "id": key,
         "title": figure.title,
         "caption": figure.caption,
-        "notes": figure.notes,
         "height": figure.height,
         "files": files,
         "legend": legend(figure.series),

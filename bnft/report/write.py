@@ -12,7 +12,7 @@ from bnft.report.content import StudyDrawings, content
 from bnft.report.drawing import drawn
 from bnft.report.figures.base import Figure
 from bnft.report.figures.errors import over_eps
-from bnft.report.rows import Selection, select
+from bnft.report.rows import select
 from bnft.store import Store
 
 FOLDER = "reports"  # in the store
@@ -48,7 +48,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
         folder, [place for drawing in drawings for found in (*drawing.figures, drawing.common) for _, place in found]
     )
     index = folder / "index.html"
-    files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, selection))).encode())
+    files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, drawings))).encode())
     return index
 
 
@@ -73,11 +73,11 @@ def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) ->
     return found
 
 
-def _summary(store: Store, asked: Sequence[str], selection: Selection) -> str:
+def _summary(store: Store, asked: Sequence[str], drawings: Sequence[StudyDrawings]) -> str:
     what = f"Every run in {store.root}" if asked == ["all"] else ", ".join(asked)
-    studies = selection.studies()
+    studies = [drawing.study for drawing in drawings]
     rows = sum(len(study.rows) for study in studies)
-    runs = len({result.run_folder.name for result in selection.results})
+    runs = len({result.run_folder.name for study in studies for row in study.rows for result in row.results})
     several = f" on {len(studies)} combinations of data and model" if len(studies) > 1 else ""
     counted = f"{runs} run{'s' * (runs > 1)} in {rows} row{'s' * (rows > 1)}"
     return f"{what}: {counted}{several}. Errors in percent, eps in pixel units (images in [0, 1])."

@@ -52,7 +52,6 @@ class Figure:
     height: int = 220
     wide: bool = False
     tall: bool = False  # in print too
-    notes: tuple[str, ...] = ()
     datasets: "Datasets" = field(kw_only=True)
 
     def screen(self) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from bnft.report.style import looks
 
 
 def scatter(group: Group) -> Figure | None:
-    """Robust against clean error, with intervals; each seed small beside its row, the paper's rows as crosses."""
+    """Robust against clean error, with intervals; each seed small beside its row, the paper's beside ours."""
     sets = Datasets()
     rows: Rows = []
     seeds: Rows = []
@@ -117,7 +117,7 @@ def over_eps(study: Study) -> Figure | None:
 
 
 def cascade(group: Group, steps: dict[str, list[dict[str, Any]]]) -> Figure | None:
-    """Robust error after each attack of the cascade; `steps` has each label's, from `outcomes.cascade_steps`."""
+    """Robust error after each attack of the cascade; `steps` has each label's, from `outcomes.cascade`."""
     sets = Datasets()
     rows = [{"row": label, **step} for label, found in steps.items() for step in found]
     if not rows:
