@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnft import lowering
 from bnft.attacks import no_trace
 from bnft.records import normalized
 
@@ -38,22 +39,23 @@ class _Pair:
 class Folded:
     """A view of `model` that computes what it computes in eval mode, as it was at the last `refresh`.
 
-    Where the model cannot be traced (control flow that depends on data) or has nothing to fold, the view is the model
-    itself. `view` takes and gives what the model does; its own weights take no gradient.
+    On a CPU, small convolutions are then matrix products (see `lowering`). Where the model cannot be traced (control
+    flow that depends on data) or has nothing to fold, the view is the model itself. `view` takes and gives what the
+    model does, for images of the size of `example`; its own weights take no gradient.
     """
 
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         self.model = model
         self.view: nn.Module = model
-        self._pairs: list[_Pair] = []
+        self._parts: list[_Pair | lowering.Lowered] = []
         with no_trace(model):
-            self._fold(example)
+            self._fold(example[torch.arange(lowering.FEW) % len(example)])
 
     def refresh(self) -> nn.Module:
         """Fold the model's weights and statistics as they are now; returns the view."""
         with torch.no_grad():
-            for pair in self._pairs:
-                pair.refresh()
+            for part in self._parts:
+                part.refresh()
         return self.view
 
     def _fold(self, example: torch.Tensor) -> None:
@@ -61,13 +63,14 @@ class Folded:
             traced = fx.symbolic_trace(self.model)
         except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError):
             return  # control flow that cannot be traced
-        self._pairs = _fold_pairs(traced)
-        if not self._pairs:
+        pairs = _fold_pairs(traced)
+        if not pairs:
             return
+        self._parts = [*pairs, *(lowering.lower(traced, example) if example.device.type == "cpu" else ())]
         self.view = traced.eval()
         self.refresh()
         if not self._same(example):
-            self.view, self._pairs = self.model, []
+            self.view, self._parts = self.model, []
 
     @torch.no_grad()
     def _same(self, example: torch.Tensor) -> bool:

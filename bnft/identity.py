@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-PROTOCOL = 1  # raised whenever a change of the program alters the numbers that a configuration gives
+PROTOCOL = 2  # raised whenever a change of the program alters the numbers that a configuration gives
 HASH_LENGTH = 10
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnft import schedules
 from bnft.attacks.pgd import pgd
@@ -407,3 +408,23 @@ def test_counts_of_the_papers_network(policy, learning, statistics, text):
     counts = freezing.counts()
     assert counts == Counts(parameters=4_327_754, learning=learning, batchnorm=6_272, statistics=statistics)
     assert text in str(counts)
+
+
+def test_a_frozen_convolutions_weight_gradient_is_never_computed():
+    """Neither the attack nor the update of a BN-only row spends time on it; the update needs none to the image."""
+
+    class Masks(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.convolution_backward.default:
+                masks.append(tuple(args[-1]))
+            return func(*args, **(kwargs or {}))
+
+    masks: list[tuple[bool, ...]] = []
+    network = ResNet(3, 10, 16, [1, 1])
+    freezing = Freezing(network, ["batchnorm"], "update")
+    freezing.train_mode()
+    with Masks():
+        network(torch.rand(8, 3, 16, 16)).sum().backward()
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    assert len(masks) == convolutions - 1, "nothing behind the first BN layer is computed"
+    assert {mask[:2] for mask in masks} == {(True, False)}

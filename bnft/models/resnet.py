@@ -29,8 +29,10 @@ class Block(nn.Module):
         nn.init.zeros_(self.bn2.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = functional.relu(self.bn1(self.conv1(x)))
-        return functional.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = self.bn2(self.conv2(out))
+        out += self.shortcut(x)
+        return functional.relu(out, inplace=True)
 
 
 class ResNet(nn.Module):
@@ -65,5 +67,5 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.bn(self.conv(x)))
+        x = functional.relu(self.bn(self.conv(x)), inplace=True)
         return self.logits(self.stages(x).mean((2, 3)))
