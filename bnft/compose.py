@@ -235,6 +235,8 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
         if evaluation[name] is None:
             allowed = in_words(annotations_of(Evaluation)[name]).removesuffix(", or null")
             raise rejected(f"evaluation.{name}", None, f"{allowed} with evaluation.attack={attack}")
+    if attack != "autoattack" and evaluation["search"]:
+        raise rejected("evaluation.search", evaluation["search"], f"null with evaluation.attack={attack}")
     if attack == "autoattack" and version == "custom" and not names:
         raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")
     if attack == "autoattack" and version != "custom" and names:

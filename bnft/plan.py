@@ -15,7 +15,14 @@ from bnft.errors import DamagedError, InputError, rejected
 from bnft.store import Store
 
 MODEL_FILE = "model.safetensors"
-PAPER_ATTACK = ("attack", "version", "attacks", "norm", "eps")  # what makes an evaluation the same as the row's own
+PAPER_ATTACK = (
+    "attack",
+    "version",
+    "attacks",
+    "search",
+    "norm",
+    "eps",
+)  # what makes an evaluation the same as the row's own
 
 
 @dataclass(frozen=True)

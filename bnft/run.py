@@ -243,7 +243,7 @@ class _Worker:
             self.run.name, "evaluating", f"{how}, {config.norm} eps {config.eps:.4g}, {config.n_images} images"
         )
         self._write_status("running", "evaluating")
-        outcomes, summary = evaluate(model, data, config, self, cascade)
+        outcomes, summary = evaluate(model, data, config, self, cascade, processes=self.hardware.threads)
         result = {
             **summary,
             "run": self.run.record(),

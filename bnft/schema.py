@@ -18,6 +18,7 @@ NORMS = ("Linf", "L2")
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
 VERSIONS = ("standard", "plus", "rand", "custom")
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+AUTOATTACK_PASSES = 4400  # of one image, by the standard version, if it stands to the end; about
 PRECISIONS = ("auto", "bf16", "fp32")
 
 selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
@@ -64,6 +65,7 @@ class Evaluation(Strict):
     seed: Annotated[int, at_least(0)] = 0
     version: Annotated[str | None, one_of(*VERSIONS)] = None  # of AutoAttack
     attacks: Annotated[list[str] | None, list_of(*ATTACKS)] = None  # of AutoAttack, with version=custom
+    search: Annotated[str | None, one_of("fast")] = None  # of AutoAttack; null is the official search
     iterations: Annotated[int | None, at_least(1)] = None  # of PGD
     step_size: Annotated[Any, number, above(0)] = None  # of PGD
     restarts: Annotated[int | None, at_least(1)] = None  # of PGD

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from bnft import build, files
 from bnft.errors import DamagedError
 from bnft.plan import Plan, Run
+from bnft.schema import AUTOATTACK_PASSES
 from bnft.store import Store, task_name
 
-AUTOATTACK_PASSES = 4400  # that the standard version spends on an image that stands to the end, about
 STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # the share of images that do, with and without adversarial training, about
 
 

@@ -41,10 +41,10 @@ def preceded_by_mischief(name: str, stage: str) -> None:
     """Let mischief happen before `run.name`, one of whose arguments is the run's worker."""
     original = getattr(run, name)
 
-    def troubled(*arguments: object) -> object:
+    def troubled(*arguments: object, **options: object) -> object:
         (run_at_work,) = (argument.run for argument in arguments if isinstance(argument, run._Worker))
         mischief.happens(f"{run_at_work.policy}-{run_at_work.config['seed']}-{stage}")
-        return original(*arguments)
+        return original(*arguments, **options)
 
     setattr(run, name, troubled)
 

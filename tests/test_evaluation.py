@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.square import SquareAttack
 from torch import nn
 
 from bnft.data import Arrays, Dataset, prepare
 from bnft.data.digits import load
-from bnft.evaluation import EvaluationError, autoattack, confirm, evaluate
+from bnft.evaluation import EvaluationError, autoattack, confirm, evaluate, fast, remembering
 from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
+from bnft.evaluation.remembering import remembered
 from bnft.schema import Evaluation
 
 EPS = 0.1
@@ -236,7 +238,7 @@ def test_fewer_classes_than_autoattack_expects(classes, expected):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
     config = replace(STANDARD, n_images=6, eps=0.02)
-    attacks, notes = autoattack.attacks(net, config, classes, torch.device("cpu"))
+    attacks, notes = autoattack.attacks(net, net, config, classes, torch.device("cpu"))
     assert [attack.name for attack in attacks] == expected
     assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
     assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
@@ -265,3 +267,93 @@ def test_pgd_restarts_attack_only_what_stands(model, digits):
     assert summary["cascade"][0]["errors"] <= summary["cascade"][1]["errors"]
     again, _ = evaluate(model, digits, PGD, Watched())
     assert torch.equal(outcomes.adversarial, again.adversarial)
+
+
+def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
+    """Remembered answers change no adversarial image, though most queries on small images are repeats."""
+    calls: list[int] = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x.flatten(1))
+
+    torch.manual_seed(0)
+    model = Counting(64, 10).requires_grad_(False)
+    images = digits.pixels(digits.x_test[:40])
+    labels = model(images).argmax(1)
+    found, asked = [], []
+    for predict in (model, remembered(model, images)):
+        calls.clear()
+        square = SquareAttack(predict, eps=0.02, n_queries=4000, seed=0, resc_schedule=False)
+        found.append(square.perturb(images, labels))
+        asked.append(sum(calls))
+    assert torch.equal(*found)
+    assert asked[1] < asked[0] / 2
+
+
+def test_memory_of_answers_is_bounded(digits, monkeypatch):
+    images = digits.pixels(digits.x_test[:40])
+    monkeypatch.setattr(remembering, "MEMORY", 50 * images[0].numel() * 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    memory = remembered(model, images)
+    for part in (images[:30], images[10:40], images[:3], images):
+        torch.testing.assert_close(memory(part), model(part).detach())
+        assert len(memory._places) <= 50
+
+
+def test_images_on_which_queries_do_not_repeat_are_not_remembered():
+    model = nn.Flatten()
+    assert remembered(model, torch.zeros(2, 3, 32, 32)) is model
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(model, digits, monkeypatch, bf16):
+    monkeypatch.setattr(autoattack, "has_fast_bf16", lambda _: bf16)
+    standard, _ = evaluate(model, digits, STANDARD, Watched())
+    outcomes, summary = evaluate(model, digits, replace(STANDARD, search="fast"), Watched())
+    differing = ((outcomes.fallen_at == STANDS) != (standard.fallen_at == STANDS)).sum()
+    assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
+    precision = "bf16" if bf16 else "fp32"
+    assert f"fast search in {precision}: not the standard evaluation" in summary["warnings"]
+
+
+def test_sieve_computes_no_image_that_fell_and_is_exact_about_who_did():
+    labels, computed = torch.arange(40) % 2, []
+    wrong = torch.zeros(40, dtype=torch.bool)
+
+    class Model(nn.Module):
+        def forward(self, x):
+            computed.append(len(x))
+            places = x[:, 0].long()
+            shown = torch.where(wrong[places], 1 - labels[places], labels[places])
+            return nn.functional.one_hot(shown, 2).float() + 0 * x[:, :1] + x[:, 1:]
+
+    sieve = fast.Sieve(Model(), Model(), bf16=False)
+    x = torch.stack([torch.arange(40.0), torch.zeros(40)], 1).requires_grad_()
+    with sieve.standing(labels):
+        assert torch.equal(sieve(x).argmax(1), labels)
+        wrong[:30] = True
+        assert torch.equal(sieve(x).argmax(1) != labels, wrong), "an image that falls is seen to fall, once"
+        wrong[39] = True
+        logits = sieve(x)
+        assert (logits.argmax(1) != labels).nonzero().flatten().tolist() == [39]
+        (gradient,) = torch.autograd.grad(logits.sum(), x)
+        assert not gradient[:30].any() and gradient[30:].any(1).all()
+    assert computed == [40, 40, 16], "what is left goes in batches of a few sizes"
+    sieve(x)
+    assert computed[-1] == 40, "outside the block it is the model"
+
+
+def test_images_are_taken_for_fallen_in_fp32_only():
+    """bf16 rounds the logits 1 and 1.001 to the same number; that image has not fallen."""
+
+    class Model(nn.Module):
+        def forward(self, x):
+            close = torch.tensor([1.0, 1.001])
+            return (close.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else close) + 0 * x
+
+    sieve = fast.Sieve(Model(), Model(), bf16=True)
+    with sieve.standing(torch.ones(3, dtype=torch.long)):
+        assert (sieve(torch.zeros(3, 2)).argmax(1) == 1).all()
+        assert not sieve._fallen.any()

@@ -25,10 +25,11 @@ from bnft.evaluation.cascade import (
     check_images,
 )
 from bnft.evaluation.cascade import run as run_cascade
+from bnft.evaluation.sharing import Job, helpers
 from bnft.folding import Folded
 from bnft.rates import wilson
 from bnft.schema import Evaluation
-from bnft.stopping import felt
+from bnft.stopping import Pulse, felt
 
 EXAMPLES = 16  # images that are kept as they were before the attacks
 SCORING_BATCH = 500  # images scored at once where no attack needs memory
@@ -55,12 +56,18 @@ class Outcomes:
 
 
 def evaluate(
-    model: nn.Module, dataset: Dataset, config: Evaluation, watcher: Watcher, cascade: Cascade | None = None
+    model: nn.Module,
+    dataset: Dataset,
+    config: Evaluation,
+    watcher: Watcher,
+    cascade: Cascade | None = None,
+    processes: int = 1,
 ) -> tuple[Outcomes, dict[str, Any]]:
     """Clean error on the whole test split and robust error on its first `config.n_images`, and the summary of both.
 
     `model` is in eval mode, on the data's device. Attacks search on its folded view (see `bnft.folding`); every image
-    that they return is scored on the model itself. `cascade` goes on with an evaluation that was interrupted. The
+    that they return is scored on the model itself. `cascade` goes on with an evaluation that was interrupted. On a
+    CPU, a long one may be shared out over `processes` (see `sharing`; not from a script without a main guard). The
     summary is a JSON object: `clean` and `robust` with `errors`, `images`, `error` and `interval` in percent, `cascade`
     with the robust error after each attack, `warnings`, `seconds` and `pgd_loss` (see `pgd.loss`). Raises
     EvaluationError rather than report something untrue.
@@ -73,12 +80,17 @@ def evaluate(
         clean_logits = torch.cat([score(model, images[:count], config.batch_size), *_scores(model, images[count:])])
         attacked, truth = images[:count], labels[:count]
         view = Folded(model, images[:2]).view
-        attacks, notes = _attacks(view, config, clean_logits.shape[1], images.device)
+        attacks, notes = _attacks(view, model, config, clean_logits.shape[1], images.device)
         if cascade is None:
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
             if config.attack == "autoattack":
                 cascade.warnings = notes + autoattack.warnings_before(model, attacked, truth, config)
-        with autoattack.recorded(cascade.warnings), felt(view, watcher.pulse):
+        job = Job(model, attacked, truth, config, clean_logits.shape[1])
+        with (
+            autoattack.recorded(cascade.warnings),
+            felt(view, watcher.pulse),
+            helpers(job, _helpers_attacks, processes, watcher.pulse, cascade.warnings) as shared,
+        ):
             run_cascade(
                 model,
                 attacked,
@@ -89,6 +101,7 @@ def evaluate(
                 batch_size=config.batch_size,
                 cascade=cascade,
                 watcher=watcher,
+                shared=shared.found if shared is not None else None,
             )
             pgd_loss = pgd.loss(model, view, attacked, truth, config)
         adversarial = cascade.adversarial.to(images.device)
@@ -179,8 +192,15 @@ def _rate(errors: int, images: int) -> dict[str, Any]:
 
 
 def _attacks(
-    model: nn.Module, config: Evaluation, classes: int, device: torch.device
+    view: nn.Module, model: nn.Module, config: Evaluation, classes: int, device: torch.device
 ) -> tuple[list[Attack], list[str]]:
     if config.attack == "autoattack":
-        return autoattack.attacks(model, config, classes, device)
-    return pgd.attacks(model, config, device), []
+        return autoattack.attacks(view, model, config, classes, device)
+    return pgd.attacks(view, config, device), []
+
+
+def _helpers_attacks(job: Job, pulse: Pulse) -> list[Attack]:
+    """The attacks, in a process that shares in an evaluation; `pulse` is felt before each forward pass."""
+    view = Folded(job.model, job.images[:2]).view
+    view.register_forward_pre_hook(lambda *_: pulse())
+    return _attacks(view, job.model, job.config, job.classes, job.images.device)[0]

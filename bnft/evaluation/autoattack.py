@@ -10,23 +10,34 @@ import torch
 from pyautoattack import AutoAttack, checks
 from torch import nn
 
+from bnft.devices import has_fast_bf16
+from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
+from bnft.evaluation.remembering import remembered
 from bnft.schema import Evaluation
 
 TARGETED_DLR_CLASSES = 4  # the targeted DLR loss uses the four largest logits
 DLR_CLASSES = 3
 
 
-def attacks(model: nn.Module, config: Evaluation, classes: int, device: torch.device) -> tuple[list[Attack], list[str]]:
+def attacks(
+    model: nn.Module, exact: nn.Module, config: Evaluation, classes: int, device: torch.device
+) -> tuple[list[Attack], list[str]]:
     """The attacks of one version of AutoAttack on `model`, and what had to differ from it, in words.
 
-    AutoAttack tries 9 target classes; with fewer than 10 classes it tries all there are. An attack whose loss needs
-    more classes than there are is left out.
+    `exact` is the same function in fp32, asked where `config.search` is fast (see `fast`). AutoAttack tries 9 target
+    classes; with fewer than 10 classes it tries all there are. An attack whose loss needs more classes than there are
+    is left out.
     """
-    official = _official(model, config, device)
+    notes = []
+    sieve = fast.Sieve(model, exact, has_fast_bf16(device)) if config.search == "fast" else None
+    official = _official(sieve or model, config, device)
+    if sieve is not None:
+        notes.append(f"fast search in {'bf16' if sieve.bf16 else 'fp32'}: not the standard evaluation")
+        for attack in (official.apgd, official.apgd_targeted):
+            fast.sifted(attack, sieve)
     targets = min(9, classes - 1)
     official.apgd_targeted.n_target_classes = official.fab.n_target_classes = targets
-    notes = []
     if targets < 9:
         notes.append(f"with {classes} classes, targeted attacks try {targets} target classes instead of 9")
     names = []
@@ -75,6 +86,8 @@ def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
             official.apgd.loss = name.removeprefix("apgd-")
         if name in ("fab", "fab-t"):
             official.fab.targeted, official.fab.n_restarts = name == "fab-t", restarts
+        if name == "square":
+            official.square.predict = remembered(official.model, images)
         attack.seed = official.get_seed()
         return attack.perturb(images.clone(), labels.clone()).detach()
 

@@ -6,7 +6,7 @@ same attack as in the official run; and a run that was killed goes on from its l
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,6 +68,10 @@ class Watcher(Protocol):
         """Called before each forward pass of an attack; raises Stopped to end there, after the last whole batch."""
 
 
+Shared = Callable[[int, Sequence[torch.Tensor], int], Iterator[torch.Tensor]]
+"""What attack k (from 0) makes of batches of image numbers, from a given one on; see `sharing.Helpers.found`."""
+
+
 @torch.no_grad()
 def run(
     model: nn.Module,
@@ -80,11 +84,12 @@ def run(
     batch_size: int,
     cascade: Cascade,
     watcher: Watcher,
+    shared: Shared | None = None,
 ) -> None:
     """Run or go on with `cascade`, in place, on `images` (n, C, H, W) in [0, 1] with `labels` (n,).
 
-    `model` scores what the attacks return. Raises EvaluationError for an adversarial image that is not an image or is
-    further than `eps` from the original.
+    `model` scores what the attacks return; `shared` stands in for their `run` where other processes run them. Raises
+    EvaluationError for an adversarial image that is not an image or is further than `eps` from the original.
     """
     device = images.device
     while cascade.attack < len(attacks) and cascade.standing:
@@ -92,11 +97,12 @@ def run(
         batches = cascade.members.split(batch_size)
         if len(cascade.seconds) == cascade.attack:
             cascade.seconds.append(0.0)
+        finds = shared(cascade.attack, batches, cascade.batch) if shared is not None else None
         while cascade.batch < len(batches):
             started = time.monotonic()
             indices = batches[cascade.batch]
             originals, truth = images[indices.to(device)], labels[indices.to(device)]
-            found = attack.run(originals, truth, cascade.batch)
+            found = attack.run(originals, truth, cascade.batch) if finds is None else next(finds)
             fooled = model(found).argmax(1) != truth
             check_adversarial(found[fooled], originals[fooled], norm, eps, attack.name)
             fallen = indices[fooled.cpu()]
