@@ -20,11 +20,13 @@ from bnft.data.augmentation import Augmentation
 from bnft.devices import Hardware
 from bnft.folding import Folded
 from bnft.freezing import Freezing
+from bnft.graphs import attack_graph
 from bnft.randomness import generator, seed_for
 from bnft.schedules import Shape
 from bnft.stopping import Pulse, Stopped, felt
 
 CHECKPOINT_SECONDS = 300.0  # a killed run repeats at most this much training, or one epoch
+READ_SECONDS = 1.0  # how often a device other than the CPU is waited for, to see how training stands
 CLEAN_ERROR_IMAGES = 1000  # training images on which the clean error is logged after each epoch
 
 
@@ -49,8 +51,8 @@ class Recipe:
 class Progress:
     """Where training stands: after `step` batches of `epoch` (from 0), with what is needed to go on from there.
 
-    `velocity` is the optimizer's momentum by parameter name. `losses` and `errors` are sums over the `images` of the
-    epoch so far, `seconds` its duration so far.
+    `velocity` is the optimizer's momentum by parameter name. `losses` and `errors` are sums over `images`: all of the
+    epoch so far, but where Keeper says otherwise. `seconds` is its duration so far.
     """
 
     epoch: int = 0
@@ -71,10 +73,13 @@ class Keeper(Protocol):
         """Keep the state, so that training can go on from here."""
 
     def stepped(self, progress: Progress, steps: int) -> None:
-        """A batch of the epoch's `steps` is done."""
+        """A batch of the epoch's `steps` is done.
+
+        Other devices than the CPU are not waited for after each batch: sums can then be a second old.
+        """
 
     def pulse(self) -> None:
-        """Training is alive: called before each batch and each forward pass of the attack.
+        """Training is alive: called before each batch and each forward pass of an attack that is no CUDA graph.
 
         Raises Stopped to end training there, with its state saved.
         """
@@ -104,13 +109,10 @@ def train(
     folded = (
         Folded(model, dataset.pixels(dataset.x_train[:2])) if recipe.attack and recipe.attack_mode == "eval" else None
     )
+    graph = _graph(folded, dataset, recipe, hardware)
     optimizer = _optimizer(freezing, recipe, progress)
-    try:
-        while progress.epoch < recipe.epochs:
-            _epoch(model, freezing, folded, dataset, recipe, hardware, optimizer, keeper, progress, clock)
-    except Stopped:  # by the pulse: the last batch is done, and the attack on the next one has left no trace
-        keeper.save(model, _with_velocity(progress, freezing, optimizer))
-        raise
+    while progress.epoch < recipe.epochs:
+        _epoch(model, freezing, folded, graph, dataset, recipe, hardware, optimizer, keeper, progress, clock)
     freezing.check_unchanged(frozen)
     return progress
 
@@ -119,6 +121,7 @@ def _epoch(
     model: nn.Module,
     freezing: Freezing,
     folded: Folded | None,
+    graph: Attack | None,
     dataset: Dataset,
     recipe: Recipe,
     hardware: Hardware,
@@ -127,30 +130,75 @@ def _epoch(
     progress: Progress,
     clock: Callable[[], float],
 ) -> None:
-    """The rest of the epoch that `progress` stands in, saved now and then and at its end."""
+    """The rest of the epoch that `progress` stands in, saved now and then and at its end, or where it is stopped."""
     steps = len(dataset.x_train) // recipe.batch_size
+    sums = _Sums(progress, hardware.device, learning=optimizer is not None)
     saved_at, started = clock(), clock() - progress.seconds
+
+    def save() -> None:
+        sums.read()
+        keeper.save(model, _with_velocity(progress, freezing, optimizer))
+
     images, labels = _epoch_of(dataset, recipe, progress.epoch)
-    while progress.step < steps:
-        keeper.pulse()
-        batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
-        rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
-        inputs = dataset.pixels(images[batch])
-        torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
-        if recipe.attack is not None:
-            inputs = _attacked(model, folded, inputs, labels[batch], recipe, hardware, progress, keeper.pulse)
-        loss, errors = _update(model, freezing, inputs, labels[batch], hardware, optimizer, rate, progress.epoch)
-        progress.losses += loss * len(inputs)
-        progress.errors += errors
-        progress.images += len(inputs)
-        progress.step += 1
-        progress.seconds = clock() - started
-        keeper.stepped(progress, steps)
-        if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
-            keeper.save(model, _with_velocity(progress, freezing, optimizer))
-            saved_at = clock()
+    try:
+        while progress.step < steps:
+            keeper.pulse()
+            batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
+            rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
+            inputs = dataset.pixels(images[batch])
+            torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
+            if recipe.attack is not None:
+                inputs = _attacked(
+                    model, folded, inputs, labels[batch], recipe, hardware, progress, keeper.pulse, graph
+                )
+            loss, errors = _update(model, freezing, inputs, labels[batch], hardware, optimizer, rate)
+            sums.add(loss, errors, len(inputs))
+            progress.step += 1
+            sums.read_now_and_then(clock, last=progress.step == steps)
+            progress.seconds = clock() - started
+            keeper.stepped(progress, steps)
+            if clock() - saved_at >= CHECKPOINT_SECONDS and progress.step < steps:
+                save()
+                saved_at = clock()
+    except Stopped:  # by the pulse: the last batch is done, and the attack on the next one has left no trace
+        save()
+        raise
     _end_epoch(model, dataset, progress, rate)
     keeper.save(model, _with_velocity(progress, freezing, optimizer))
+
+
+class _Sums:
+    """The sums of an epoch, kept on the device, since whoever reads them waits until it has done all that it was given.
+
+    Reading brings `progress` up to date, and raises RuntimeError where parameters learn and the loss is not finite.
+    """
+
+    def __init__(self, progress: Progress, device: torch.device, learning: bool) -> None:
+        self._progress, self._device, self._learning = progress, device, learning
+        self._losses = torch.tensor(progress.losses, dtype=torch.float64, device=device)
+        self._errors = torch.tensor(progress.errors, dtype=torch.int64, device=device)
+        self._images = progress.images
+        self._read_at = -math.inf
+
+    def add(self, loss: torch.Tensor, errors: torch.Tensor, images: int) -> None:
+        """A batch's mean loss and its errors, both of shape ()."""
+        self._losses += loss.double() * images
+        self._errors += errors
+        self._images += images
+
+    def read_now_and_then(self, clock: Callable[[], float], last: bool) -> None:
+        """Read where that costs nothing, where a second has passed, and after the last batch."""
+        if self._device.type == "cpu" or last:
+            self.read()
+        elif clock() - self._read_at >= READ_SECONDS:
+            self.read()
+            self._read_at = clock()
+
+    def read(self) -> None:
+        progress, losses = self._progress, float(self._losses)
+        if self._learning and not math.isfinite(losses):  # once it is not finite, it never is again
+            raise RuntimeError(f"the loss became {losses} in epoch {progress.epoch + 1}: lower schedule.lr")
+        progress.losses, progress.errors, progress.images = losses, int(self._errors), self._images
 
 
 def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,6 +210,14 @@ def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tenso
     return augmented, dataset.y_train[order]
 
 
+def _graph(folded: Folded | None, dataset: Dataset, recipe: Recipe, hardware: Hardware) -> Attack | None:
+    """The attack as a CUDA graph, for whole batches; None where it cannot be one."""
+    if folded is None or recipe.attack is None or len(dataset.x_train) < recipe.batch_size:
+        return None
+    first = slice(recipe.batch_size)
+    return attack_graph(recipe.attack, folded, hardware, dataset.pixels(dataset.x_train[first]), dataset.y_train[first])
+
+
 def _attacked(
     model: nn.Module,
     folded: Folded | None,
@@ -171,10 +227,13 @@ def _attacked(
     hardware: Hardware,
     progress: Progress,
     pulse: Pulse,
+    graph: Attack | None = None,
 ) -> torch.Tensor:
-    """Adversarial examples for a batch, against the model as it is now."""
+    """Adversarial examples for a batch, against the model as it is now, by `graph` (see `_graph`) if there is one."""
     assert recipe.attack is not None
     draws = generator(hardware.device, recipe.seed, "attack", progress.epoch, progress.step)
+    if graph is not None:
+        return graph(inputs, labels, generator=draws)
     target = model if folded is None else folded.refresh()
     with no_trace(model, recipe.attack_mode), hardware.autocast(), felt(target, pulse):
         return recipe.attack(target, inputs, labels, generator=draws)
@@ -188,23 +247,22 @@ def _update(
     hardware: Hardware,
     optimizer: torch.optim.SGD | None,
     rate: float,
-    epoch: int,
-) -> tuple[float, int]:
-    """One step of SGD, or a mere forward pass where nothing learns; returns the batch's mean loss and its errors."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of SGD, or a mere forward pass where nothing learns.
+
+    Returns the batch's mean loss and its errors, of shape (), on the device: nothing here waits for it.
+    """
     freezing.train_mode()
     with hardware.autocast(), torch.set_grad_enabled(optimizer is not None):
         logits = model(inputs).float()
         loss = functional.cross_entropy(logits, labels)
-    value = float(loss.detach())
     if optimizer is not None:
-        if not math.isfinite(value):
-            raise RuntimeError(f"the loss became {value} in epoch {epoch + 1}: lower schedule.lr")
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    return value, int((logits.argmax(1) != labels).sum())
+    return loss.detach(), (logits.argmax(1) != labels).sum()
 
 
 def _end_epoch(model: nn.Module, dataset: Dataset, progress: Progress, rate: float) -> None:

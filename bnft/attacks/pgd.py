@@ -31,8 +31,33 @@ def pgd(
     within `eps` of them and in [0, 1]. Only the gradient to the images is computed; see `bnft.attacks.no_trace` for
     leaving the model as it was.
     """
+    begin = start(inputs, generator=generator, eps=eps, norm=norm, random_start=random_start)
+    return climb(
+        model, begin, inputs, labels, eps=eps, iterations=iterations, step_size=step_size, norm=norm, keep=keep
+    )
+
+
+def start(
+    inputs: torch.Tensor, *, generator: torch.Generator, eps: float, norm: Norm, random_start: bool
+) -> torch.Tensor:
+    """Where `pgd` begins: all that it draws."""
+    return _Ball(inputs, eps, norm).random_point(generator) if random_start else inputs.clone()
+
+
+def climb(
+    model: nn.Module,
+    adversarial: torch.Tensor,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    eps: float,
+    iterations: int,
+    step_size: float,
+    norm: Norm,
+    keep: Literal["worst", "last"],
+) -> torch.Tensor:
+    """What `pgd` does from where it begins, `adversarial`: nothing that is random, or waits for the device."""
     ball = _Ball(inputs, eps, norm)
-    adversarial = ball.random_point(generator) if random_start else inputs.clone()
     worst, worst_loss = adversarial, torch.full((len(inputs),), -torch.inf, device=inputs.device)
     for _ in range(iterations):
         adversarial = adversarial.detach().requires_grad_()
