@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help table2 test long lint clean
+.PHONY: help table2 test long lint bench clean
 
 help:
 	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table and the report"
 	@echo "make test     linters, types and the tests that take minutes together (with SLURM's, where it is installed)"
 	@echo "make long     the tests that take minutes each: kills, failing nodes, time limits"
+	@echo "make bench    side by side with torchattacks, ART, foolbox and plain pyautoattack: half an hour"
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
@@ -33,6 +34,13 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $(READY)
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks foolbox eagerpy adversarial-robustness-toolbox
+	$(BIN)/python -m pip install --quiet scipy tqdm GitPython requests six
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/autoattack.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV)
