@@ -110,7 +110,7 @@ def test_killed_at_any_moment_it_goes_on_from_there(store, server, seed):
         else:
             for service in children(process.pid, "wandb-core"):
                 os.kill(service, signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=150)
     finish(sync(store, server))
     assert_whole(store, server)
 
