@@ -107,12 +107,12 @@ def opened(browser: "Browser", index: Path, width: int = WIDE, scheme: str = "li
 
 
 def scrolled(page: "Page") -> None:
-    """Scroll over the whole page, and wait until every chart that came into sight is drawn."""
-    height = page.evaluate("document.documentElement.scrollHeight")
-    for place in range(0, height + 900, 900):
-        page.evaluate(f"window.scrollTo(0, {place})")
-        page.wait_for_timeout(20)
-    until(lambda: page.locator(".chart:not([data-drawn])").count() == 0)
+    """Scroll over the whole page, and see that every chart is drawn when it comes into sight."""
+    for place in range(page.locator(".chart").count()):
+        chart = page.locator(".chart").nth(place)
+        chart.scroll_into_view_if_needed()  # and stay: a busy browser skips the frames of what only flies by
+        until(lambda chart=chart: chart.get_attribute("data-drawn") is not None, 60)
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
 
 
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
