@@ -49,6 +49,17 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FOLDER", help="where it goes (default: reports/NAME in the store)"
     )
     report.set_defaults(call=_report)
+    export = commands.add_parser("export", help="a small copy of results, to keep beside a paper")
+    export.add_argument("folder", type=Path, metavar="FOLDER", help="where to; a store, as --store takes it")
+    export.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    export.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        metavar="POLICY",
+        help="whose models go with it, for base=FOLDER/RUN",
+    )
+    export.set_defaults(call=_export)
     status = commands.add_parser("status", help="where runs stand: the store and SLURM's queue together")
     status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the whole store if none")
     how = status.add_mutually_exclusive_group()
@@ -76,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.set_defaults(call=_dashboard)
     for command in (wait, cancel):
         command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
-    for command in (table, report, status, wait, cancel, sync, dashboard):
+    for command in (table, report, export, status, wait, cancel, sync, dashboard):
         command.add_argument(
             "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -100,6 +111,15 @@ def _report(options: argparse.Namespace) -> None:
     from bnft.store import Store
 
     print(f"report: {report(Store(options.store), options.names, options.output)}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from bnft.export import export
+    from bnft.store import Store
+
+    runs = export(Store(options.store), options.names, Store(options.folder), options.models)
+    size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
+    print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -138,8 +138,12 @@ def _read(result: Result) -> _Attacked:
     """Raises DamagedError if the images are not there or not whole."""
     found, outcomes = scores(result), result.folder.outcomes()
     adversarial = outcomes.get("adversarial")
-    if adversarial is None or adversarial.ndim != 4 or len(adversarial) != len(found.fallen_at):
-        raise DamagedError(f"{result.folder.path / 'outcomes.safetensors'}: is damaged, it lacks adversarial images")
+    if adversarial is None:
+        raise DamagedError(f"{result.folder.path / 'outcomes.safetensors'}: was exported without its images")
+    if adversarial.ndim != 4 or len(adversarial) != len(found.fallen_at):
+        raise DamagedError(
+            f"{result.folder.path / 'outcomes.safetensors'}: is damaged, images do not match their scores"
+        )
     evaluation = result.values["evaluation"]
     attacks = tuple(str(step["attack"]) for step in result.values["cascade"])
     return _Attacked(found, adversarial, attacks, (evaluation["norm"], evaluation["eps"]))

@@ -1,0 +1,86 @@
+"""`bnft export`: a copy with the same table and figures, without this machine's folders, that serves as a base."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from made_store import MadeStore
+from safetensors.torch import load_file
+
+from bnft.cli import main
+from bnft.export import portable
+from bnft.files import read_arrays
+from bnft.report import table
+from bnft.report.recorded import EPOCHS
+from bnft.report.rows import select
+from bnft.store import Store
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", *arguments])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys):
+    made = MadeStore(Store(tmp_path / "multirun"), epochs=40).add(seeds=(0, 1))
+    made.sweep()
+    main(["export", str(tmp_path / "kept"), "--store", str(made.store.root), "--models", "adv", "normal"])
+    assert "exported: 22 runs" in capsys.readouterr().out
+    kept = Store(tmp_path / "kept")
+    for form in ("md", "json"):
+        assert table.render(select(kept), form) == table.render(select(made.store, ["all"]), form)
+    run = next(run for run in made.store.runs() if run.name.startswith("bn_params-"))
+    ours, theirs = kept.run(run.name).batchnorm(), run.batchnorm()
+    assert len(ours.epochs) == EPOCHS and ours.epochs[0] == 0 and ours.epochs[-1] == theirs.epochs[-1]
+    for layer in theirs.layers:
+        assert (ours.values(layer, "m")[-1] == theirs.values(layer, "m")[-1]).all()
+    with_model = {file.parent.name.rpartition("-")[0] for file in kept.root.glob("*/model.safetensors")}
+    assert with_model == {"adv", "normal"}
+    kinds = {name for file in kept.root.rglob("outcomes.safetensors") for name in read_arrays(file)}
+    assert kinds == {"clean_logits", "labels", "fallen_at", "adversarial_logits"}
+    main(["report", "all", "--store", str(kept.root)])
+    assert "exported without its images" in (kept.root / "reports" / "all" / "index.html").read_text()
+
+
+def test_what_cannot_be_exported_is_refused_and_writes_nothing(tmp_path, capsys):
+    made = MadeStore(Store(tmp_path / "multirun")).add(("normal",)).add(("adv",), done=False)
+    made.sweep()
+    kept, store = str(tmp_path / "kept"), ("--store", str(made.store.root))
+    assert "must be done to be exported" in refused(capsys, kept, *store)
+    said = refused(capsys, kept, "all", *store, "--models", "bn_params")
+    assert "--models bn_params: must be a policy of these runs (normal)" in said
+    assert "must be another folder than the store" in refused(capsys, str(made.store.root), "all", *store)
+    (model,) = made.store.root.glob("*/model.safetensors")
+    model.unlink()
+    assert "has no model any more" in refused(capsys, kept, "all", *store, "--models", "normal")
+    assert not Path(kept).exists()
+
+
+def test_paths_lose_their_folders_and_nothing_else_changes():
+    line = ["data.path=/home/me/cifar.npz", "attack.eps=8/255", "base_overrides=['schedule.epochs=2']", "base=a/b"]
+    assert portable({"store": "/data/multirun", "line": line, "epochs": 3, "none": None}) == {
+        "store": "multirun",
+        "line": ["data.path=cifar.npz", *line[1:]],
+        "epochs": 3,
+        "none": None,
+    }
+
+
+def test_an_exported_model_is_a_base_and_is_evaluated_without_training(launch, tmp_path):
+    assert launch("policy=normal", *TINY).code == 0
+    main(["export", str(tmp_path / "kept"), "all", "--store", str(tmp_path / "multirun"), "--models", "normal"])
+    (run,) = (tmp_path / "kept").glob("normal-*")
+    (first,) = run.rglob("result.json")
+    assert launch("policy=bn_stats", *TINY, f"base=kept/{run.name}", "store=other").code == 0
+    assert not list((tmp_path / "other").glob("normal-*")), "the base is not trained again"
+    again = launch("policy=normal", *TINY, f"base=kept/{run.name}", "schedule.epochs=0", "store=other")
+    assert again.code == 0
+    (second,) = (tmp_path / "other").glob("normal-*/evaluation/*/result.json")
+    one, two = (json.loads(file.read_text()) for file in (first, second))
+    assert one["clean"] == two["clean"] and one["robust"] == two["robust"]
+    model = next((tmp_path / "other").glob("normal-*/model.safetensors"))
+    assert all((value == load_file(model)[name]).all() for name, value in load_file(run / "model.safetensors").items())
