@@ -91,7 +91,7 @@ class _Worker:
 
     def work(self, evaluated: bool) -> dict[str, Any] | None:
         evaluation = self.folder.evaluation(self.run.evaluation_id)
-        result = self._kept_result(evaluation) if evaluated and self.folder.trained else None
+        result = self._kept_result(evaluation) if evaluated else None
         kept = result is not None or (self.folder.trained and not evaluated)
         if kept:
             if self.folder.status().get("state") != "done":  # killed after the last file, before the last status

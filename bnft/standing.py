@@ -93,7 +93,10 @@ class View:
         return logs
 
     def standings(self, sweeps: Iterable[str] | None = None) -> list[Standing]:
-        """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named."""
+        """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named.
+
+        A base that is not there is left out if all that start from it are done.
+        """
         wanted: dict[tuple[str, str | None], None] = {}
         bases: dict[str, str | None] = {}
         launched: set[str] = set()
@@ -112,7 +115,15 @@ class View:
             standing = self._standing(run, evaluation, bases.get(run), states, run in launched)
             states[run] = standing.state
             found.append(standing)
-        return found
+        needed = {bases.get(standing.run) for standing in found if standing.state != "done"}
+        return [
+            standing
+            for standing in found
+            if standing.evaluation is not None
+            or standing.state == "done"
+            or standing.run in needed
+            or standing.run not in bases
+        ]
 
     def _others(self, known: set[str]) -> Iterable[tuple[str, str | None]]:
         """The store's runs that belong to no sweep."""

@@ -217,8 +217,8 @@ class RunFolder:
 
     def discard_model(self) -> None:
         """Remove a damaged model, and the evaluations with it: they are to be of the model that is there."""
+        shutil.rmtree(self.path / "evaluation", ignore_errors=True)  # first: a result counts without its model
         (self.path / "model.safetensors").unlink(missing_ok=True)
-        shutil.rmtree(self.path / "evaluation", ignore_errors=True)
 
     def progress_made(self) -> list[Any]:
         """Something that is different after any progress that was kept."""

@@ -1,7 +1,7 @@
 """A plan as pieces of work for one process each, and what each one has to wait for."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,17 +40,29 @@ def tasks(planned: Plan) -> list[Task]:
     return sorted([*trainings.values(), *evaluations], key=lambda task: (task.evaluated, -_cost(task)))
 
 
-def undone(everything: Iterable[Task], store: Store) -> list[Task]:
-    """The tasks that are not done yet, waiting only for each other."""
-    left = [task for task in everything if not is_done(task, store)]
-    names = {task.name for task in left}
-    return [Task(task.run, task.evaluated, task.needs if task.needs in names else None) for task in left]
+def undone(everything: Sequence[Task], store: Store) -> list[Task]:
+    """The tasks that are not done yet, waiting only for each other; of trainings, those that one of them waits for."""
+    by_name = {task.name: task for task in everything}
+    left: set[str] = set()
+    for evaluation in [task for task in everything if task.evaluated]:
+        task: Task | None = evaluation
+        while task is not None and task.name not in left and not is_done(task, store):
+            left.add(task.name)
+            task = by_name.get(task.needs or "")
+    return [
+        Task(task.run, task.evaluated, task.needs if task.needs in left else None)
+        for task in everything
+        if task.name in left
+    ]
 
 
 def is_done(task: Task, store: Store) -> bool:
-    """Whether what the task is to make is there, and whole as far as can be seen without loading the model."""
+    """Whether what the task is to make is there, and whole as far as can be seen without loading the model.
+
+    A result stays one where its model was removed or never exported.
+    """
     folder = store.run(task.run.name)
-    if not task.evaluated or not folder.trained:
+    if not task.evaluated:
         return folder.trained
     evaluation = folder.evaluation(task.run.evaluation_id)
     with suppress(DamagedError):

@@ -84,3 +84,18 @@ def test_an_exported_model_is_a_base_and_is_evaluated_without_training(launch, t
     assert one["clean"] == two["clean"] and one["robust"] == two["robust"]
     model = next((tmp_path / "other").glob("normal-*/model.safetensors"))
     assert all((value == load_file(model)[name]).all() for name, value in load_file(run / "model.safetensors").items())
+
+
+def test_what_was_exported_without_models_is_done(launch, tmp_path, capsys):
+    line = ("-m", "policy=bn_stats,bn_params", *TINY)
+    assert launch(*line).code == 0
+    main(["export", str(tmp_path / "kept"), "--store", str(tmp_path / "multirun")])
+    said = launch(*line, "store=kept")
+    assert said.code == 0 and "training" not in said.err and "BN PARAMS" in said.out
+    assert not list((tmp_path / "kept").glob("normal-*")), "nobody needs the base any more"
+    capsys.readouterr()
+    main(["status", "--store", str(tmp_path / "kept")])
+    assert "2 runs: 2 done" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["wait", "--store", str(tmp_path / "kept")])
+    assert ended.value.code == 0

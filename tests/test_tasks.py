@@ -1,8 +1,10 @@
 """A plan as tasks: what waits for what, what is done already, what comes first."""
 
 import pytest
+import torch
 
 from bnft.plan import plan
+from bnft.store import RESULT_KEYS
 from bnft.tasks import is_done, tasks, undone, waves
 
 
@@ -51,6 +53,25 @@ def test_what_is_trained_already_is_not_waited_for(planned):
     train(asked, everything[0])
     assert is_done(everything[0], asked.store) and not is_done(everything[1], asked.store)
     assert set(named(undone(everything, asked.store))) == {("normal", True, None), ("bn_stats", True, None)}
+
+
+def evaluate(planned, task):
+    """Make it look evaluated; whether it looks trained is left as it is."""
+    folder = planned.store.run(task.run.name)
+    result = {key: {} for key in RESULT_KEYS}
+    folder.evaluation(task.run.evaluation_id).save({"labels": torch.zeros(1)}, result)
+
+
+def test_a_result_without_its_model_is_done_and_needs_no_base(planned):
+    asked = planned(["policy=bn_stats"], ["policy=bn_params"], ["policy=normal"])
+    everything = tasks(asked)
+    for task in everything:
+        if task.evaluated and task.run.policy != "bn_params":
+            evaluate(asked, task)
+    left = {("normal", False, None), ("bn_params", True, "normal")}
+    assert set(named(undone(everything, asked.store))) == left, "the base is trained again for the one that needs it"
+    evaluate(asked, next(task for task in everything if task.run.policy == "bn_params"))
+    assert undone(everything, asked.store) == []
 
 
 def test_a_result_that_is_damaged_is_not_done(planned):
