@@ -167,15 +167,24 @@ class Pool:
         return busy or bool(self._ready or self._later)
 
     def _hand_out(self) -> None:
-        """Give every idle worker a task that can start."""
+        """Give every idle worker a task that can start; two evaluations of one run follow each other."""
         if self._killed_at is not None:
             return
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappush(self._ready, heapq.heappop(self._later)[1:])
-        for worker in self._workers:
-            if worker.task is None and self._ready:
-                _, name = heapq.heappop(self._ready)
-                self._give(worker, self._by_name[name])
+        passed = []
+        busy = {worker.task.run.name for worker in self._workers if worker.task}
+        idle = [worker for worker in self._workers if worker.task is None]
+        while idle and self._ready:
+            entry = heapq.heappop(self._ready)
+            task = self._by_name[entry[1]]
+            if task.run.name in busy:
+                passed.append(entry)
+            else:
+                busy.add(task.run.name)
+                self._give(idle.pop(0), task)
+        for entry in passed:
+            heapq.heappush(self._ready, entry)
 
     def _give(self, worker: _Worker, task: Task) -> None:
         run = task.run

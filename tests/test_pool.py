@@ -47,6 +47,20 @@ def test_a_slot_is_one_warm_process_that_sees_its_own_gpu_only(hydra, tmp_path):
     assert len({pid for _, pid in told}) == 2
 
 
+def test_two_evaluations_of_a_run_follow_each_other(hydra, tmp_path):
+    told: list[tuple[str, ...]] = []
+
+    class Listening(Terminal):
+        def begins(self, *what):
+            told.append(what)
+
+    line = ["policy=normal", *TINY, f"store={tmp_path}", "device=cpu", "threads=1"]
+    planned = plan([[*line, f"evaluation.n_images={count}"] for count in (10, 11, 12)])
+    outcomes = Pool(tasks(planned), slots(3, []), planned.store, Listening()).run()
+    assert list(outcomes.values()) == [None] * 4, "one training, three evaluations"
+    assert [stage for _, stage, _ in told] == ["training"] + ["evaluating"] * 3, "none was sent to wait"
+
+
 def test_a_run_reads_its_base_while_that_is_evaluated(hydra, tmp_path):
     planned = plan([["policy=bn_stats", *TINY, f"store={tmp_path}", "device=cpu", "threads=1"]])
     (base,), (child,) = planned.bases, planned.runs
