@@ -1,0 +1,298 @@
+"""Table 2 on CIFAR-10 as a campaign: all eleven rows and what the text says beside them, in an order worth having.
+
+    python scripts/cifar10.py plan --scale gpu                     # stages, their commands, and what they should take
+    python scripts/cifar10.py run --scale gpu                      # all of it; asked again, it goes on
+    python scripts/cifar10.py run --scale cpu --data cifar10.npz   # two cores and an hour and a half, a smaller network
+    python scripts/cifar10.py run --scale toy --data cifar10.npz   # a rehearsal, minutes
+
+Where a GPU is to be had for minutes at a time, on a machine that forgets everything, the campaign goes in slices. Each
+ends by itself, saved, before its minutes are over, and leaves archives in parts that are small enough to be sent:
+
+    python scripts/cifar10.py run --scale gpu --minutes 9 --packed out            # the first slice
+    python scripts/cifar10.py run --scale gpu --minutes 9 --packed out --from in  # the next; in/ has the last resume-*
+    python scripts/cifar10.py gather PARTS... --store campaign                    # at home: the keep-* of every slice
+
+`resume-*` is what the next slice goes on from, and no more; `keep-*` are the results as `bnft export` gives them, with
+the models of NORMAL, ADV and BN PARAMS.
+
+`--data` is an .npz file (x_train, y_train, x_test, y_test) in CIFAR-10's order; without, CIFAR-10 is downloaded.
+"""
+
+import argparse
+import io
+import lzma
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bnft.export import export
+from bnft.files import sha256
+from bnft.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ("normal", "adv", "bn_params")
+PART_BYTES = 15 * 2**20  # of an archive: what many ways of sending take
+SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress
+# xz, light; with a window so wide that the weights that a model shares with its base are kept once
+XZ = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 128 * 2**20}]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is trained and attacked. Epochs are those of a policy's kind; `attacked` are the first test images."""
+
+    width: int
+    images: int
+    tests: int
+    attacked: int
+    attacked_together: int
+    clean: int  # epochs of NORMAL
+    clean_random: int  # of BN alone on clean images
+    adversarial: int  # of ADV
+    adversarial_random: int  # of BN alone on adversarial examples
+    tuned: int  # of what starts from NORMAL
+    adversarial_rate: float  # PGD-10 training, images a second
+    clean_rate: float
+    standing_seconds: float  # of AutoAttack, for an image that stands to its end
+    workers: int = 1  # at a time
+    extra: tuple[str, ...] = ()
+
+
+SCALES = {
+    # Rates: a guess from the operations (34 GFLOP an image of PGD-10 training) at a fifth of an H100's bf16 peak, and
+    # from 14 TFLOP an image that stands at half its fp32 peak. `benchmarks/gpu.py` measures them; see --rates.
+    "gpu": Scale(64, 50_000, 10_000, 1000, 250, 40, 12, 20, 6, 6, 5000, 20_000, 0.5),
+    # Rates: measured, two cores with AVX512-BF16, each worker with one.
+    "cpu": Scale(16, 25_000, 1000, 300, 100, 20, 6, 5, 2, 2, 170, 1000, 2.5, workers=2),
+    "toy": Scale(4, 512, 100, 10, 10, 2, 1, 1, 1, 1, 1000, 4000, 0.5, workers=2),
+}
+LEARNING_RATE, TUNING_RATE = 0.2, 0.1  # peaks of one cycle
+STANDING = {"adv": 0.35, "bn_params": 0.3, "bn_params_logits_conv1": 0.3, "bn_only_params": 0.15}  # the paper's, less
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One call of launch.py: policies, for how long, and what else is asked for."""
+
+    title: str
+    policies: tuple[str, ...]
+    epochs: int
+    lr: float | None = None  # None where nothing learns
+    clean: bool = False
+    more: tuple[str, ...] = ()
+    variants: int = 1  # of each policy, as `more` makes them
+    standing: float | None = None  # the share of images that stand, where eps is not the usual one
+
+
+def stages(scale: Scale) -> list[Stage]:
+    """In the order in which they are worth having, should time run out."""
+    tuned = ("bn_params", "bn_only_params", "bn_params_logits_conv1")
+    small = ("data.eps=2/255,4/255",)
+    return [
+        Stage("NORMAL", ("normal",), scale.clean, LEARNING_RATE, clean=True),
+        Stage("BN parameters, from NORMAL", tuned, scale.tuned, TUNING_RATE),
+        Stage("BN statistics, from NORMAL", ("bn_stats", "bn_stats_no_reset"), 1),
+        Stage("ADV", ("adv",), scale.adversarial, LEARNING_RATE),
+        Stage("BN only, from scratch", ("bn_only", "bn_only_logits_conv1"), scale.adversarial_random, LEARNING_RATE),
+        Stage(
+            "BN only, on clean images",
+            ("normal_bn_only", "normal_bn_only_logits_conv1"),
+            scale.clean_random,
+            LEARNING_RATE,
+            clean=True,
+        ),
+        Stage("section 3.3: NORMAL within smaller eps", ("normal",), 0, LEARNING_RATE, True, small, 2, 0.2),
+        Stage("section 3.3: BN STATS within smaller eps", ("bn_stats",), 1, more=small, variants=2, standing=0.2),
+        Stage(
+            "section 3.3: BN STATS with the logits",
+            ("bn_stats",),
+            1,
+            TUNING_RATE,
+            more=("freeze_policy.parameters=[logits]",),
+        ),
+    ]
+
+
+def arguments(stage: Stage, scale: Scale, data: Sequence[str], store: Path) -> list[str]:
+    """What follows launch.py."""
+    normal = f"schedule.epochs={scale.clean},schedule.lr={LEARNING_RATE},schedule/shape=one_cycle"
+    epochs = scale.clean if stage.policies == ("normal",) else stage.epochs
+    return [
+        "-m",
+        f"policy={','.join(stage.policies)}",
+        f"schedule.epochs={epochs}",
+        *([f"schedule.lr={stage.lr}"] if stage.lr is not None else []),
+        "schedule/shape=one_cycle",
+        f"base_overrides=[{normal}]",
+        f"model.width={scale.width}",
+        *data,
+        f"data.n_images={scale.attacked}",
+        f"data.attack_batch_size={scale.attacked_together}",
+        f"store={store}",
+        *stage.more,
+        *scale.extra,
+    ]
+
+
+def seconds(stage: Stage, scale: Scale) -> tuple[float, float]:
+    """What a stage should take: training, AutoAttack."""
+    rate = scale.clean_rate if stage.clean else scale.adversarial_rate
+    runs = len(stage.policies) * stage.variants
+    standing = sum(stage.standing or STANDING.get(policy, 0.02) for policy in stage.policies) * stage.variants
+    return runs * stage.epochs * scale.images / rate, standing * scale.attacked * scale.standing_seconds / scale.workers
+
+
+def show(scale: Scale, data: Sequence[str], store: Path) -> None:
+    """Print the plan."""
+    total = 0.0
+    for number, stage in enumerate(stages(scale), start=1):
+        training, attacks = seconds(stage, scale)
+        total += training + attacks
+        epochs = f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} each" if stage.epochs else "trained already"
+        print(f"{number}. {stage.title}: {epochs}, training {training:,.0f} s, AutoAttack {attacks:,.0f} s,", end=" ")
+        print(f"{total / 60:,.0f} min since the start")
+        print(f"   {shlex.join(['python', 'launch.py', *arguments(stage, scale, data, store)])}")
+
+
+def data_overrides(file: Path | None, scale: Scale, store: Path) -> list[str]:
+    """The data set for launch.py: CIFAR-10 whole, or the first images of it, in a file beside the store."""
+    if file is None:
+        return ["data=cifar10"]
+    subset = store.with_name(f"{store.name}-data-{scale.images}.npz")
+    if not subset.exists():
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with np.load(file, allow_pickle=False) as arrays:
+            firsts = {
+                name: arrays[name][: scale.images if name.endswith("train") else scale.tests] for name in arrays.files
+            }
+        np.savez(subset, **firsts)
+    return ["data=npz", f"data.path={subset}"]
+
+
+def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bool:
+    """Carry out the stages; returns whether all are done. At `end`, it has what is at work saved, and returns."""
+    complete = True
+    for stage in stages(scale):
+        command = [sys.executable, str(ROOT / "launch.py"), *arguments(stage, scale, data, store)]
+        print(f"== {stage.title}", flush=True)
+        with subprocess.Popen(command) as process:
+            try:
+                process.wait(timeout=None if end is None else max(0.1, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
+                if isinstance(stop, subprocess.TimeoutExpired):  # else the terminal told it as well
+                    process.send_signal(signal.SIGINT)
+                process.wait()
+                return False
+        complete = complete and process.returncode == 0
+    return complete
+
+
+def pack(store: Path, out: Path, slice_name: str) -> None:
+    """Write `keep-*` and `resume-*` into `out`, in parts."""
+    whole = Store(store)
+    sent = _listed(store / ".sent")
+    done = [run for run in whole.runs() if run.evaluations()]
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder)
+        if done:
+            models = {run.name.rpartition("-")[0] for run in done if run.trained} & set(PUBLISHED)
+            export(whole, [run.name for run in done], Store(kept), sorted(models))
+        results = [file for file in sorted(kept.rglob("*")) if file.is_file()]
+        new = [file for file in results if sha256(file) not in sent]
+        if new:
+            _write(out / f"keep-{slice_name}", dict.fromkeys(new, kept))
+        (store / ".sent").write_text("".join(f"{digest}\n" for digest in sorted(sent | set(map(sha256, new)))))
+        light = [file for file in results if file.name != "model.safetensors"]
+        needed = [store / ".sent", *_needed(whole)]
+        _write(out / f"resume-{slice_name}", {**dict.fromkeys(light, kept), **dict.fromkeys(needed, store)})
+
+
+def _listed(file: Path) -> set[str]:
+    return set(file.read_text().split()) if file.exists() else set()
+
+
+def _needed(store: Store) -> list[Path]:
+    """What a run that is not done goes on from, and NORMAL's model, from which most rows start."""
+    found: list[Path] = []
+    for run in store.runs():
+        if not run.evaluations():
+            found += [file for file in sorted(run.path.rglob("*")) if file.is_file()]
+            continue
+        found += sorted(run.path.glob("evaluation/*/cascade.safetensors"))
+        if run.name.startswith("normal-") and run.trained:
+            found.append(run.path / "model.safetensors")
+    return found
+
+
+def _write(stem: Path, files: Mapping[Path, Path]) -> None:
+    """A compressed archive in parts, `<stem>.00` and so on; each file is named from the folder given with it."""
+    packed = io.BytesIO()
+    with (
+        lzma.open(packed, "w", filters=XZ) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for file, root in files.items():
+            archive.add(file, file.relative_to(root))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    content = packed.getvalue()
+    for number, start in enumerate(range(0, len(content), PART_BYTES)):
+        stem.with_name(f"{stem.name}.{number:02}").write_bytes(content[start : start + PART_BYTES])
+    print(f"packed: {stem.name}, {len(content) / 1e6:.1f} MB")
+
+
+def unpack(parts: Sequence[Path], store: Path) -> None:
+    """Put the archives that these parts make up back into a store, the oldest first."""
+    stems = sorted({part.with_suffix("") for part in parts}, key=lambda stem: stem.name)
+    store.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        joined = b"".join(part.read_bytes() for part in sorted(parts) if part.with_suffix("") == stem)
+        with lzma.open(io.BytesIO(joined)) as content, tarfile.open(fileobj=content, mode="r|") as archive:
+            archive.extractall(store, filter="data")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    for name in ("plan", "run"):
+        command = commands.add_parser(name)
+        command.add_argument("--scale", choices=SCALES, required=True)
+        command.add_argument("--data", type=Path, metavar="FILE")
+        command.add_argument("--store", type=Path, default=Path("multirun/cifar10"))
+        command.add_argument("--minutes", type=float, help="end, with everything saved and packed, before this is over")
+        command.add_argument("--packed", type=Path, metavar="FOLDER", help="where archives of what was done go")
+        command.add_argument("--from", dest="parts", type=Path, metavar="FOLDER", help="the resume-* of the last slice")
+        command.add_argument("more", nargs="*", metavar="KEY=VALUE", help="passed to every launch.py")
+    gather = commands.add_parser("gather")
+    gather.add_argument("parts", nargs="+", type=Path, metavar="PART")
+    gather.add_argument("--store", type=Path, required=True)
+    options = parser.parse_args()
+    if options.command == "gather":
+        unpack(options.parts, options.store)
+        return
+    began = time.monotonic()
+    scale = replace(SCALES[options.scale], extra=tuple(options.more))
+    data = data_overrides(options.data, scale, options.store)
+    if options.command == "plan":
+        show(scale, data, options.store)
+        return
+    if options.parts:
+        unpack(sorted(options.parts.glob("resume-*")), options.store)
+    end = began + 60 * options.minutes - SAVING_SECONDS if options.minutes else None
+    complete = run(scale, data, options.store, end)
+    if options.packed:
+        pack(options.store, options.packed, time.strftime("%Y%m%dT%H%M%S"))
+    print("the campaign is complete" if complete else "there is more to do; the same command goes on")
+    sys.exit(0 if complete else 1)
+
+
+if __name__ == "__main__":
+    main()

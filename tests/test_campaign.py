@@ -1,0 +1,96 @@
+"""`scripts/cifar10.py`: what it asks for is one study from one base, and a slice goes on where the last one ended."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from made_store import MadeStore
+
+from bnft.app import quoted
+from bnft.plan import plan
+from bnft.report import paper
+from bnft.report.rows import select
+from bnft.store import Store
+
+
+@pytest.fixture
+def campaign():
+    spec = importlib.util.spec_from_file_location("campaign", ROOT / "scripts" / "cifar10.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["campaign"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A file of as many random images as the smallest campaign trains on, and more."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 600), ("test", 120)):
+        arrays[f"x_{split}"] = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        arrays[f"y_{split}"] = np.arange(count) % 10
+    np.savez(tmp_path / "images.npz", **arrays)
+    return tmp_path / "images.npz"
+
+
+def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, photographs):
+    scale, store = campaign.SCALES["toy"], tmp_path / "store"
+    data = campaign.data_overrides(photographs, scale, store)
+    runs = []
+    for stage in campaign.stages(scale):
+        _, *line = campaign.arguments(stage, scale, data, store)
+        chosen = [part.split("=", 1) for part in line]
+        sweeps = [value.split(",") if key in ("policy", "data.eps") else [value] for key, value in chosen]
+        lines = [[]]
+        for (key, _), values in zip(chosen, sweeps, strict=True):
+            lines = [[*one, f"{key}={value}"] for one in lines for value in values]
+        planned = plan([[*map(quoted, one), "device=cpu"] for one in lines])
+        assert {base.name for base in planned.bases} <= {run.name for run in runs}, "no base beside NORMAL of stage 1"
+        runs += planned.runs
+        assert campaign.seconds(stage, scale)[1] > 0
+    assert {run.policy for run in runs if not run.overrides} == set(paper.BY_POLICY)
+    assert len({run.name for run in runs if run.policy == "normal"}) == 1, "smaller eps train no other NORMAL"
+    assert {run.config["schedule"]["shape"]["_target_"] for run in runs} == {"bnft.schedules.one_cycle"}
+    with np.load(data[1].removeprefix("data.path=")) as subset:
+        assert (len(subset["x_train"]), len(subset["x_test"])) == (scale.images, scale.tests)
+
+
+def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "PART_BYTES", 10_000)
+    made = MadeStore(Store(tmp_path / "first" / "store")).add(("normal", "bn_stats", "bn_params"))
+    begun = made.store.run("adv-0000000000").path
+    begun.mkdir()
+    (begun / "config.yaml").write_text("{}")
+    (begun / "checkpoint.safetensors").write_bytes(b"halfway")
+    out = tmp_path / "out"
+    campaign.pack(made.store.root, out, "1")
+    assert all(part.stat().st_size <= 10_000 for part in out.iterdir())
+    assert len(list(out.glob("keep-1.*"))) > 1, "in parts"
+
+    second = tmp_path / "second" / "store"
+    campaign.unpack(list(out.glob("resume-*")), second)
+    assert (second / begun.name / "checkpoint.safetensors").read_bytes() == b"halfway"
+    models = {file.parent.name.rpartition("-")[0] for file in second.glob("*/model.safetensors")}
+    assert models == {"normal"}, "the others are at home already"
+    (second / begun.name / "checkpoint.safetensors").unlink()
+    MadeStore(Store(second)).add(("adv",))
+    campaign.pack(second, out, "2")
+
+    home = tmp_path / "home"
+    campaign.unpack(list(out.glob("keep-2.*")), home)
+    assert [run.name.rpartition("-")[0] for run in Store(home).runs()] == ["adv"], "the rest was sent before"
+    campaign.unpack(sorted(out.glob("keep-*")), home)
+    found = select(Store(home), ["all"])
+    assert sorted(result.run["policy"] for result in found.results) == ["adv", "bn_params", "bn_stats", "normal"]
+    models = {file.parent.name.rpartition("-")[0] for file in home.glob("*/model.safetensors")}
+    assert models == {"normal", "adv", "bn_params"}
+
+
+def test_what_is_asked_for_beside_goes_to_every_run(campaign, tmp_path):
+    scale = replace(campaign.SCALES["gpu"], extra=("seed=3",))
+    for stage in campaign.stages(scale):
+        assert campaign.arguments(stage, scale, ["data=cifar10"], tmp_path)[-1] == "seed=3"
