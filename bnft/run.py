@@ -17,7 +17,7 @@ from torch import nn
 from bnft import build, devices, files
 from bnft.batchnorm import layer_eps
 from bnft.devices import Hardware
-from bnft.errors import DamagedError, InputError
+from bnft.errors import DamagedError, InputError, show
 from bnft.evaluation import evaluate
 from bnft.evaluation.cascade import Attack, Cascade
 from bnft.freezing import Freezing
@@ -240,7 +240,7 @@ class _Worker:
         self._evaluation_folder = folder
         how = f"{config.version} AutoAttack" if config.attack == "autoattack" else "PGD"
         self.reporter.begins(
-            self.run.name, "evaluating", f"{how}, {config.norm} eps {config.eps:.4g}, {config.n_images} images"
+            self.run.name, "evaluating", f"{how}, {config.norm} eps {show(config.eps)}, {config.n_images} images"
         )
         self._write_status("running", "evaluating")
         outcomes, summary = evaluate(model, data, config, self, cascade, processes=self.hardware.threads)

@@ -544,3 +544,20 @@ def test_the_papers_pattern_passes_every_claim(table2: Store) -> None:
     for claim in claims.CLAIMS:
         assert claim.text in shown
     assert sum(line.rstrip("│ ").endswith("holds") for line in shown.splitlines()) == len(found)
+
+
+def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the_paper(tmp_path):
+    store = Store(tmp_path)
+    usual = {**EVALUATION, "eps": 8 / 255}
+    for number in (2, 4, 8):
+        write(store, "bn_stats", 180 + number, evaluation={**EVALUATION, "eps": number / 255})
+    write(store, "adv", 100, evaluation=usual)
+    (study,) = select(store, ["all"]).studies()
+    text = render(select(store, ["all"]), "md")
+    assert "Linf eps 8/255" in text.splitlines()[0], "within which most rows were attacked, wherever it stands"
+    shown = {line.split("|")[1].strip(): line.split("|") for line in text.splitlines() if line.startswith("| BN STATS")}
+    title = "BN STATS (reset)"
+    assert list(shown) == [title, f"{title} [evaluation.eps=2/255]", f"{title} [evaluation.eps=4/255]"]
+    robust = [cells[5].strip() for cells in shown.values()]
+    assert robust == ["99.6", "", ""], "the paper's error is for its own eps"
+    assert study.paper_row("bn_stats").budget == ("Linf", 8 / 255)

@@ -72,7 +72,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
         "short": table.heading(study).partition(":")[0].removeprefix("Table 2 on "),
         "heading": _sentence(table.heading(study).removeprefix("Table 2 on ")),
         "rows": [
-            {**_row(row, label), "look": colours[id(row)]}
+            {**_row(row, label, study.published(row)), "look": colours[id(row)]}
             for row, label in zip(study.rows, study.labels(), strict=True)
         ],
         "notes": table.notes(study),
@@ -115,8 +115,8 @@ def _links(place: str, shown: list[dict[str, Any]], pictures: bool, said: bool, 
     return [*found, {"id": f"{place}-reproduce", "title": "Reproduce"}]
 
 
-def _row(row: Row, label: str) -> dict[str, Any]:
-    published, first = row.paper, row.first
+def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
+    first = row.first
     counts, identity = first["training"]["counts"], first["run"]["identity"]
     policy = identity["freeze_policy"]
     learning = counts["share"]

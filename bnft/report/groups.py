@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnft.errors import show
+from bnft.report.paper import PaperRow
 from bnft.report.rows import Row, Study
 from bnft.report.style import Look, looks
 
@@ -17,6 +18,7 @@ class Series:
     label: str
     row: Row
     look: Look
+    published: PaperRow | None = None  # beside which it is set
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,19 @@ def groups(study: Study) -> list[Group]:
         usual = study.paper_row(study.rows[0].policy)
         keys = [row.policy if row is usual or len(named) == 1 else label for row, label in named]
         colours = looks(keys)
-        return _parts("", [Series(label, row, colours[key]) for (row, label), key in zip(named, keys, strict=True)])
+        return _parts(
+            "",
+            [
+                Series(label, row, colours[key], study.published(row))
+                for (row, label), key in zip(named, keys, strict=True)
+            ],
+        )
     colours = looks(row.policy for row, _ in named)
     alike = study.by_evaluation()
     titles = _titles([rows[0].results[0].evaluation for rows in alike])
     found = []
     for rows, title in zip(alike, titles, strict=True):
-        found += _of_one_evaluation(Study(rows), title, colours)
+        found += _of_one_evaluation(study, rows, title, colours)
     return found
 
 
@@ -63,8 +71,9 @@ def _titles(evaluations: list[dict[str, Any]]) -> list[str]:
     return [", ".join(parts) for parts in told]
 
 
-def _of_one_evaluation(part: Study, title: str, colours: dict[str, Look]) -> list[Group]:
+def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours: dict[str, Look]) -> list[Group]:
     """First a row of each policy, without overrides and with the most seeds; then the others, by what tells them."""
+    part = Study(rows)
     named = sorted(
         zip(part.rows, part.labels(), strict=True), key=lambda one: (bool(one[0].overrides), -len(one[0].seeds))
     )
@@ -77,13 +86,18 @@ def _of_one_evaluation(part: Study, title: str, colours: dict[str, Look]) -> lis
             others.setdefault(_rest(row, label), []).append((row, label))
     position = {id(row): number for number, row in enumerate(part.rows)}
     found = []
-    for rows in ([*main.values()], *others.values()):
-        rows.sort(key=lambda one: position[id(one[0])])
-        rests = {_rest(row, label) for row, label in rows}
+    for alike in ([*main.values()], *others.values()):
+        alike.sort(key=lambda one: position[id(one[0])])
+        rests = {_rest(row, label) for row, label in alike}
         common = rests.pop() if len(rests) == 1 else ""
         series = [
-            Series(row.first["run"]["title"] if common or not _rest(row, label) else label, row, colours[row.policy])
-            for row, label in rows
+            Series(
+                row.first["run"]["title"] if common or not _rest(row, label) else label,
+                row,
+                colours[row.policy],
+                study.published(row),
+            )
+            for row, label in alike
         ]
         told = [*title.split(", "), *(part for part in common.split(", ") if part not in title)]
         found += _parts(", ".join(filter(None, told)), series)

@@ -131,9 +131,15 @@ class Study:
 
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def first(self) -> dict[str, Any]:
-        return self.rows[0].first
+        """The first result of the rows that were evaluated as most are."""
+        return self.by_evaluation()[0][0].first
+
+    def published(self, row: Row) -> paper.PaperRow | None:
+        """The paper's row beside which a row is set: none where it was attacked within another budget than most."""
+        usual = self.first["evaluation"]
+        return row.paper if row.budget == (usual["norm"], usual["eps"]) else None
 
     def by_evaluation(self) -> list[tuple[Row, ...]]:
         """The rows that were evaluated alike, together; first those with the most rows of the paper, then by number."""
@@ -160,7 +166,8 @@ class Study:
             telling: dict[str, Any] = {}
             for other in alike:
                 telling.update(identity.differences(row.free, other.free))
-            for key in ("norm", "eps"):  # the heading has those of the first row; `data.eps` can make others differ
+            for key in ("norm", "eps"):  # the heading has those of most rows; `data.eps` can make others differ
+                telling.pop(f"evaluation.{key}", None)
                 if row.first["evaluation"][key] != self.first["evaluation"][key] and f"evaluation.{key}" not in label:
                     telling[f"evaluation.{key}"] = row.first["evaluation"][key]
             labels.append(_label(label, telling))
@@ -178,7 +185,7 @@ class Study:
             found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
         evaluation = self.first["evaluation"]
         if evaluation["norm"] != "Linf" or not isclose(evaluation["eps"], paper.EPS):
-            found.append(f"budget ({evaluation['norm']} {evaluation['eps']:.4g} instead of Linf 8/255)")
+            found.append(f"budget ({evaluation['norm']} {show(evaluation['eps'])} instead of Linf 8/255)")
         return found
 
 
@@ -208,7 +215,14 @@ class Selection:
             named = group[0].run["identity"]
             study = identity.canonical([named["data"]["sha256"], named["model"]])
             studies.setdefault(study, []).append(Row(tuple(group)))
-        return [Study(tuple(sorted(found, key=_position))) for found in studies.values()]
+        return [_sorted(found) for found in studies.values()]
+
+
+def _sorted(rows: list[Row]) -> Study:
+    """The study of these rows, in the paper's order; of one policy, first what was attacked as most are."""
+    study = Study(tuple(sorted(rows, key=_position)))
+    usual = study.by_evaluation()[0][0].budget
+    return Study(tuple(sorted(study.rows, key=lambda row: (*_position(row), row.budget != usual, row.budget))))
 
 
 def _position(row: Row) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnft.errors import show as shown
 from bnft.report import claims, paper
 from bnft.report.rows import Rate, Row, Selection, Study, select
 from bnft.store import Store
@@ -23,7 +24,7 @@ HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "learn %
 def render(selection: Selection, form: str) -> str:
     """The selected results in one of FORMATS, without colours."""
     if form == "json":
-        rows = [fields(row, label) for study in selection.studies() for row, label in _labelled(study)]
+        rows = [fields(*labelled) for study in selection.studies() for labelled in _labelled(study)]
         return json.dumps(rows, indent=1) + "\n"
     if form == "csv":
         return _csv(selection)
@@ -42,8 +43,8 @@ def show(selection: Selection, console: Console) -> None:
         table = Table(title=heading(study), title_justify="left", title_style="bold", pad_edge=False)
         for position, name in enumerate(HEADER):
             table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
-        for row, label in _labelled(study):
-            table.add_row(*map(Text, _cells(row, label)))  # as text, since a label's brackets are no markup
+        for labelled in _labelled(study):
+            table.add_row(*map(Text, _cells(*labelled)))  # as text, since a label's brackets are no markup
         console.print(table)
         for note in notes(study):
             console.print(note, style="dim", markup=False, highlight=False)
@@ -89,7 +90,7 @@ def heading(study: Study) -> str:
     evaluation = study.first["evaluation"]
     data = study.first["data"]["target"].split(".")[-2]
     parameters = study.first["training"]["counts"]["parameters"]
-    return f"Table 2 on {data}: {parameters:,} parameters, {evaluation['norm']} eps {evaluation['eps']:.4g}"
+    return f"Table 2 on {data}: {parameters:,} parameters, {evaluation['norm']} eps {shown(evaluation['eps'])}"
 
 
 def notes(study: Study) -> list[str]:
@@ -112,12 +113,12 @@ def _images(study: Study) -> str:
     return f"{'/'.join(map(str, clean))} clean and {'/'.join(map(str, robust))} attacked images"
 
 
-def _labelled(study: Study) -> list[tuple[Row, str]]:
-    return list(zip(study.rows, study.labels(), strict=True))
+def _labelled(study: Study) -> list[tuple[Row, str, paper.PaperRow | None]]:
+    """Each row with its name, and the paper's row beside which it is set."""
+    return [(row, label, study.published(row)) for row, label in zip(study.rows, study.labels(), strict=True)]
 
 
-def _cells(row: Row, label: str) -> list[str]:
-    published = row.paper
+def _cells(row: Row, label: str, published: paper.PaperRow | None) -> list[str]:
     return [
         label,
         _rate(row.clean, 2),
@@ -148,9 +149,8 @@ def _missing(selection: Selection) -> str:
     return f"Not done yet: {', '.join(selection.missing)}. The command that asked for them goes on with them."
 
 
-def fields(row: Row, label: str) -> dict[str, Any]:
+def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
     """One row as a JSON object; errors in percent."""
-    published = row.paper
     counts = row.first["training"]["counts"]
     return {
         "policy": row.policy,
@@ -192,8 +192,8 @@ def _csv(selection: Selection) -> str:
     names += ("robust_low", "robust_high", "robust_sd", "robust_images", "seeds", "paper_clean", "paper_robust")
     writer.writerow(names)
     for study in selection.studies():
-        for row, label in _labelled(study):
-            entry = fields(row, label)
+        for labelled in _labelled(study):
+            entry = fields(*labelled)
             published = entry["paper"] or {}
             values = {
                 **entry,
@@ -211,7 +211,7 @@ def _csv(selection: Selection) -> str:
 
 def _markdown(study: Study) -> str:
     lines = [f"**{heading(study)}**", "", _pipes(HEADER), _pipes(["---", *["---:"] * (len(HEADER) - 1)])]
-    lines += [_pipes([cell.replace("|", "\\|") for cell in _cells(row, label)]) for row, label in _labelled(study)]
+    lines += [_pipes([cell.replace("|", "\\|") for cell in _cells(*labelled)]) for labelled in _labelled(study)]
     lines += ["", *notes(study), ""]
     found = claims.tested(study)
     if found:
@@ -237,8 +237,8 @@ def _tex(study: Study) -> str:
     lines = [f"% {heading(study)}; needs \\usepackage{{booktabs}}", r"\begin{tabular}{lrrrr}", r"\toprule"]
     lines += [r"& \multicolumn{2}{c}{clean error (\%)} & \multicolumn{2}{c}{robust error (\%)} \\"]
     lines += [r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}", r"Model & ours & paper & ours & paper \\", r"\midrule"]
-    for row, label in _labelled(study):
-        cells = [cell.translate(_TEX_SPECIAL).replace("±", r"$\pm$") for cell in _cells(row, label)[:5]]
+    for labelled in _labelled(study):
+        cells = [cell.translate(_TEX_SPECIAL).replace("±", r"$\pm$") for cell in _cells(*labelled)[:5]]
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [f"% {note}" for note in notes(study)]

@@ -30,8 +30,8 @@ def scatter(group: Group) -> Figure | None:
                 }
                 for result in series.row.results
             ]
-        if series.row.paper:
-            row = series.row.paper
+        if series.published:
+            row = series.published
             published.append({"row": series.label, "clean": row.clean_error, "robust": row.robust_error})
     tooltip = [
         ROW,
