@@ -17,6 +17,19 @@ def wilson(errors: float, images: int) -> tuple[float, float]:
     return 100 * max(0.0, (centre - half) / scale), 100 * min(1.0, (centre + half) / scale)
 
 
+def unpaired(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float, float]:
+    """First minus second error rate, on different images, and its 95 % interval, all in percentage points.
+
+    Each is (errors, images). The interval is Newcombe's (1998, method 10), made of the two Wilson intervals.
+    """
+    (one, low, high), (other, other_low, other_high) = (
+        (100 * errors / images, *wilson(errors, images)) for errors, images in (first, second)
+    )
+    difference = one - other
+    below, above = math.hypot(one - low, other_high - other), math.hypot(high - one, other - other_low)
+    return difference, difference - below, difference + above
+
+
 def paired(differences: Sequence[float]) -> tuple[float, float, float]:
     """Mean difference of two error rates on the same images, and its 95 % interval, all in percentage points.
 

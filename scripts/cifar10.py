@@ -19,6 +19,7 @@ the models of NORMAL, ADV and BN PARAMS.
 """
 
 import argparse
+import hashlib
 import io
 import lzma
 import shlex
@@ -40,6 +41,7 @@ from bnft.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ("normal", "adv", "bn_params")
+SENT, FINISHED = ".sent", ".finished"  # in the store: digests of files that went home, of stages that are done
 PART_BYTES = 15 * 2**20  # of an archive: what many ways of sending take
 SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress
 # xz, light; with a window so wide that the weights that a model shares with its base are kept once
@@ -122,8 +124,8 @@ def stages(scale: Scale) -> list[Stage]:
     ]
 
 
-def arguments(stage: Stage, scale: Scale, data: Sequence[str], store: Path) -> list[str]:
-    """What follows launch.py."""
+def arguments(stage: Stage, scale: Scale, data: Sequence[str]) -> list[str]:
+    """What follows launch.py, but for the store."""
     normal = f"schedule.epochs={scale.clean},schedule.lr={LEARNING_RATE},schedule/shape=one_cycle"
     epochs = scale.clean if stage.policies == ("normal",) else stage.epochs
     return [
@@ -137,7 +139,6 @@ def arguments(stage: Stage, scale: Scale, data: Sequence[str], store: Path) -> l
         *data,
         f"data.n_images={scale.attacked}",
         f"data.attack_batch_size={scale.attacked_together}",
-        f"store={store}",
         *stage.more,
         *scale.extra,
     ]
@@ -160,7 +161,7 @@ def show(scale: Scale, data: Sequence[str], store: Path) -> None:
         epochs = f"{stage.epochs} epoch{'s' * (stage.epochs != 1)} each" if stage.epochs else "trained already"
         print(f"{number}. {stage.title}: {epochs}, training {training:,.0f} s, AutoAttack {attacks:,.0f} s,", end=" ")
         print(f"{total / 60:,.0f} min since the start")
-        print(f"   {shlex.join(['python', 'launch.py', *arguments(stage, scale, data, store)])}")
+        print(f"   {shlex.join(['python', 'launch.py', *arguments(stage, scale, data), f'store={store}'])}")
 
 
 def data_overrides(file: Path | None, scale: Scale, store: Path) -> list[str]:
@@ -180,11 +181,14 @@ def data_overrides(file: Path | None, scale: Scale, store: Path) -> list[str]:
 
 def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bool:
     """Carry out the stages; returns whether all are done. At `end`, it has what is at work saved, and returns."""
-    complete = True
+    complete, finished = True, _listed(store / FINISHED)
     for stage in stages(scale):
-        command = [sys.executable, str(ROOT / "launch.py"), *arguments(stage, scale, data, store)]
+        line = arguments(stage, scale, data)
+        digest = hashlib.sha256(shlex.join(line).encode()).hexdigest()
+        if digest in finished:  # to ask again would take seconds, of which a slice has few
+            continue
         print(f"== {stage.title}", flush=True)
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *line, f"store={store}"]) as process:
             try:
                 process.wait(timeout=None if end is None else max(0.1, end - time.monotonic()))
             except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
@@ -192,14 +196,18 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
                     process.send_signal(signal.SIGINT)
                 process.wait()
                 return False
-        complete = complete and process.returncode == 0
+        if process.returncode == 0:
+            finished.add(digest)
+            _list(store / FINISHED, finished)
+        else:
+            complete = False
     return complete
 
 
 def pack(store: Path, out: Path, slice_name: str) -> None:
     """Write `keep-*` and `resume-*` into `out`, in parts."""
     whole = Store(store)
-    sent = _listed(store / ".sent")
+    sent = _listed(store / SENT)
     done = [run for run in whole.runs() if run.evaluations()]
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder)
@@ -210,14 +218,18 @@ def pack(store: Path, out: Path, slice_name: str) -> None:
         new = [file for file in results if sha256(file) not in sent]
         if new:
             _write(out / f"keep-{slice_name}", dict.fromkeys(new, kept))
-        (store / ".sent").write_text("".join(f"{digest}\n" for digest in sorted(sent | set(map(sha256, new)))))
+        _list(store / SENT, sent | set(map(sha256, new)))
         light = [file for file in results if file.name != "model.safetensors"]
-        needed = [store / ".sent", *_needed(whole)]
+        needed = [*(store / name for name in (SENT, FINISHED) if (store / name).exists()), *_needed(whole)]
         _write(out / f"resume-{slice_name}", {**dict.fromkeys(light, kept), **dict.fromkeys(needed, store)})
 
 
 def _listed(file: Path) -> set[str]:
     return set(file.read_text().split()) if file.exists() else set()
+
+
+def _list(file: Path, digests: set[str]) -> None:
+    file.write_text("".join(f"{digest}\n" for digest in sorted(digests)))
 
 
 def _needed(store: Store) -> list[Path]:

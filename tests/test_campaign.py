@@ -42,13 +42,13 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
     data = campaign.data_overrides(photographs, scale, store)
     runs = []
     for stage in campaign.stages(scale):
-        _, *line = campaign.arguments(stage, scale, data, store)
+        _, *line = campaign.arguments(stage, scale, data)
         chosen = [part.split("=", 1) for part in line]
         sweeps = [value.split(",") if key in ("policy", "data.eps") else [value] for key, value in chosen]
         lines = [[]]
         for (key, _), values in zip(chosen, sweeps, strict=True):
             lines = [[*one, f"{key}={value}"] for one in lines for value in values]
-        planned = plan([[*map(quoted, one), "device=cpu"] for one in lines])
+        planned = plan([[*map(quoted, one), f"store={store}", "device=cpu"] for one in lines])
         assert {base.name for base in planned.bases} <= {run.name for run in runs}, "no base beside NORMAL of stage 1"
         runs += planned.runs
         assert campaign.seconds(stage, scale)[1] > 0
@@ -90,7 +90,33 @@ def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_pat
     assert models == {"normal", "adv", "bn_params"}
 
 
-def test_what_is_asked_for_beside_goes_to_every_run(campaign, tmp_path):
+def test_what_is_asked_for_beside_goes_to_every_run(campaign):
     scale = replace(campaign.SCALES["gpu"], extra=("seed=3",))
     for stage in campaign.stages(scale):
-        assert campaign.arguments(stage, scale, ["data=cifar10"], tmp_path)[-1] == "seed=3"
+        assert campaign.arguments(stage, scale, ["data=cifar10"])[-1] == "seed=3"
+
+
+def test_a_stage_that_is_done_is_not_asked_for_again(campaign, tmp_path, monkeypatch):
+    asked, codes = [], iter([0, 1, *[0] * 20])
+
+    class Launched:
+        def __init__(self, command):
+            asked.append(command[2:])
+            self.returncode = next(codes)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self, timeout):
+            assert timeout is None
+
+    monkeypatch.setattr(campaign.subprocess, "Popen", Launched)
+    scale, store = campaign.SCALES["toy"], tmp_path
+    assert not campaign.run(scale, ["data=cifar10"], store, None)
+    count = len(campaign.stages(scale))
+    assert len(asked) == count, "one that fails does not stop those after it"
+    assert campaign.run(scale, ["data=cifar10"], store, None)
+    assert len(asked) == count + 1 and asked[-1] == asked[1]

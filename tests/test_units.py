@@ -245,6 +245,21 @@ def test_wilson(errors, images, low, high):
     assert rates.wilson(errors, images) == pytest.approx((low, high), abs=0.006)
 
 
+@pytest.mark.parametrize(  # Newcombe (1998), table II, method 10
+    ("first", "second", "low", "high"),
+    [
+        ((56, 70), (48, 80), 5.24, 33.39),
+        ((9, 10), (3, 10), 17.05, 80.90),
+        ((10, 10), (0, 20), 67.91, 100.0),
+        ((0, 10), (0, 10), -27.75, 27.75),
+    ],
+)
+def test_unpaired(first, second, low, high):
+    expected = 100 * (first[0] / first[1] - second[0] / second[1])
+    assert rates.unpaired(first, second) == pytest.approx((expected, low, high), abs=0.006)
+    assert rates.unpaired(second, first) == pytest.approx((-expected, -high, -low), abs=0.006)
+
+
 def test_wilson_of_nothing_excludes_nothing():
     assert rates.wilson(0, 0) == (0.0, 100.0)
 
