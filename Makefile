@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help table2 test long lint bench clean
+.PHONY: help table2 test long lint bench page clean
 
 help:
 	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table and the report"
 	@echo "make test     linters, types and the tests that take minutes together (with SLURM's, where it is installed)"
 	@echo "make long     the tests that take minutes each: kills, failing nodes, time limits"
 	@echo "make bench    side by side with torchattacks, ART, foolbox and plain pyautoattack: half an hour"
+	@echo "make page     docs/results.md and its pictures, from the results in docs/results/"
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
@@ -41,6 +42,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/autoattack.py
 	$(BIN)/python benchmarks/scaling.py
+
+page: $(READY)
+	$(BIN)/python scripts/results_page.py
 
 clean:
 	rm -rf $(VENV)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bnft import files
-from bnft.report.costs import costs, evaluation_seconds, reproductions, sweeps, training_seconds
+from bnft.app import quoted
+from bnft.report.costs import _plain, costs, evaluation_seconds, reproductions, sweeps, training_seconds
 from bnft.store import Store
 
 HARDWARE = {"device": "cuda:0", "precision": "amp", "threads": 4, "name": "a GPU, amp"}
@@ -68,7 +69,9 @@ def test_the_command_is_the_runs_own_quoted_for_a_shell(store: Store) -> None:
     made_up.run(store, "bn_params", seed=3, line=line)
     (found,) = reproductions(made_up.study(store))
     assert found.exact and found.seed == 3 and found.label == "BN PARAMS" and found.data == "d" * 64
-    assert shlex.split(found.command) == ["python", "launch.py", *line]
+    typed = shlex.split(found.command)
+    assert [quoted(part) for part in typed] == ["python", "launch.py", *line]
+    assert "base_overrides=[schedule.epochs=1,schedule.batch_size=256]" in typed
 
 
 def test_the_command_of_an_old_result_is_put_together(store: Store) -> None:
@@ -118,3 +121,18 @@ def test_results_with_nothing_but_what_they_must_have(store: Store) -> None:
     (how,) = reproductions(made_up.study(store))
     assert how.versions == {} and re.fullmatch(r"python launch\.py policy=adv seed=0", how.command)
     assert sweeps(made_up.study(store)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "base_overrides=[schedule.epochs=2,schedule/shape=one_cycle]",
+        "base_overrides=['freeze_policy.parameters=[batchnorm,logits]',seed=1]",
+        "base_overrides=['data.path=a b.npz']",
+    ],
+)
+def test_overrides_of_a_base_are_shown_as_they_can_be_typed(typed: str) -> None:
+    kept = quoted(typed)
+    shown = _plain(kept)
+    assert quoted(shown) == kept, "which means the same to the program"
+    assert shown.count("'") <= typed.count("'")

@@ -1,5 +1,6 @@
 """What each run cost, on which hardware, and the command that gives its numbers again."""
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,16 @@ def command(result: Result) -> str:
     if line is None:
         given = {"policy": run["policy"], "seed": result.values["seed"], **run["overrides"]}
         line = [f"{key}={show(value)}" for key, value in given.items()]
-    return shlex.join(["python", PROGRAM, *line])
+    return shlex.join(["python", PROGRAM, *(_plain(part) for part in line)])
+
+
+def _plain(argument: str) -> str:
+    """`base_overrides=['a=1','b=2']` without the quotes that the program puts around simple items by itself."""
+    return (
+        re.sub(r"'([^',\[\]{}()]+=[^',\[\]{}()]*)'", r"\1", argument)
+        if argument.startswith("base_overrides=")
+        else argument
+    )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""docs/results.md and its pictures, made again from the results that are kept in docs/results/.
+
+    python scripts/results_page.py             # writes; `make page` does the same
+    python scripts/results_page.py --check     # only says whether the page is what the results give; exit code 1 if not
+
+The page's tables are written by cog (https://cog.readthedocs.io) between its markers, which call the functions below.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cifar10
+from cogapp import Cog
+
+from bnft.rates import unpaired
+from bnft.report import costs, paper, table
+from bnft.report.content import StudyDrawings
+from bnft.report.rows import Rate, Study, select
+from bnft.report.write import report
+from bnft.store import Store
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "results.md"
+PICTURES = {"cifar10": ("figure1", "figure2", "figure3", "errors")}  # of a store's report, for docs/images/
+
+
+def study(name: str) -> Study:
+    """The one study in docs/results/<name>."""
+    (found,) = select(Store(DOCS / "results" / name), ["all"]).studies()
+    return found
+
+
+def table2(name: str) -> str:
+    """Table 2 beside the paper's numbers, and the claims."""
+    return table.render(select(Store(DOCS / "results" / name), ["all"]), "md").rstrip()
+
+
+def differences(name: str) -> str:
+    """Ours minus the paper's, as if both were of one population: unpaired, with the paper's numbers of images."""
+    lines = []
+    found = study(name)
+    for row, label in zip(found.rows, found.labels(), strict=True):
+        published = found.published(row)
+        if published is not None:
+            clean = _difference(row.clean, published.clean_error, paper.CLEAN_IMAGES)
+            robust = _difference(row.robust, published.robust_error, paper.ROBUST_IMAGES)
+            lines.append((label, clean, robust))
+    return _markdown(("Model", "clean error, ours - paper", "robust error, ours - paper"), lines)
+
+
+def _difference(ours: Rate, published: float, images: int) -> str:
+    theirs = published / 100 * images
+    middle, low, high = unpaired((ours.error / 100 * ours.images, ours.images), (theirs, images))
+    return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def seconds(name: str) -> str:
+    """What each row cost, and the attacks of its evaluation."""
+    lines = []
+    for cost in costs.costs(study(name)):
+        attacks = ", ".join(f"{attack} {spent:,.0f}" for attack, spent in cost.attacks.items())
+        training, evaluation = (
+            f"{value:,.0f}" if value is not None else "" for value in (cost.training, cost.evaluation)
+        )
+        lines.append((cost.label or cost.run, str(cost.epochs or ""), training, evaluation, attacks))
+    return _markdown(("Model", "epochs", "training s", "AutoAttack s", "of which"), lines)
+
+
+def losses(name: str) -> str:
+    """The cross-entropy on PGD examples, where it was measured."""
+    found = study(name)
+    lines = [
+        (label, f"{row.first['pgd_loss']:.2f}")
+        for row, label in zip(found.rows, found.labels(), strict=True)
+        if row.first.get("pgd_loss") is not None
+    ]
+    return _markdown(("Model", "cross-entropy on PGD examples"), lines)
+
+
+def statements(name: str) -> str:
+    """What the paper says of distributions, measured."""
+    lines = []
+    for one in StudyDrawings(study(name)).groups[0].statements:
+        published = "" if one.paper is None else f"{one.paper:+.3f}"
+        lines.append((one.text, one.measured, published, one.verdict))
+    return _markdown(("the paper says", "measured", "paper", "verdict"), lines)
+
+
+def commands(name: str) -> str:
+    """The command of every run."""
+    return "\n".join(["```sh", *(one.command for one in costs.reproductions(study(name))), "```"])
+
+
+def plan(scale_name: str) -> str:
+    """The stages of the campaign, and what they should take."""
+    scale, total, lines = cifar10.SCALES[scale_name], 0.0, []
+    for stage in cifar10.stages(scale):
+        training, attacks = cifar10.seconds(stage, scale)
+        total += training + attacks
+        lines.append((stage.title, str(stage.epochs), f"{training:,.0f}", f"{attacks:,.0f}", f"{total / 60:.0f}"))
+    return _markdown(("stage", "epochs of each", "training s", "AutoAttack s", "minutes since the start"), lines)
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    if not options.check:
+        for name, pictures in PICTURES.items():
+            with tempfile.TemporaryDirectory() as folder:
+                figures = report(Store(DOCS / "results" / name), ["all"], Path(folder)).parent / "figures"
+                for picture in pictures:
+                    shutil.copyfile(figures / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+    how = ["--check"] if options.check else ["-r"]
+    sys.exit(Cog().main(["cog", *how, "-I", str(Path(__file__).parent), str(PAGE)]))
+
+
+if __name__ == "__main__":
+    main()
