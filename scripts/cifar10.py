@@ -20,32 +20,20 @@ the models of NORMAL, ADV and BN PARAMS.
 
 import argparse
 import hashlib
-import io
-import lzma
 import shlex
 import signal
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-
-from bnft.export import export
-from bnft.files import sha256
-from bnft.store import Store
+from slices import FINISHED, listed, pack, unpack, write_list
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = ("normal", "adv", "bn_params")
-SENT, FINISHED = ".sent", ".finished"  # in the store: digests of files that went home, of stages that are done
-PART_BYTES = 15 * 2**20  # of an archive: what many ways of sending take
 SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress
-# xz, light; with a window so wide that the weights that a model shares with its base are kept once
-XZ = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 128 * 2**20}]
 
 
 @dataclass(frozen=True)
@@ -181,7 +169,7 @@ def data_overrides(file: Path | None, scale: Scale, store: Path) -> list[str]:
 
 def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bool:
     """Carry out the stages; returns whether all are done. At `end`, it has what is at work saved, and returns."""
-    complete, finished = True, _listed(store / FINISHED)
+    complete, finished = True, listed(store / FINISHED)
     for stage in stages(scale):
         line = arguments(stage, scale, data)
         digest = hashlib.sha256(shlex.join(line).encode()).hexdigest()
@@ -198,77 +186,10 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
                 return False
         if process.returncode == 0:
             finished.add(digest)
-            _list(store / FINISHED, finished)
+            write_list(store / FINISHED, finished)
         else:
             complete = False
     return complete
-
-
-def pack(store: Path, out: Path, slice_name: str) -> None:
-    """Write `keep-*` and `resume-*` into `out`, in parts."""
-    whole = Store(store)
-    sent = _listed(store / SENT)
-    done = [run for run in whole.runs() if run.evaluations()]
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder)
-        if done:
-            models = {run.name.rpartition("-")[0] for run in done if run.trained} & set(PUBLISHED)
-            export(whole, [run.name for run in done], Store(kept), sorted(models))
-        results = [file for file in sorted(kept.rglob("*")) if file.is_file()]
-        new = [file for file in results if sha256(file) not in sent]
-        if new:
-            _write(out / f"keep-{slice_name}", dict.fromkeys(new, kept))
-        _list(store / SENT, sent | set(map(sha256, new)))
-        light = [file for file in results if file.name != "model.safetensors"]
-        needed = [*(store / name for name in (SENT, FINISHED) if (store / name).exists()), *_needed(whole)]
-        _write(out / f"resume-{slice_name}", {**dict.fromkeys(light, kept), **dict.fromkeys(needed, store)})
-
-
-def _listed(file: Path) -> set[str]:
-    return set(file.read_text().split()) if file.exists() else set()
-
-
-def _list(file: Path, digests: set[str]) -> None:
-    file.write_text("".join(f"{digest}\n" for digest in sorted(digests)))
-
-
-def _needed(store: Store) -> list[Path]:
-    """What a run that is not done goes on from, and NORMAL's model, from which most rows start."""
-    found: list[Path] = []
-    for run in store.runs():
-        if not run.evaluations():
-            found += [file for file in sorted(run.path.rglob("*")) if file.is_file()]
-            continue
-        found += sorted(run.path.glob("evaluation/*/cascade.safetensors"))
-        if run.name.startswith("normal-") and run.trained:
-            found.append(run.path / "model.safetensors")
-    return found
-
-
-def _write(stem: Path, files: Mapping[Path, Path]) -> None:
-    """A compressed archive in parts, `<stem>.00` and so on; each file is named from the folder given with it."""
-    packed = io.BytesIO()
-    with (
-        lzma.open(packed, "w", filters=XZ) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for file, root in files.items():
-            archive.add(file, file.relative_to(root))
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    content = packed.getvalue()
-    for number, start in enumerate(range(0, len(content), PART_BYTES)):
-        stem.with_name(f"{stem.name}.{number:02}").write_bytes(content[start : start + PART_BYTES])
-    print(f"packed: {stem.name}, {len(content) / 1e6:.1f} MB")
-
-
-def unpack(parts: Sequence[Path], store: Path) -> None:
-    """Put the archives that these parts make up back into a store, the oldest first."""
-    stems = sorted({part.with_suffix("") for part in parts}, key=lambda stem: stem.name)
-    store.mkdir(parents=True, exist_ok=True)
-    for stem in stems:
-        joined = b"".join(part.read_bytes() for part in sorted(parts) if part.with_suffix("") == stem)
-        with lzma.open(io.BytesIO(joined)) as content, tarfile.open(fileobj=content, mode="r|") as archive:
-            archive.extractall(store, filter="data")
 
 
 def main() -> None:

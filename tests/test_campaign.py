@@ -1,7 +1,6 @@
 """`scripts/cifar10.py`: what it asks for is one study from one base, and a slice goes on where the last one ended."""
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +16,9 @@ from bnft.store import Store
 
 
 @pytest.fixture
-def campaign():
-    spec = importlib.util.spec_from_file_location("campaign", ROOT / "scripts" / "cifar10.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["campaign"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+def campaign(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("cifar10")
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
 
 
 def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_path, monkeypatch):
-    monkeypatch.setattr(campaign, "PART_BYTES", 10_000)
+    monkeypatch.setattr("slices.PART_BYTES", 10_000)
     made = MadeStore(Store(tmp_path / "first" / "store")).add(("normal", "bn_stats", "bn_params"))
     begun = made.store.run("adv-0000000000").path
     begun.mkdir()
