@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -218,6 +219,41 @@ def test_a_frozen_tensor_that_moves_is_an_error(digits):
         model.conv.weight.add_(1)
     with pytest.raises(RuntimeError, match=r"conv\.weight"):
         freezing.check_unchanged(before)
+
+
+@pytest.mark.long
+def test_bf16_trains_as_well_as_fp32():
+    """Clean and robust errors of eight trainings each, paired by seed, differ by less than their noise allows."""
+    data, count = prepare(load(), 10), 300
+    inputs, labels = data.x_test.float() / 255, data.y_test
+    differences: dict[str, list[float]] = {"clean": [], "robust": []}
+    for seed in range(8):
+        errors = {}
+        for precision in ("fp32", "bf16"):
+            torch.manual_seed(seed)
+            model = ResNet(1, 10, 8, [1, 1])
+            recipe = replace(RECIPE, epochs=4, lr=0.2, augmentation=none, seed=seed)
+            train(model, Freezing(model, ["all"], "update"), data, recipe, replace(CPU, precision=precision), Kept())
+            model.eval()
+            fooled = pgd(
+                model,
+                inputs[:count],
+                labels[:count],
+                generator=torch.Generator().manual_seed(0),
+                eps=0.1,
+                iterations=10,
+                step_size=0.025,
+            )
+            errors[precision] = [
+                100 * float((model(images).argmax(1) != labels[: len(images)]).float().mean())
+                for images in (inputs, fooled)
+            ]
+        for name, one, other in zip(differences, errors["bf16"], errors["fp32"], strict=True):
+            differences[name].append(one - other)
+    for name, found in differences.items():
+        mean, spread = fmean(found), stdev(found) / len(found) ** 0.5
+        assert abs(mean) < 4, f"{name}: {found}"
+        assert abs(mean) < 3.5 * max(spread, 0.3), f"{name}: {found}"  # t at 99 %, for seven degrees of freedom
 
 
 def test_bf16_keeps_weights_and_statistics_in_fp32(digits):
