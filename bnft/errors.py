@@ -57,7 +57,7 @@ def show(value: object) -> str:
         text = "[" + ",".join(show(item) for item in value) + "]"
     elif isinstance(value, Mapping):
         text = "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
-    elif isinstance(value, float) and float(f"{value:.4g}") != value and round(255 * value) / 255 == value:
+    elif isinstance(value, float) and 0 < 255 * value <= 32 and round(255 * value) / 255 == value:
         text = f"{255 * value:.0f}/255"  # as eps is given for images of 256 levels
     else:
         text = " ".join(str(value).split())

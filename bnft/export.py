@@ -4,9 +4,8 @@ It is a store like any other, so `bnft table` and `bnft report` read it. Left ou
 them the gallery, the epochs of the BN record that no figure draws, and, unless asked for, the models.
 """
 
-import shutil
+import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 from bnft import files
@@ -15,6 +14,7 @@ from bnft.report.recorded import picked
 from bnft.report.rows import select
 from bnft.store import RunFolder, Store
 
+FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolute path, alone or within an override
 IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers an image
 
 
@@ -36,17 +36,27 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
             raise InputError(f"--models: {result.run_folder.name} has no model any more; leave its policy out")
     if target.root.resolve() == store.root.resolve():
         raise InputError(f"{target.root}: must be another folder than the store")
-    for result in selection.results:
-        run = result.run_folder
+    runs = {result.run_folder.name: result.run_folder for result in selection.results}
+    for run in runs.values():
         copy = target.run(run.name)
+        files.write_yaml(copy.path / "config.yaml", portable(run.config()))
+        files.write_json(copy.path / "status.json", {"state": "done", "stage": "evaluated"})
+        _copy_logs(run, copy)
+        if run.config()["run"]["policy"] in models:
+            copy_model(run, copy)
+        else:
+            (copy.path / "model.safetensors").unlink(missing_ok=True)
+    for result in selection.results:
         outcomes, _ = files.read_tensors(result.folder.path / "outcomes.safetensors")
         kept = {name: values for name, values in outcomes.items() if name not in IMAGES}
-        files.write_yaml(copy.path / "config.yaml", portable(run.config()))
-        copy.evaluation(result.folder.path.name).save(kept, portable(result.values))
-        _copy_logs(run, copy)
-        if result.run["policy"] in models:
-            shutil.copyfile(run.path / "model.safetensors", copy.path / "model.safetensors")
-    return [target.run(name) for name in dict.fromkeys(result.run_folder.name for result in selection.results)]
+        evaluation = target.run(result.run_folder.name).evaluation(result.folder.path.name)
+        evaluation.save(kept, portable(result.values))
+    return [target.run(name) for name in runs]
+
+
+def copy_model(run: RunFolder, copy: RunFolder) -> None:
+    """Put the model of a run beside the copy of its results."""
+    files.write(copy.path / "model.safetensors", (run.path / "model.safetensors").read_bytes())
 
 
 def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
@@ -61,13 +71,10 @@ def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
 def portable(value: Any) -> Any:
     """Plain data in which each file of this machine is named without its folders, which say nothing elsewhere.
 
-    A command line is a list of `key=value`, so the path there is what follows the sign.
+    What names a run, its `identity`, stays as it is.
     """
     if isinstance(value, dict):
-        return {key: portable(inner) for key, inner in value.items()}
+        return {key: inner if key == "identity" else portable(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [portable(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    key, sign, rest = value.rpartition("=")
-    return f"{key}{sign}{Path(rest).name}" if Path(rest).is_absolute() else value
+    return FOLDERS.sub("", value) if isinstance(value, str) else value

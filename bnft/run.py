@@ -151,6 +151,8 @@ class _Worker:
         config = self.run.config
         resumed = self.folder.checkpoint()
         progress = None
+        if resumed is None and self.folder.set_aside_evaluations():
+            self.reporter.notes(self.run.name, "training again, since its model is gone; its results are set aside")
         if resumed is not None:
             state, progress, record = resumed
             model.load_state_dict(state)

@@ -115,7 +115,14 @@ class View:
             standing = self._standing(run, evaluation, bases.get(run), states, run in launched)
             states[run] = standing.state
             found.append(standing)
-        needed = {bases.get(standing.run) for standing in found if standing.state != "done"}
+        needed: set[str | None] = set()
+        for standing in found:
+            base = bases.get(standing.run)
+            if standing.evaluation is None or standing.state == "done":
+                continue
+            while base is not None and base not in needed and states.get(base) != "done":
+                needed.add(base)
+                base = bases.get(base)
         return [
             standing
             for standing in found

@@ -220,6 +220,16 @@ class RunFolder:
         shutil.rmtree(self.path / "evaluation", ignore_errors=True)  # first: a result counts without its model
         (self.path / "model.safetensors").unlink(missing_ok=True)
 
+    def set_aside_evaluations(self) -> bool:
+        """Move evaluations of a model that is gone out of the way of the next one's; returns whether there are any."""
+        folder, number = self.path / "evaluation", 1
+        if not self.evaluations():
+            return False
+        while (aside := self.path / f"evaluation.{number}").exists():
+            number += 1
+        folder.rename(aside)
+        return True
+
     def progress_made(self) -> list[Any]:
         """Something that is different after any progress that was kept."""
         made: list[Any] = [self.trained, len(self.evaluations())]

@@ -10,7 +10,7 @@ ends by itself, saved, before its minutes are over, and leaves archives in parts
 
     python scripts/cifar10.py run --scale gpu --minutes 9 --packed out            # the first slice
     python scripts/cifar10.py run --scale gpu --minutes 9 --packed out --from in  # the next; in/ has the last resume-*
-    python scripts/cifar10.py gather PARTS... --store campaign                    # at home: the keep-* of every slice
+    python scripts/cifar10.py gather PARTS... --store campaign                   # at home: the keep-* of every slice
 
 `resume-*` is what the next slice goes on from, and no more; `keep-*` are the results as `bnft export` gives them, with
 the models of NORMAL, ADV and BN PARAMS.
@@ -20,6 +20,7 @@ the models of NORMAL, ADV and BN PARAMS.
 
 import argparse
 import hashlib
+import io
 import shlex
 import signal
 import subprocess
@@ -32,8 +33,15 @@ from pathlib import Path
 import numpy as np
 from slices import FINISHED, listed, pack, unpack, write_list
 
+from bnft.data import cifar10, npz
+from bnft.errors import InputError
+from bnft.files import write as write_file
+from bnft.store import Store
+
 ROOT = Path(__file__).resolve().parents[1]
 SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress
+STOPPING_SECONDS = (15.0, 5.0)  # of these, after the first Ctrl-C, which saves, and after the second, which does not
+WHOLE, CIFAR10 = 50_000, Path("data/cifar10")  # training images; where they are downloaded to
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ SCALES = {
     # Rates: a guess from the operations (34 GFLOP an image of PGD-10 training) at a fifth of an H100's bf16 peak, and
     # from 14 TFLOP an image that stands at half its fp32 peak. `benchmarks/gpu.py` measures them; see --rates.
     "gpu": Scale(64, 50_000, 10_000, 1000, 250, 40, 12, 20, 6, 6, 5000, 20_000, 0.5),
-    # Rates: measured, two cores with AVX512-BF16, each worker with one.
+    # Rates: measured on two cores with AVX512-BF16, of both together.
     "cpu": Scale(16, 25_000, 1000, 300, 100, 20, 6, 5, 2, 2, 170, 1000, 2.5, workers=2),
     "toy": Scale(4, 512, 100, 10, 10, 2, 1, 1, 1, 1, 1000, 4000, 0.5, workers=2),
 }
@@ -152,18 +160,30 @@ def show(scale: Scale, data: Sequence[str], store: Path) -> None:
         print(f"   {shlex.join(['python', 'launch.py', *arguments(stage, scale, data), f'store={store}'])}")
 
 
-def data_overrides(file: Path | None, scale: Scale, store: Path) -> list[str]:
-    """The data set for launch.py: CIFAR-10 whole, or the first images of it, in a file beside the store."""
-    if file is None:
+def data_overrides(file: Path | None, scale: Scale, store: Path, write: bool = True) -> list[str]:
+    """The data set for launch.py: CIFAR-10 whole, or the first images of it in a file in the store, named by content.
+
+    Where that file is not to be written, its name says what it would hold. Raises InputError for too few images.
+    """
+    if file is None and scale.images == WHOLE:
         return ["data=cifar10"]
-    subset = store.with_name(f"{store.name}-data-{scale.images}.npz")
+    if not write:
+        return ["data=npz", f"data.path={store}/first-{scale.images}.npz"]
+    found = npz.load(str(file)) if file else cifar10.load(str(CIFAR10), download=True)
+    arrays = {
+        "x_train": found.x_train[: scale.images],
+        "y_train": found.y_train[: scale.images],
+        "x_test": found.x_test[: scale.tests],
+        "y_test": found.y_test[: scale.tests],
+    }
+    if len(arrays["x_train"]) < scale.images or len(arrays["x_test"]) < scale.tests:
+        raise InputError(f"--data {file}: must have {scale.images:,} training and {scale.tests:,} test images")
+    digest = hashlib.sha256(b"".join(values.tobytes() for values in arrays.values())).hexdigest()
+    subset = store / f"first-{scale.images}-{digest[:10]}.npz"
     if not subset.exists():
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with np.load(file, allow_pickle=False) as arrays:
-            firsts = {
-                name: arrays[name][: scale.images if name.endswith("train") else scale.tests] for name in arrays.files
-            }
-        np.savez(subset, **firsts)
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)
+        write_file(subset, packed.getvalue())
     return ["data=npz", f"data.path={subset}"]
 
 
@@ -175,14 +195,17 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
         digest = hashlib.sha256(shlex.join(line).encode()).hexdigest()
         if digest in finished:  # to ask again would take seconds, of which a slice has few
             continue
+        if end is not None and time.monotonic() >= end:
+            return False
         print(f"== {stage.title}", flush=True)
         with subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *line, f"store={store}"]) as process:
             try:
-                process.wait(timeout=None if end is None else max(0.1, end - time.monotonic()))
-            except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
-                if isinstance(stop, subprocess.TimeoutExpired):  # else the terminal told it as well
-                    process.send_signal(signal.SIGINT)
+                process.wait(timeout=None if end is None else end - time.monotonic())
+            except KeyboardInterrupt:  # which the terminal told the process as well
                 process.wait()
+                return False
+            except subprocess.TimeoutExpired:
+                _stop(process)
                 return False
         if process.returncode == 0:
             finished.add(digest)
@@ -192,6 +215,19 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
     return complete
 
 
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Have it save what is at work; then end it, by force if need be, which costs no more than is not saved."""
+    for patience in STOPPING_SECONDS:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+    process.kill()
+    process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
@@ -199,7 +235,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("--scale", choices=SCALES, required=True)
         command.add_argument("--data", type=Path, metavar="FILE")
-        command.add_argument("--store", type=Path, default=Path("multirun/cifar10"))
+        command.add_argument("--store", type=Path, help="default: multirun/cifar10-SCALE")
         command.add_argument("--minutes", type=float, help="end, with everything saved and packed, before this is over")
         command.add_argument("--packed", type=Path, metavar="FOLDER", help="where archives of what was done go")
         command.add_argument("--from", dest="parts", type=Path, metavar="FOLDER", help="the resume-* of the last slice")
@@ -208,23 +244,39 @@ def main() -> None:
     gather.add_argument("parts", nargs="+", type=Path, metavar="PART")
     gather.add_argument("--store", type=Path, required=True)
     options = parser.parse_args()
+    try:
+        sys.exit(carry_out(options))
+    except InputError as error:
+        print(f"cifar10.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Do what was asked for; returns the exit code. Raises InputError for what a person can put right."""
     if options.command == "gather":
         unpack(options.parts, options.store)
-        return
+        return 0
     began = time.monotonic()
     scale = replace(SCALES[options.scale], extra=tuple(options.more))
-    data = data_overrides(options.data, scale, options.store)
+    store = options.store or Path("multirun") / f"cifar10-{options.scale}"
     if options.command == "plan":
-        show(scale, data, options.store)
-        return
+        show(scale, data_overrides(options.data, scale, store, write=False), store)
+        return 0
     if options.parts:
-        unpack(sorted(options.parts.glob("resume-*")), options.store)
-    end = began + 60 * options.minutes - SAVING_SECONDS if options.minutes else None
-    complete = run(scale, data, options.store, end)
+        parts = sorted(options.parts.glob("resume-*"))
+        if not parts:
+            raise InputError(f"--from {options.parts}: must be a folder with the resume-* of the last slice")
+        if Store(store).runs():  # a machine that did not forget is ahead of what it sent
+            print(f"{store} has runs already, and goes on from them; --from is left alone")
+        else:
+            unpack(parts, store)
+    data = data_overrides(options.data, scale, store)
+    end = None if options.minutes is None else began + 60 * options.minutes - SAVING_SECONDS
+    complete = run(scale, data, store, end)
     if options.packed:
-        pack(options.store, options.packed, time.strftime("%Y%m%dT%H%M%S"))
-    print("the campaign is complete" if complete else "there is more to do; the same command goes on")
-    sys.exit(0 if complete else 1)
+        pack(store, options.packed, time.strftime("%Y%m%dT%H%M%S"))
+    print("the campaign is complete" if complete else "there is more to do; asked for again, it goes on")
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

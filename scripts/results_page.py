@@ -121,7 +121,7 @@ def main() -> None:
                 for picture in pictures:
                     shutil.copyfile(figures / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
     how = ["--check"] if options.check else ["-r"]
-    sys.exit(Cog().main(["cog", *how, "-I", str(Path(__file__).parent), str(PAGE)]))
+    sys.exit(1 if Cog().main(["cog", *how, "-I", str(Path(__file__).parent), str(PAGE)]) else 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bnft.export import export
+from bnft.errors import InputError
+from bnft.export import copy_model, export
 from bnft.files import sha256
 from bnft.store import Store
 
@@ -21,13 +22,16 @@ XZ = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 128 * 2**20}]
 def pack(store: Path, out: Path, slice_name: str) -> None:
     """Write `keep-*` and `resume-*` into `out`, in parts."""
     whole = Store(store)
+    store.mkdir(parents=True, exist_ok=True)
     sent = listed(store / SENT)
     done = [run for run in whole.runs() if run.evaluations()]
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder)
         if done:
-            models = {run.name.rpartition("-")[0] for run in done if run.trained} & set(PUBLISHED)
-            export(whole, [run.name for run in done], Store(kept), sorted(models))
+            export(whole, [run.name for run in done], Store(kept), ())
+        for run in done:
+            if run.trained and run.name.rpartition("-")[0] in PUBLISHED:  # one that went home is not here any more
+                copy_model(run, Store(kept).run(run.name))
         results = [file for file in sorted(kept.rglob("*")) if file.is_file()]
         new = [file for file in results if sha256(file) not in sent]
         if new:
@@ -78,10 +82,19 @@ def _write(stem: Path, files: Mapping[Path, Path]) -> None:
 
 
 def unpack(parts: Sequence[Path], store: Path) -> None:
-    """Put the archives that these parts make up back into a store, the oldest first."""
-    stems = sorted({part.with_suffix("") for part in parts}, key=lambda stem: stem.name)
-    store.mkdir(parents=True, exist_ok=True)
-    for stem in stems:
+    """Put the archives that these parts make up into a store, the oldest first.
+
+    Raises InputError, with nothing of that archive written, where a part is missing or damaged.
+    """
+    for part in parts:
+        if not part.is_file():
+            raise InputError(f"{part}: must be a part of an archive; there is no such file")
+    for stem in sorted({part.with_suffix("") for part in parts}, key=lambda stem: stem.name):
         joined = b"".join(part.read_bytes() for part in sorted(parts) if part.with_suffix("") == stem)
-        with lzma.open(io.BytesIO(joined)) as content, tarfile.open(fileobj=content, mode="r|") as archive:
+        try:
+            content = lzma.decompress(joined)
+        except lzma.LZMAError as error:
+            raise InputError(f"{stem}.*: must be all parts of an archive, each whole ({error})") from None
+        store.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             archive.extractall(store, filter="data")

@@ -9,6 +9,7 @@ from conftest import ROOT
 from made_store import MadeStore
 
 from bnft.app import quoted
+from bnft.errors import InputError
 from bnft.plan import plan
 from bnft.report import paper
 from bnft.report.rows import select
@@ -53,6 +54,31 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
     assert {run.config["schedule"]["shape"]["_target_"] for run in runs} == {"bnft.schedules.one_cycle"}
     with np.load(data[1].removeprefix("data.path=")) as subset:
         assert (len(subset["x_train"]), len(subset["x_test"])) == (scale.images, scale.tests)
+    with pytest.raises(InputError, match="must have 25,000 training and 1,000 test images"):
+        campaign.data_overrides(photographs, campaign.SCALES["cpu"], store)
+
+
+def asked(campaign, *arguments):
+    """Ask for what is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["cifar10.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            campaign.main()
+    assert ended.value.code == 2
+
+
+def test_bad_input_is_one_line(campaign, tmp_path, capsys):
+    store = ("--store", str(tmp_path / "store"))
+    asked(campaign, "run", "--scale", "toy", "--data", "none.npz", *store)
+    assert "there is no such file" in capsys.readouterr().err
+    asked(campaign, "run", "--scale", "toy", "--from", str(tmp_path), *store)
+    assert "must be a folder with the resume-* of the last slice" in capsys.readouterr().err
+    asked(campaign, "gather", str(tmp_path / "keep-*"), *store)
+    assert "there is no such file" in capsys.readouterr().err
+    (tmp_path / "keep-1.00").write_bytes(b"half of it")
+    asked(campaign, "gather", str(tmp_path / "keep-1.00"), *store)
+    assert "all parts of an archive" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_path, monkeypatch):
@@ -84,6 +110,10 @@ def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_pat
     assert sorted(result.run["policy"] for result in found.results) == ["adv", "bn_params", "bn_stats", "normal"]
     models = {file.parent.name.rpartition("-")[0] for file in home.glob("*/model.safetensors")}
     assert models == {"normal", "adv", "bn_params"}
+    MadeStore(Store(second)).add(("bn_params",), seeds=(1,))
+    campaign.pack(second, out, "3")  # though the model of the first seed is at home and not here
+    campaign.unpack(list(out.glob("keep-3.*")), tmp_path / "third")
+    assert [run.trained for run in Store(tmp_path / "third").runs()] == [True]
 
 
 def test_what_is_asked_for_beside_goes_to_every_run(campaign):

@@ -9,12 +9,15 @@ from made_store import MadeStore
 from safetensors.torch import load_file
 
 from bnft.cli import main
-from bnft.export import portable
+from bnft.export import export, portable
 from bnft.files import read_arrays
 from bnft.report import table
 from bnft.report.recorded import EPOCHS
 from bnft.report.rows import select
 from bnft.store import Store
+from bnft.tracking.records import Records
+
+PLACES = ("evaluation.1", "evaluation")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -61,13 +64,18 @@ def test_what_cannot_be_exported_is_refused_and_writes_nothing(tmp_path, capsys)
 
 
 def test_paths_lose_their_folders_and_nothing_else_changes():
-    line = ["data.path=/home/me/cifar.npz", "attack.eps=8/255", "base_overrides=['schedule.epochs=2']", "base=a/b"]
-    assert portable({"store": "/data/multirun", "line": line, "epochs": 3, "none": None}) == {
+    moved = ["data.path=/home/me/cifar.npz", "base_overrides=['data.path=/home/me/c.npz','schedule.epochs=2']"]
+    moved += ["data.path='/home/me/my file.npz'", "base=~/runs/normal-0123456789", "+paths=[/a/b.npz,/c/d.npz]"]
+    kept = ["attack.eps=8/255", "schedule/shape=one_cycle", "base=a/b", "base_overrides=['schedule.epochs=2']"]
+    shortened = ["data.path=cifar.npz", "base_overrides=['data.path=c.npz','schedule.epochs=2']"]
+    shortened += ["data.path='my file.npz'", "base=normal-0123456789", "+paths=[b.npz,d.npz]"]
+    identity = {"model": {"weights": "/home/me/w.pt"}}
+    assert portable({"store": "/data/multirun", "line": [*moved, *kept], "epochs": 3, "identity": identity}) == {
         "store": "multirun",
-        "line": ["data.path=cifar.npz", *line[1:]],
+        "line": [*shortened, *kept],
         "epochs": 3,
-        "none": None,
-    }
+        "identity": identity,
+    }, "what a name is the hash of stays"
 
 
 def test_an_exported_model_is_a_base_and_is_evaluated_without_training(launch, tmp_path):
@@ -99,3 +107,27 @@ def test_what_was_exported_without_models_is_done(launch, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["wait", "--store", str(tmp_path / "kept")])
     assert ended.value.code == 0
+
+
+def test_a_base_whose_model_is_gone_is_trained_again_and_its_results_are_set_aside(launch, tmp_path):
+    assert launch("policy=normal", *TINY).code == 0
+    (run,) = (tmp_path / "multirun").glob("normal-*")
+    (run / "model.safetensors").unlink()
+    assert "training" not in launch("policy=normal", *TINY).err, "it is done"
+    said = launch("policy=bn_stats", *TINY)
+    assert said.code == 0 and "its results are set aside" in said.err
+    assert not list(run.glob("evaluation/*")) and len(list(run.glob("evaluation.1/*/result.json"))) == 1
+    assert launch("policy=normal", *TINY).code == 0
+    first, second = (json.loads(next(run.glob(f"{place}/*/result.json")).read_text()) for place in PLACES)
+    assert first["robust"] == second["robust"], "it is the same model"
+
+
+def test_what_was_exported_can_be_tracked(tmp_path):
+    made = MadeStore(Store(tmp_path / "multirun")).add(("adv",))
+    (run,) = export(made.store, ["all"], Store(tmp_path / "kept"), ())
+    ids = [folder.path.name for folder in run.evaluations()]
+    whole, kept = (Records(folder, ids) for folder in (made.store.runs()[0], run))
+    assert len(kept) == len(whole)
+    ours, theirs = kept.row(len(kept) - 1), whole.row(len(whole) - 1)
+    assert ours.values == theirs.values and ours.tables == theirs.tables
+    assert run.status()["state"] == "done"

@@ -52,7 +52,7 @@ class Records:
 
     def __init__(self, folder: RunFolder, order: Sequence[str] = ()) -> None:
         self.folder, self.order = folder, order
-        self.trained = folder.trained  # first: once it is there, the logs are whole
+        self.trained = folder.trained or bool(folder.evaluations())  # first: once it is there, the logs are whole
         self.history = folder.history()
         self.batchnorm: BatchNormRecord | None = None
         with suppress(DamagedError):
@@ -196,7 +196,8 @@ def examples(outcomes: Mapping[str, NDArray[Any]], attacks: Sequence[str]) -> li
         told = (
             f"taken for {seen} after {ending}" if fallen_at > 0 else "stands" if fallen_at else "wrong without attack"
         )
-        found.append(Picture(_pixels(outcomes["adversarial"][index]), f"{what}, {told}"))
+        if "adversarial" in outcomes:  # which an exported result lacks
+            found.append(Picture(_pixels(outcomes["adversarial"][index]), f"{what}, {told}"))
     return found
 
 
