@@ -7,7 +7,6 @@ The page's tables are written by cog (https://cog.readthedocs.io) between its ma
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import cifar10
 from cogapp import Cog
+from PIL import Image
 
 from bnft.rates import unpaired
 from bnft.report import costs, paper, table
@@ -119,7 +119,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 figures = report(Store(DOCS / "results" / name), ["all"], Path(folder)).parent / "figures"
                 for picture in pictures:
-                    shutil.copyfile(figures / f"{picture}.png", DOCS / "images" / f"{name}-{picture}.png")
+                    with Image.open(figures / f"{picture}.png") as image:  # few colours, so that git need not keep much
+                        few = image.convert("RGB").quantize(128)
+                    few.save(DOCS / "images" / f"{name}-{picture}.png", optimize=True)
     how = ["--check"] if options.check else ["-r"]
     sys.exit(1 if Cog().main(["cog", *how, "-I", str(Path(__file__).parent), str(PAGE)]) else 0)
 
