@@ -2,7 +2,7 @@
 
     python scripts/cifar10.py plan --scale gpu                     # stages, their commands, and what they should take
     python scripts/cifar10.py run --scale gpu                      # all of it; asked again, it goes on
-    python scripts/cifar10.py run --scale cpu --data cifar10.npz   # two cores and an hour and a half, a smaller network
+    python scripts/cifar10.py run --scale cpu --data cifar10.npz   # two cores and two hours, a smaller network
     python scripts/cifar10.py run --scale toy --data cifar10.npz   # a rehearsal, minutes
 
 Where a GPU is to be had for minutes at a time, on a machine that forgets everything, the campaign goes in slices. Each
@@ -70,7 +70,7 @@ SCALES = {
     # from 14 TFLOP an image that stands at half its fp32 peak. `benchmarks/gpu.py` measures them; see --rates.
     "gpu": Scale(64, 50_000, 10_000, 1000, 250, 40, 12, 20, 6, 6, 5000, 20_000, 0.5),
     # Rates: measured on two cores with AVX512-BF16, of both together.
-    "cpu": Scale(16, 25_000, 1000, 300, 100, 20, 6, 5, 2, 2, 170, 1000, 2.5, workers=2),
+    "cpu": Scale(16, 25_000, 1000, 300, 100, 20, 6, 5, 2, 2, 170, 850, 10, workers=2),
     "toy": Scale(4, 512, 100, 10, 10, 2, 1, 1, 1, 1, 1000, 4000, 0.5, workers=2),
 }
 LEARNING_RATE, TUNING_RATE = 0.2, 0.1  # peaks of one cycle
