@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import TINY
 from programs import finish, start, work
@@ -63,6 +64,7 @@ def test_a_sweep_of_three_rows_its_table_and_asking_again(tmp_path):
     assert {row["clean_images"] for row in rows} == {500}
 
 
+@pytest.mark.long
 def test_two_processes_build_their_common_base_once(tmp_path):
     line = [argument for argument in TINY if not argument.startswith("base_overrides")]
     slow_base = "base_overrides=[schedule.epochs=80,schedule.batch_size=256]"
@@ -99,6 +101,7 @@ def test_a_folder_of_another_run_is_refused(launch, tmp_path):
     assert "config.yaml" in said.err.splitlines()[-1] and "move its folder away" in said.err
 
 
+@pytest.mark.long
 def test_base_as_run_name_folder_and_file(launch, tmp_path):
     assert launch("policy=normal", *TINY).code == 0
     (folder,) = stored(tmp_path, "normal")

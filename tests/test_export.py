@@ -94,6 +94,7 @@ def test_an_exported_model_is_a_base_and_is_evaluated_without_training(launch, t
     assert all((value == load_file(model)[name]).all() for name, value in load_file(run / "model.safetensors").items())
 
 
+@pytest.mark.long
 def test_what_was_exported_without_models_is_done(launch, tmp_path, capsys):
     line = ("-m", "policy=bn_stats,bn_params", *TINY)
     assert launch(*line).code == 0

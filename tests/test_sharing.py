@@ -53,6 +53,7 @@ class Started(Watched):
             self.then(self)
 
 
+@pytest.mark.long
 def test_shared_evaluation_equals_that_of_one_process(model, digits, monkeypatch):  # noqa: F811
     expected, alone = evaluate(model, digits, QUICK, Watched())
     watcher = Started(monkeypatch)
