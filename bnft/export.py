@@ -38,11 +38,11 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
         raise InputError(f"{target.root}: must be another folder than the store")
     runs = {result.run_folder.name: result.run_folder for result in selection.results}
     for run in runs.values():
-        copy = target.run(run.name)
-        files.write_yaml(copy.path / "config.yaml", portable(run.config()))
+        copy, config = target.run(run.name), run.config()
+        files.write_yaml(copy.path / "config.yaml", portable(config))
         files.write_json(copy.path / "status.json", {"state": "done", "stage": "evaluated"})
         _copy_logs(run, copy)
-        if run.config()["run"]["policy"] in models:
+        if config["run"]["policy"] in models:
             copy_model(run, copy)
         else:
             (copy.path / "model.safetensors").unlink(missing_ok=True)

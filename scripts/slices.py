@@ -33,10 +33,10 @@ def pack(store: Path, out: Path, slice_name: str) -> None:
             if run.trained and run.name.rpartition("-")[0] in PUBLISHED:  # one that went home is not here any more
                 copy_model(run, Store(kept).run(run.name))
         results = [file for file in sorted(kept.rglob("*")) if file.is_file()]
-        new = [file for file in results if sha256(file) not in sent]
+        new = {file: digest for file in results if (digest := sha256(file)) not in sent}
         if new:
             _write(out / f"keep-{slice_name}", dict.fromkeys(new, kept))
-        write_list(store / SENT, sent | set(map(sha256, new)))
+        write_list(store / SENT, sent | set(new.values()))
         light = [file for file in results if file.name != "model.safetensors"]
         needed = [*(store / name for name in (SENT, FINISHED) if (store / name).exists()), *_needed(whole)]
         _write(out / f"resume-{slice_name}", {**dict.fromkeys(light, kept), **dict.fromkeys(needed, store)})
