@@ -84,6 +84,16 @@ def trained(digits, recipe=RECIPE, keeper=None, **policy):
     return model, progress
 
 
+def gone_on(digits, keeper, **policy):
+    """The model after going on from what `keeper` saved last, and the keeper of that rest."""
+    state, progress = keeper.saved[-1]
+    model, freezing = fresh(**policy)
+    model.load_state_dict(state)
+    rest = Kept()
+    train(model, freezing, digits, RECIPE, CPU, rest, progress)
+    return model, rest
+
+
 def same(first: nn.Module, second: nn.Module) -> bool:
     return all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
@@ -114,12 +124,9 @@ def test_stopped_in_mid_batch_it_goes_on_from_there(digits, moment):
     keeper = Kept(stop_at_pulse=moment)
     with pytest.raises(Stopped):
         trained(digits, keeper=keeper, parameters=["batchnorm"])
-    state, progress = keeper.saved[-1]
+    _, progress = keeper.saved[-1]
     assert progress.epoch * 4 + progress.step == keeper.steps
-    model, freezing = fresh(["batchnorm"])
-    model.load_state_dict(state)
-    rest = Kept()
-    train(model, freezing, digits, RECIPE, CPU, rest, progress)
+    model, rest = gone_on(digits, keeper, parameters=["batchnorm"])
     assert same(model, expected) and rest.steps == 8 - keeper.steps
 
 
@@ -127,12 +134,9 @@ def test_resuming_repeats_no_finished_epoch(digits):
     keeper = Kept(stop_at_step=6)
     with pytest.raises(KeyboardInterrupt):
         trained(digits, keeper=keeper)
-    state, progress = keeper.saved[-1]
+    _, progress = keeper.saved[-1]
     assert (progress.epoch, progress.step) == (1, 0)
-    model, freezing = fresh()
-    model.load_state_dict(state)
-    rest = Kept()
-    train(model, freezing, digits, RECIPE, CPU, rest, progress)
+    _, rest = gone_on(digits, keeper)
     assert rest.steps == 4
 
 
