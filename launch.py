@@ -5,15 +5,15 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from bnft import app
+from bnft import hydra_app
 
 CONFIG = Path(__file__).resolve().parent / "conf"
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=app.CONFIG_NAME)
+@hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=hydra_app.CONFIG_NAME)
 def main(config: DictConfig) -> None:
-    app.run_one()
+    hydra_app.run_one()
 
 
 if __name__ == "__main__":
-    app.guarded(main)
+    hydra_app.guarded(main)

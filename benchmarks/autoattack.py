@@ -22,12 +22,13 @@ from omegaconf import OmegaConf
 from pyautoattack import AutoAttack
 from torch import nn
 
-from bnft import build, files
-from bnft.data import Dataset
-from bnft.devices import available_threads, choose
-from bnft.evaluation import evaluate
+from bnft.common import files
+from bnft.common.devices import available_threads, choose
+from bnft.config import build
+from bnft.data.dataset import Dataset
 from bnft.evaluation.cascade import STANDS
-from bnft.schema import Evaluation
+from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.settings import Evaluation
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bnft.devices import available_threads, has_fast_bf16
+from bnft.common.devices import available_threads, has_fast_bf16
 
 PACKAGES = ("torch", "torchattacks", "adversarial-robustness-toolbox", "foolbox", "pyautoattack", "autoattack")
 

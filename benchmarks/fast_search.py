@@ -14,10 +14,11 @@ from pathlib import Path
 from autoattack import Silent, loaded
 from common import hardware, print_table
 
-from bnft.devices import choose
-from bnft.evaluation import autoattack, evaluate
+from bnft.common.devices import choose
+from bnft.common.files import read_tensors
+from bnft.evaluation import autoattack
 from bnft.evaluation.cascade import STANDS
-from bnft.files import read_tensors
+from bnft.evaluation.evaluate import evaluate
 
 
 def main() -> None:

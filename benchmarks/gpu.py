@@ -38,17 +38,21 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from bnft import devices, graphs, models, training
+from bnft import models
+from bnft.attacks import cuda_graphs
 from bnft.attacks.pgd import pgd
-from bnft.data import Arrays, Dataset, npz, prepare
+from bnft.batchnorm.freezing import Freezing
+from bnft.common import devices
+from bnft.common.devices import Hardware
+from bnft.data import npz
 from bnft.data.augmentation import autoaugment, crop_flip
-from bnft.devices import Hardware
-from bnft.evaluation import evaluate
-from bnft.freezing import Freezing
+from bnft.data.dataset import Arrays, Dataset, prepare
+from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.settings import Evaluation
 from bnft.models.resnet import ResNet
-from bnft.schedules import one_cycle
-from bnft.schema import Evaluation
-from bnft.training import Progress, Recipe, train
+from bnft.training import loop as training_loop
+from bnft.training.loop import Progress, Recipe, train
+from bnft.training.shapes import one_cycle
 
 EPS, STEP_SIZE = 8 / 255, 0.007
 CLASSES, EPOCH = 10, 50_000
@@ -309,11 +313,11 @@ def ours(machine: Machine, batch: int, graph: bool, watch: Watch) -> dict[str, A
     model, captured = machine.model(), []
 
     def seen(*arguments: Any) -> Any:
-        captured.append(graphs.attack_graph(*arguments) if graph else None)
+        captured.append(cuda_graphs.attack_graph(*arguments) if graph else None)
         return captured[-1]
 
     with (
-        mock.patch.object(training, "attack_graph", seen),
+        mock.patch.object(training_loop, "attack_graph", seen),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always", RuntimeWarning)

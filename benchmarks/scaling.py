@@ -30,9 +30,9 @@ from sweep_overhead import measured
 from torch import nn
 from training_step import images, network, ours
 
-from bnft import devices
-from bnft.data import Dataset
-from bnft.devices import Hardware
+from bnft.common import devices
+from bnft.common.devices import Hardware
+from bnft.data.dataset import Dataset
 
 BATCH, ITERATIONS = 128, 10
 BLOCKS, QUICK_BLOCKS = (3, 3, 3), (1, 1, 1)

@@ -30,12 +30,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnft.batchnorm import layer_eps
+from bnft.batchnorm.log import layer_eps
 from bnft.models.resnet import ResNet
-from bnft.progress import Terminal
-from bnft.store import RunFolder, Store
-from bnft.tracking.beside import tracked
-from bnft.training import Progress
+from bnft.runs.store import RunFolder, Store
+from bnft.sweeps.terminal import Terminal
+from bnft.tracking.background import tracked
+from bnft.training.loop import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 2.0  # percent
@@ -125,7 +125,8 @@ class Usage:
 
 
 def _follow(network: torch.nn.Module, store: Store, epochs: int) -> str:
-    from bnft import files, identity
+    from bnft.common import files
+    from bnft.runs import identity
 
     named = {"benchmark": epochs}
     name = f"normal-{identity.digest(named)}"

@@ -37,17 +37,19 @@ from common import alternate, hardware, print_table, ratios, spread
 from torch import nn
 from torch.nn import functional
 
-from bnft import devices, models
-from bnft.attacks import perturbation_size
+from bnft import models
+from bnft.attacks.base import perturbation_size
+from bnft.attacks.folding import Folded
 from bnft.attacks.pgd import pgd
-from bnft.data import Arrays, Dataset, npz, prepare
+from bnft.batchnorm.freezing import Freezing
+from bnft.common import devices
+from bnft.common.devices import Hardware
+from bnft.common.stopping import steady
+from bnft.data import npz
 from bnft.data.augmentation import none
-from bnft.devices import Hardware
-from bnft.folding import Folded
-from bnft.freezing import Freezing
+from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.models.resnet import ResNet
-from bnft.stopping import steady
-from bnft.training import Progress, Recipe, _attacked, _graph, _optimizer, _update
+from bnft.training.loop import Progress, Recipe, _attacked, _graph, _optimizer, _update
 
 EPS, STEP_SIZE, ITERATIONS = 8 / 255, 0.007, 10
 RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4

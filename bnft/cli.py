@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bnft import __version__
-from bnft.errors import InputError
+from bnft.common.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="for the specification (default: dashboard-SWEEP.json in the store)"
     )
     dashboard.set_defaults(call=_dashboard)
+    job = commands.add_parser("job")  # without help, since only jobs on a cluster call it
+    job.add_argument("store", type=Path)
+    job.add_argument("tasks", type=Path)
+    job.set_defaults(call=_job)
     for command in (wait, cancel):
         command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
     for command in (table, report, export, status, wait, cancel, sync, dashboard):
@@ -97,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 def _table(options: argparse.Namespace) -> None:
     from bnft.report import table
     from bnft.report.rows import select
-    from bnft.store import Store
+    from bnft.runs.store import Store
 
     selection = select(Store(options.store), options.names)
     if options.format == "terminal":
@@ -108,14 +112,14 @@ def _table(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from bnft.report.write import report
-    from bnft.store import Store
+    from bnft.runs.store import Store
 
     print(f"report: {report(Store(options.store), options.names, options.output)}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from bnft.export import export
-    from bnft.store import Store
+    from bnft.report.export import export
+    from bnft.runs.store import Store
 
     runs = export(Store(options.store), options.names, Store(options.folder), options.models)
     size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
@@ -127,11 +131,12 @@ def _status(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from bnft import board
-    from bnft.progress import Terminal, complain
-    from bnft.standing import View, chosen
-    from bnft.store import Store
-    from bnft.watching import watch
+    from bnft.common.console import complain
+    from bnft.runs.store import Store
+    from bnft.sweeps import run_table
+    from bnft.sweeps.status import View, chosen
+    from bnft.sweeps.terminal import Terminal
+    from bnft.sweeps.wait import watch
 
     store = Store(options.store)
     names = chosen(store, options.names) if options.names else None
@@ -150,14 +155,14 @@ def _status(options: argparse.Namespace) -> None:
     if options.json:
         sys.stdout.write(json.dumps([standing.fields() for standing in standings], indent=1) + "\n")
     else:
-        board.show([standing.line() for standing in standings])
+        run_table.show([standing.line() for standing in standings])
 
 
 def _wait(options: argparse.Namespace) -> None:
-    from bnft.board import counts
-    from bnft.standing import chosen
-    from bnft.store import Store
-    from bnft.watching import watch
+    from bnft.runs.store import Store
+    from bnft.sweeps.run_table import counts
+    from bnft.sweeps.status import chosen
+    from bnft.sweeps.wait import watch
 
     store = Store(options.store)
     names = chosen(store, options.names)
@@ -172,24 +177,31 @@ def _wait(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> None:
-    from bnft.standing import cancel, chosen
-    from bnft.store import Store
+    from bnft.runs.store import Store
+    from bnft.sweeps.status import cancel, chosen
 
     store = Store(options.store)
     for name in chosen(store, options.names):
         print(f"sweep {name}: {cancel(store, name)}")
 
 
+def _job(options: argparse.Namespace) -> None:
+    from bnft.sweeps.slurm.job import job
+    from bnft.tracking.background import tracked
+
+    sys.exit(job(options.store, options.tasks, tracked))
+
+
 def _sync(options: argparse.Namespace) -> None:
-    from bnft.store import Store
+    from bnft.runs.store import Store
     from bnft.tracking.sync import sync
 
     sys.exit(sync(Store(options.store), options.names, options.entity, options.project))
 
 
 def _dashboard(options: argparse.Namespace) -> None:
-    from bnft.progress import complain
-    from bnft.store import Store
+    from bnft.common.console import complain
+    from bnft.runs.store import Store
     from bnft.tracking.dashboard.sending import make
 
     send = not options.dry_run

@@ -33,10 +33,10 @@ from pathlib import Path
 import numpy as np
 from slices import FINISHED, listed, pack, unpack, write_list
 
+from bnft.common.errors import InputError
+from bnft.common.files import write as write_file
 from bnft.data import cifar10, npz
-from bnft.errors import InputError
-from bnft.files import write as write_file
-from bnft.store import Store
+from bnft.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress

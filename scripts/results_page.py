@@ -16,12 +16,13 @@ import cifar10
 from cogapp import Cog
 from PIL import Image
 
-from bnft.rates import unpaired
-from bnft.report import costs, paper, table
+from bnft.common.intervals import unpaired
+from bnft.report import costs, table
 from bnft.report.content import StudyDrawings
 from bnft.report.rows import Rate, Study, select
 from bnft.report.write import report
-from bnft.store import Store
+from bnft.runs.store import Store
+from bnft.studies import paper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "results.md"

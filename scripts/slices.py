@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bnft.errors import InputError
-from bnft.export import copy_model, export
-from bnft.files import sha256
-from bnft.store import Store
+from bnft.common.errors import InputError
+from bnft.common.files import sha256
+from bnft.report.export import copy_model, export
+from bnft.runs.store import Store
 
 PUBLISHED = ("normal", "adv", "bn_params")  # policies whose models go home
 SENT, FINISHED = ".sent", ".finished"  # in the store: digests of files that went home, of stages that are done

@@ -55,14 +55,14 @@ def launch(
 
     def call(*arguments: str) -> Outcome:
         import launch as program
-        from bnft import app
+        from bnft import hydra_app
 
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", [str(ROOT / "launch.py"), *arguments])
         capsys.readouterr()
         code = 0
         try:
-            app.guarded(program.main)
+            hydra_app.guarded(program.main)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         said = capsys.readouterr()
@@ -75,7 +75,7 @@ def launch(
 @pytest.fixture
 def hydra() -> Iterator[None]:
     """Hydra initialised on conf/, for tests that compose without launching."""
-    from bnft.compose import register
+    from bnft.config.compose import register
 
     register()
     GlobalHydra.instance().clear()

@@ -14,8 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mischief
 
 import launch
-from bnft import app, run, training
+from bnft import hydra_app
 from bnft.evaluation import cascade
+from bnft.runs import execution
+from bnft.training import loop
 
 WORK = os.open(os.environ["WORK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -32,25 +34,25 @@ def count(module: object, name: str, unit: bytes) -> None:
     setattr(module, name, counted)
 
 
-count(training, "_update", b"t")
-count(training, "_end_epoch", b"e")
+count(loop, "_update", b"t")
+count(loop, "_end_epoch", b"e")
 count(cascade, "check_adversarial", b"a")
 
 
 def preceded_by_mischief(name: str, stage: str) -> None:
     """Let mischief happen before `run.name`, one of whose arguments is the run's worker."""
-    original = getattr(run, name)
+    original = getattr(execution, name)
 
     def troubled(*arguments: object, **options: object) -> object:
-        (run_at_work,) = (argument.run for argument in arguments if isinstance(argument, run._Worker))
+        (run_at_work,) = (argument.run for argument in arguments if isinstance(argument, execution._Worker))
         mischief.happens(f"{run_at_work.policy}-{run_at_work.config['seed']}-{stage}")
         return original(*arguments, **options)
 
-    setattr(run, name, troubled)
+    setattr(execution, name, troubled)
 
 
 preceded_by_mischief("train", "training")
 preceded_by_mischief("evaluate", "evaluating")
 
 if __name__ == "__main__":
-    app.guarded(launch.main)
+    hydra_app.guarded(launch.main)

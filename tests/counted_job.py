@@ -9,19 +9,20 @@ import sys
 import time
 from pathlib import Path
 
-from bnft.slurm import job
+from bnft.cli import main
+from bnft.sweeps.slurm import job
 
 carry_out = job._carry_out
 
 
-def counted(root: Path, tasks: Path, index: int, requests: object) -> int:
+def counted(root: Path, tasks: Path, index: int, requests: object, track: object) -> int:
     """Count what a task does; it is from here on that the job listens to signals."""
     import counted as counting  # here, since it loads PyTorch
 
     os.write(counting.WORK, b"j")
     for module, name in ((counting.training, "_update"), (counting.cascade, "check_adversarial")):
         setattr(module, name, paced(getattr(module, name), float(os.environ.get("PACE", 0))))
-    return carry_out(root, tasks, index, requests)
+    return carry_out(root, tasks, index, requests, track)
 
 
 def paced(function, seconds: float):
@@ -33,5 +34,4 @@ def paced(function, seconds: float):
 
 
 job._carry_out = counted
-sys.argv = [sys.argv[0], *sys.argv[sys.argv.index("bnft.slurm.job") + 1 :]]
-job.main()
+main(sys.argv[sys.argv.index("bnft") + 1 :])  # `... -m bnft job STORE TASKS`

@@ -12,12 +12,12 @@ import pytest
 import torch
 from made_up import rate
 
-from bnft import identity
-from bnft.batchnorm import BatchNormLog
-from bnft.records import RECORDED
-from bnft.report import paper
-from bnft.store import RunFolder, Store
-from bnft.training import Progress
+from bnft.batchnorm.log import BatchNormLog
+from bnft.batchnorm.record import RECORDED
+from bnft.runs import identity
+from bnft.runs.store import RunFolder, Store
+from bnft.studies import paper
+from bnft.training.loop import Progress
 
 CLASSES, SIDE, TESTS, ATTACKED = 10, 8, 500, 200
 USUAL_EPS = 0.15  # a run evaluated within it is a row of the paper, within another it has an override

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnft import files, identity
-from bnft.rates import wilson
-from bnft.report import paper
+from bnft.common import files
+from bnft.common.intervals import wilson
 from bnft.report.rows import Row, Study, select
-from bnft.store import RunFolder, Store
+from bnft.runs import identity
+from bnft.runs.store import RunFolder, Store
+from bnft.studies import paper
 
 Layers = Mapping[str, Mapping[str, Sequence[Any]]]  # layer to quantity to values, of shape (epochs, channels)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from bnft.standing import View
-from bnft.stopping import STOP_SIGNALS
-from bnft.store import Store
+from bnft.common.stopping import STOP_SIGNALS
+from bnft.runs.store import Store
+from bnft.sweeps.status import View
 
 COUNTED = str(Path(__file__).with_name("counted.py"))
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.attacks import no_trace, perturbation_size
+from bnft.attacks.base import no_trace, perturbation_size
 from bnft.attacks.pgd import pgd
 from bnft.models.resnet import ResNet
 

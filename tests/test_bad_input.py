@@ -18,9 +18,11 @@ from omegaconf.errors import InterpolationResolutionError
 from safetensors.torch import save_file
 from torch import nn
 
-from bnft import cli, files, identity
+from bnft import cli
+from bnft.common import files
 from bnft.models import build
 from bnft.models.resnet import ResNet
+from bnft.runs import identity
 
 LONGEST = 400  # characters that a person will read in one go
 POLICIES = "one of adv, bn_only, bn_only_logits_conv1, bn_only_params, bn_params, bn_params_logits_conv1, bn_stats"
@@ -51,7 +53,7 @@ def refusal(outcome: Outcome) -> str:
 @pytest.fixture
 def refused(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Launch a command that must be refused and leave everything as it was; returns the line that it printed."""
-    monkeypatch.setattr("bnft.run.execute", lambda *_, **__: pytest.fail("was not refused"))
+    monkeypatch.setattr("bnft.runs.execution.execute", lambda *_, **__: pytest.fail("was not refused"))
 
     def call(*arguments: str) -> str:
         before = tree(tmp_path)
@@ -233,7 +235,7 @@ def test_commands(refused: Callable[..., str], command: str, said: tuple[str, ..
 @pytest.mark.parametrize("eps", ["8/255", "' 8 / 255 '", "0.03137254901960784"])
 def test_a_fraction_is_a_number(launch: Launch, monkeypatch: pytest.MonkeyPatch, eps: str) -> None:
     asked = []
-    monkeypatch.setattr("bnft.run.execute", lambda run, *_, **__: asked.append(run))
+    monkeypatch.setattr("bnft.runs.execution.execute", lambda run, *_, **__: asked.append(run))
     assert launch("policy=adv", f"data.eps={eps}").code == 0
     config = asked[0].config
     assert config["data"]["eps"] == config["attack"]["eps"] == config["evaluation"]["eps"] == 8 / 255
@@ -378,7 +380,7 @@ def test_a_base_is_held_to_its_own_rules_only(
 ) -> None:
     """It is not evaluated, so the number of images that evaluation would attack is no concern of it."""
     np.savez(tmp_path / "images.npz", **images)
-    monkeypatch.setattr("bnft.run.execute", lambda *_, **__: None)
+    monkeypatch.setattr("bnft.runs.execution.execute", lambda *_, **__: None)
     data = ("data=npz", "data.path=images.npz", "model=resnet8", "data.augmentation=none")
     small = ("schedule.batch_size=16", "base_overrides=[schedule.batch_size=16]", "evaluation.n_images=30")
     assert launch("policy=bn_params", *data, *small) == Outcome(0, "", "")
@@ -471,7 +473,14 @@ def broken(*arguments: object, **keywords: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["bnft.run.execute", "bnft.plan.plan", "bnft.compose.check", "bnft.build.dataset", "bnft.build.model"]
+    "place",
+    [
+        "bnft.runs.execution.execute",
+        "bnft.runs.plan.plan",
+        "bnft.config.compose.check",
+        "bnft.config.build.dataset",
+        "bnft.config.build.model",
+    ],
 )
 def test_a_bug_is_not_swallowed(launch: Launch, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(place, broken)
@@ -487,10 +496,10 @@ def test_a_bug_in_a_resolver_is_not_swallowed(launch: Launch, monkeypatch: pytes
 
 def test_a_bug_ends_the_program_with_its_traceback(tmp_path: Path) -> None:
     program = (
-        "import bnft.app, launch\n"
+        "import bnft.hydra_app, launch\n"
         "def broken(overrides): raise ValueError('a bug of ours')\n"
-        "bnft.app._run_one = broken\n"
-        "bnft.app.guarded(launch.main)\n"
+        "bnft.hydra_app._run_one = broken\n"
+        "bnft.hydra_app.guarded(launch.main)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stdout == ""
@@ -498,7 +507,7 @@ def test_a_bug_ends_the_program_with_its_traceback(tmp_path: Path) -> None:
 
 
 def test_a_sweep_goes_on_after_a_bug_and_says_so(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnft.run.execute", broken)
+    monkeypatch.setattr("bnft.runs.execution.execute", broken)
     outcome = launch("-m", "seed=0,1", "hydra/launcher=basic")
     assert outcome.code == 1
     assert outcome.err.count("ValueError: a bug of ours") >= 2 and "Traceback" in outcome.err

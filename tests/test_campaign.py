@@ -8,12 +8,12 @@ import pytest
 from conftest import ROOT
 from made_store import MadeStore
 
-from bnft.app import quoted
-from bnft.errors import InputError
-from bnft.plan import plan
-from bnft.report import paper
+from bnft.common.errors import InputError
+from bnft.hydra_app import quoted
 from bnft.report.rows import select
-from bnft.store import Store
+from bnft.runs.plan import plan
+from bnft.runs.store import Store
+from bnft.studies import paper
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
         assert campaign.seconds(stage, scale)[1] > 0
     assert {run.policy for run in runs if not run.overrides} == set(paper.BY_POLICY)
     assert len({run.name for run in runs if run.policy == "normal"}) == 1, "smaller eps train no other NORMAL"
-    assert {run.config["schedule"]["shape"]["_target_"] for run in runs} == {"bnft.schedules.one_cycle"}
+    assert {run.config["schedule"]["shape"]["_target_"] for run in runs} == {"one_cycle"}
     with np.load(data[1].removeprefix("data.path=")) as subset:
         assert (len(subset["x_train"]), len(subset["x_test"])) == (scale.images, scale.tests)
     with pytest.raises(InputError, match="must have 25,000 training and 1,000 test images"):

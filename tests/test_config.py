@@ -9,14 +9,14 @@ from conftest import ROOT
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
-from bnft import build, components
-from bnft.compose import check, compose
-from bnft.errors import InputError
-from bnft.freezing import Freezing
-from bnft.plan import ModelFile, Run, plan
-from bnft.progress import Terminal
-from bnft.report import paper
-from bnft.run import execute
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.errors import InputError
+from bnft.config import build, components
+from bnft.config.compose import check, compose
+from bnft.runs.execution import execute
+from bnft.runs.plan import ModelFile, Run, plan
+from bnft.studies import paper
+from bnft.sweeps.terminal import Terminal
 
 GROUPS = ("policy", "freeze_policy", "attack", "model", "data", "schedule", "schedule/shape", "evaluation")
 NEEDED = {"model=torchvision": ["model.name=resnet18"], "data=cifar10": [], "data=npz": []}
@@ -105,7 +105,7 @@ def test_the_papers_setting_on_cifar10(data_file):
     assert (attack["eps"], attack["iterations"], attack["mode"], attack["keep"]) == (8 / 255, 10, "eval", "worst")
     assert attack["step_size"] == pytest.approx(0.007)
     assert (schedule["epochs"], schedule["lr"], schedule["batch_size"]) == (150, 0.05, 128)
-    assert schedule["shape"]["_target_"] == "bnft.schedules.step"
+    assert schedule["shape"]["_target_"] == "step"
     assert config["model"]["width"] == 64
     assert config["data"]["augmentation"] == "crop_flip"
     evaluation = config["evaluation"]

@@ -11,10 +11,10 @@ import made_up
 import pytest
 import torch
 
-from bnft import files
-from bnft.app import quoted
+from bnft.common import files
+from bnft.hydra_app import quoted
 from bnft.report.costs import _plain, costs, evaluation_seconds, reproductions, sweeps, training_seconds
-from bnft.store import Store
+from bnft.runs.store import Store
 
 HARDWARE = {"device": "cuda:0", "precision": "amp", "threads": 4, "name": "a GPU, amp"}
 

@@ -22,12 +22,14 @@ from wandb_workspaces.reports.v2.interface import Report
 from wandb_workspaces.workspaces import internal as workspace_models
 from wandb_workspaces.workspaces.interface import Workspace
 
-from bnft import cli, files, identity
-from bnft.errors import InputError
-from bnft.records import QUANTITIES
-from bnft.report import paper
+from bnft import cli
+from bnft.batchnorm.record import QUANTITIES
+from bnft.common import files
+from bnft.common.errors import InputError
 from bnft.report.style import POLICY_COLOURS
-from bnft.store import Store
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.studies import paper
 from bnft.tracking import keys
 from bnft.tracking.dashboard.comparison import compare
 from bnft.tracking.dashboard.sending import make

@@ -10,8 +10,9 @@ import torch
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import autoaugment as torchvision_autoaugment
 
-from bnft.data import Arrays, augmentation, cifar10, digits, npz, prepare
-from bnft.errors import InputError
+from bnft.common.errors import InputError
+from bnft.data import augmentation, cifar10, digits, npz
+from bnft.data.dataset import Arrays, prepare
 
 
 def refusal_of(function, *arguments, **options) -> str:

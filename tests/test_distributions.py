@@ -11,11 +11,11 @@ import made_up
 import numpy as np
 import pytest
 
-from bnft.records import QUANTITIES, BatchNormRecord
+from bnft.batchnorm.record import QUANTITIES, BatchNormRecord
 from bnft.report import channels, outcomes, recorded
 from bnft.report.distributions import bootstrap, common_edges, histograms, layer_means, mean_difference
 from bnft.report.statements import Statement, statements
-from bnft.store import Store
+from bnft.runs.store import Store
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def test_nothing_is_measured_where_rows_are_missing_or_damaged(store: Store) -> 
 
 
 def test_a_record_that_lacks_a_quantity_is_damaged(store: Store) -> None:
-    from bnft import files
+    from bnft.common import files
 
     folder = made_up.run(store, "adv", layers={"bn": {"gamma": [[1.0]]}})
     tensors, metadata = files.read_tensors(folder.path / "batchnorm.safetensors")

@@ -9,12 +9,13 @@ from pyautoattack import AutoAttack
 from pyautoattack.square import SquareAttack
 from torch import nn
 
-from bnft.data import Arrays, Dataset, prepare
+from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.data.digits import load
-from bnft.evaluation import EvaluationError, autoattack, confirm, evaluate, fast, remembering
+from bnft.evaluation import autoattack, fast, query_cache
 from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
-from bnft.evaluation.remembering import remembered
-from bnft.schema import Evaluation
+from bnft.evaluation.evaluate import EvaluationError, confirm, evaluate
+from bnft.evaluation.query_cache import remembered
+from bnft.evaluation.settings import Evaluation
 
 EPS = 0.1
 STANDARD = Evaluation(attack="autoattack", version="standard", norm="Linf", eps=EPS, n_images=24, batch_size=10, seed=3)
@@ -294,7 +295,7 @@ def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
 
 def test_memory_of_answers_is_bounded(digits, monkeypatch):
     images = digits.pixels(digits.x_test[:40])
-    monkeypatch.setattr(remembering, "MEMORY", 50 * images[0].numel() * 4)
+    monkeypatch.setattr(query_cache, "MEMORY", 50 * images[0].numel() * 4)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     memory = remembered(model, images)
     for part in (images[:30], images[10:40], images[:3], images):

@@ -9,13 +9,13 @@ from made_store import MadeStore
 from safetensors.torch import load_file
 
 from bnft.cli import main
-from bnft.export import export, portable
-from bnft.files import read_arrays
+from bnft.common.files import read_arrays
 from bnft.report import table
+from bnft.report.export import export, portable
 from bnft.report.recorded import EPOCHS
 from bnft.report.rows import select
-from bnft.store import Store
-from bnft.tracking.records import Records
+from bnft.runs.store import Store
+from bnft.tracking.rows import Records
 
 PLACES = ("evaluation.1", "evaluation")
 

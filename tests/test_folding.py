@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnft.folding import Folded
+from bnft.attacks.folding import Folded
 from bnft.models.resnet import ResNet
 from bnft.models.torchvision import Torchvision
 

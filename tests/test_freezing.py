@@ -11,16 +11,18 @@ import yaml
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bnft import schedules
 from bnft.attacks.pgd import pgd
-from bnft.data import Arrays, augmentation, prepare
-from bnft.devices import Hardware
-from bnft.errors import InputError
-from bnft.freezing import Counts, Freezing, batchnorm_layers
+from bnft.batchnorm.freezing import Counts, Freezing
+from bnft.batchnorm.layers import batchnorm_layers
+from bnft.common.devices import Hardware
+from bnft.common.errors import InputError
+from bnft.data import augmentation
+from bnft.data.dataset import Arrays, prepare
 from bnft.models import build
 from bnft.models.resnet import ResNet
 from bnft.models.torchvision import Torchvision
-from bnft.training import Progress, Recipe, train
+from bnft.training import shapes
+from bnft.training.loop import Progress, Recipe, train
 
 POLICIES = {
     path.stem: yaml.safe_load(path.read_text())
@@ -125,7 +127,7 @@ def trained(model: nn.Module, freezing: Freezing, channels: int, attack=None, mo
         epochs=1,
         batch_size=BATCH,
         lr=0.1,
-        shape=schedules.cosine,
+        shape=shapes.cosine,
         momentum=0.9,
         nesterov=True,
         weight_decay=5e-4,

@@ -14,16 +14,18 @@ import test_training
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bnft import components, graphs, training
+from bnft.attacks import cuda_graphs
+from bnft.attacks.folding import Folded
 from bnft.attacks.pgd import pgd
-from bnft.data import Dataset, prepare
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.devices import Hardware
+from bnft.common.stopping import Stopped, steady
+from bnft.config import components
+from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
-from bnft.devices import Hardware
-from bnft.folding import Folded
-from bnft.freezing import Freezing
 from bnft.models.resnet import ResNet
-from bnft.stopping import Stopped, steady
-from bnft.training import Progress, train
+from bnft.training import loop
+from bnft.training.loop import Progress, train
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
 OPTIONS = {"eps": 0.1, "iterations": 2, "step_size": 0.05}
@@ -60,13 +62,13 @@ class Recorded:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fails: bool = False) -> None:
         self.captured = self.replayed = 0
         self.fails = fails
-        monkeypatch.setattr(graphs, "_possible", lambda device: True)
-        monkeypatch.setattr(graphs, "_record", self.record)
+        monkeypatch.setattr(cuda_graphs, "_possible", lambda device: True)
+        monkeypatch.setattr(cuda_graphs, "_record", self.record)
 
     def record(
         self, function: Callable[[], torch.Tensor], device: torch.device
     ) -> tuple[torch.Tensor, Callable[[], None]]:
-        for _ in range(graphs.WARM_UP):
+        for _ in range(cuda_graphs.WARM_UP):
             output = function()
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
@@ -173,7 +175,7 @@ def test_only_our_own_attack_on_a_traced_model_in_eval_mode_is_captured(digits, 
 
 
 def test_without_a_device_nothing_is_captured(digits, monkeypatch):
-    monkeypatch.setattr(graphs, "_record", lambda *_: pytest.fail("there is no device"))
+    monkeypatch.setattr(cuda_graphs, "_record", lambda *_: pytest.fail("there is no device"))
     trained(digits, replace(RECIPE, epochs=1))
 
 
@@ -205,14 +207,14 @@ def test_training_moves_no_tensor_that_a_graph_reads(digits, monkeypatch):
     def addresses(folded):
         return [value.data_ptr() for part in (folded.model, folded.view) for value in part.state_dict().values()]
 
-    monkeypatch.setattr(training, "Folded", Seen)
+    monkeypatch.setattr(loop, "Folded", Seen)
     trained(digits)
     assert addresses(views[0]) == views[0].before
 
 
 def test_a_result_is_overwritten_by_the_next_call(monkeypatch):
     Recorded(monkeypatch)
-    doubled = graphs.captured(lambda x: 2 * x, torch.zeros(3))
+    doubled = cuda_graphs.captured(lambda x: 2 * x, torch.zeros(3))
     first = doubled(torch.ones(3))
     assert torch.equal(first, torch.full((3,), 2.0))
     assert doubled(torch.full((3,), 5.0)) is first and torch.equal(first, torch.full((3,), 10.0))
@@ -225,13 +227,13 @@ def test_no_step_waits_for_the_device(digits):
     model, freezing = fresh()
     folded = Folded(model, digits.pixels(digits.x_train[:2]))
     progress = Progress()
-    optimizer = training._optimizer(freezing, RECIPE, progress)
-    sums = training._Sums(progress, CPU.device, learning=True)
+    optimizer = loop._optimizer(freezing, RECIPE, progress)
+    sums = loop._Sums(progress, CPU.device, learning=True)
     inputs, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
     for _ in range(2):
         with NoWaiting():
-            adversarial = training._attacked(model, folded, inputs, labels, RECIPE, CPU, progress, steady)
-            sums.add(*training._update(model, freezing, adversarial, labels, CPU, optimizer, 0.1), 64)
+            adversarial = loop._attacked(model, folded, inputs, labels, RECIPE, CPU, progress, steady)
+            sums.add(*loop._update(model, freezing, adversarial, labels, CPU, optimizer, 0.1), 64)
     sums.read()
     assert progress.images == 128 and progress.losses > 0
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
@@ -244,12 +246,12 @@ def test_no_step_waits_for_the_device(digits):
 def unread(monkeypatch) -> None:
     """Sums are read as on a GPU, where that takes time."""
 
-    class Distant(training._Sums):
+    class Distant(loop._Sums):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
             self._device = torch.device("cuda")
 
-    monkeypatch.setattr(training, "_Sums", Distant)
+    monkeypatch.setattr(loop, "_Sums", Distant)
 
 
 def test_on_a_gpu_sums_are_read_about_once_a_second(digits, unread):
@@ -266,7 +268,7 @@ def test_on_a_gpu_sums_are_read_about_once_a_second(digits, unread):
 
 @pytest.mark.parametrize("moment", [2, 7, 9])
 def test_what_is_saved_has_all_its_batches(digits, unread, monkeypatch, moment):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     recipe = replace(RECIPE, epochs=1)
     keeper = Kept(stop_at_pulse=moment)
     with pytest.raises(Stopped):
@@ -305,16 +307,16 @@ def test_on_a_gpu_the_graph_gives_the_bits_of_the_plain_attack(digits, monkeypat
         return model
 
     found = run()
-    monkeypatch.setattr(graphs, "_possible", lambda device: False)
+    monkeypatch.setattr(cuda_graphs, "_possible", lambda device: False)
     assert same(found, run())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_a_failed_capture_leaves_no_trace():
     with pytest.warns(RuntimeWarning, match="no CUDA graph"):
-        assert graphs.captured(lambda x: x * float(x.sum()), torch.ones(3, device="cuda")) is None
+        assert cuda_graphs.captured(lambda x: x * float(x.sum()), torch.ones(3, device="cuda")) is None
     assert torch.rand(3, device="cuda").shape == (3,)
-    doubled = graphs.captured(lambda x: 2 * x, torch.zeros(3, device="cuda"))
+    doubled = cuda_graphs.captured(lambda x: 2 * x, torch.zeros(3, device="cuda"))
     assert doubled(torch.ones(3, device="cuda")).tolist() == [2.0, 2.0, 2.0]
 
 

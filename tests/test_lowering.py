@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnft.folding import Folded
-from bnft.lowering import Dense, Pointwise, lowered
+from bnft.attacks.folding import Folded
+from bnft.attacks.small_convolutions import Dense, Pointwise, lowered
 from bnft.models.resnet import ResNet
 
 CONVOLUTIONS = {

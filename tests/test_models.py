@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnft.errors import InputError
+from bnft.common.errors import InputError
 from bnft.models import Normalize, build, check_output
 from bnft.models.resnet import Block, ResNet
 from bnft.models.torchvision import Torchvision

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bnft.data import Arrays
-from bnft.plan import plan
+from bnft.data.dataset import Arrays
+from bnft.runs.plan import plan
 
 POLICIES = (
     "normal",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bnft.report import gallery, outcomes
 from bnft.report.statements import Statement, statements
-from bnft.store import RunFolder, Store
+from bnft.runs.store import RunFolder, Store
 
 STANDS, WRONG = -1, 0
 LABELS = [0, 1, 0, 2]  # of the attacked images; two more test images are not attacked
@@ -310,7 +310,7 @@ def test_gallery_of_a_real_run(store: Store, launch: Any) -> None:
     tiny += ["evaluation.n_images=40", "evaluation.iterations=3", f"store={store.root}"]
     for policy in ("normal", "adv"):
         assert launch(f"policy={policy}", *tiny).code == 0
-    from bnft.data import prepare
+    from bnft.data.dataset import prepare
     from bnft.data.digits import load
 
     data = prepare(load(test_images=40), 10)

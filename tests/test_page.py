@@ -18,14 +18,14 @@ import pytest
 import test_report
 from made_store import DEEP, KINDS, MadeStore, needed
 
+from bnft.batchnorm.record import QUANTITIES
 from bnft.cli import main
-from bnft.rates import wilson
-from bnft.records import QUANTITIES
+from bnft.common.intervals import wilson
 from bnft.report import write
 from bnft.report.groups import DRAWN_TOGETHER, groups
 from bnft.report.rows import select
 from bnft.report.style import OTHER_COLOURS, PART_COLOURS, POLICY_COLOURS, looks
-from bnft.store import Store
+from bnft.runs.store import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -7,22 +7,22 @@ import mischief
 import pytest
 from conftest import ROOT, TINY
 
-from bnft.plan import plan
-from bnft.pool import PRELOADED, Pool, Slot, slots
-from bnft.progress import Terminal
-from bnft.run import execute
-from bnft.tasks import tasks
+from bnft.runs.execution import execute
+from bnft.runs.plan import plan
+from bnft.sweeps.pool import PRELOADED, Pool, Slot, slots
+from bnft.sweeps.tasks import tasks
+from bnft.sweeps.terminal import Terminal
 
 
 def test_slots_share_the_threads(monkeypatch):
-    monkeypatch.setattr("bnft.pool.available_threads", lambda: 8)
+    monkeypatch.setattr("bnft.sweeps.pool.available_threads", lambda: 8)
     assert slots(20, []) == [Slot({}, 1)] * 8
     assert slots(20, [], workers=2) == [Slot({}, 4)] * 2
     assert slots(3, []) == [Slot({}, 2)] * 3
 
 
 def test_each_gpu_is_a_slot_of_its_own(monkeypatch):
-    monkeypatch.setattr("bnft.pool.available_threads", lambda: 8)
+    monkeypatch.setattr("bnft.sweeps.pool.available_threads", lambda: 8)
     places = slots(20, ["0", "3"])
     assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "3"]
     assert {place.threads for place in places} == {4}
@@ -94,7 +94,7 @@ def test_a_run_reads_its_base_while_that_is_evaluated(hydra, tmp_path):
 )
 def test_what_a_launcher_cannot_do_is_refused_in_one_line(launch, monkeypatch, tmp_path, setting, must):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("bnft.pool.warm_up", lambda: None)
+    monkeypatch.setattr("bnft.sweeps.pool.warm_up", lambda: None)
     said = launch("-m", "policy=normal", f"hydra.launcher.{setting}")
     assert said.code == 2
     assert len(said.err.splitlines()) == 1 and must in said.err

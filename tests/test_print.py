@@ -11,7 +11,7 @@ from bnft.report.rows import select
 from bnft.report.style import COLUMN, PAGE
 from bnft.report.table import render
 from bnft.report.write import report
-from bnft.store import Store
+from bnft.runs.store import Store
 
 AWKWARD = {"freeze_policy.parameters": ["network.stages.0|1.*", "50%_of $x^2 & {y} #1 ~z \\w"]}
 WIDTHS = {"figure1": PAGE, "figure2": COLUMN, "figure3": PAGE, "errors": PAGE, "training": PAGE, "channels": PAGE}

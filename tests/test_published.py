@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from bnft import components, models
-from bnft.files import read_tensors
-from bnft.report import paper
+from bnft import models
+from bnft.common.files import read_tensors
+from bnft.config import components
 from bnft.report.rows import select
-from bnft.store import RunFolder, Store
+from bnft.runs.store import RunFolder, Store
+from bnft.studies import paper
 
 KEPT = ROOT / "docs" / "results"
 STORES = ["cifar10"]

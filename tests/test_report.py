@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from bnft import files, identity
-from bnft.errors import InputError
-from bnft.rates import wilson
-from bnft.report import claims, paper
+from bnft.common import files
+from bnft.common.errors import InputError
+from bnft.common.intervals import wilson
+from bnft.report import claims
 from bnft.report.rows import Study, select
 from bnft.report.table import FORMATS, render
-from bnft.store import Store
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.studies import paper
 
 IMAGES = 200  # attacked, of 500 test images
 DIGITS = {"target": "bnft.data.digits.load", "sha256": "d" * 64, "augmentation": "none", "images": 1297}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from test_evaluation import EPS, Watched, digits, model  # noqa: F401 - fixtures
 
-from bnft.evaluation import evaluate, sharing
-from bnft.schema import Evaluation
-from bnft.stopping import Stopped
+from bnft.common.stopping import Stopped
+from bnft.evaluation import processes
+from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.settings import Evaluation
 
 QUICK = Evaluation(
     attack="autoattack",
@@ -26,7 +27,7 @@ QUICK = Evaluation(
 
 @pytest.fixture(autouse=True)
 def _two_threads_for_any_evaluation(monkeypatch):
-    monkeypatch.setattr(sharing, "SHARED_FROM", 0)
+    monkeypatch.setattr(processes, "SHARED_FROM", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -39,7 +40,7 @@ class Started(Watched):
     def __init__(self, monkeypatch, then=None):
         super().__init__()
         self.processes, self.then = [], then
-        context = sharing.multiprocessing.get_context("spawn")
+        context = processes.multiprocessing.get_context("spawn")
         start = context.Process.start
 
         def noted(process):
@@ -103,7 +104,7 @@ class Local(torch.nn.Sequential):
 )
 def test_what_cannot_or_need_not_be_shared_is_not(model, digits, monkeypatch, change):  # noqa: F811
     watcher = Started(monkeypatch)
-    monkeypatch.setattr(sharing, "SHARED_FROM", change.get("size", 0))
+    monkeypatch.setattr(processes, "SHARED_FROM", change.get("size", 0))
     chosen = Local(*model).eval() if "model" in change else model
     config = replace(QUICK, attacks=["apgd-ce"], batch_size=change.get("batch_size", 8))
     evaluate(chosen, digits, config, watcher, processes=change.get("processes", 2))

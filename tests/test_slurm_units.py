@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from bnft.cli import main
-from bnft.plan import ModelFile, plan
-from bnft.slurm.arrays import Array, arrays
-from bnft.slurm.cluster import UnreachableError
-from bnft.slurm.submission import Request, decoded, encoded, seconds, task_at
-from bnft.standing import View
-from bnft.store import Store
-from bnft.tasks import Task, tasks
+from bnft.runs.plan import ModelFile, plan
+from bnft.runs.store import Store
+from bnft.sweeps.slurm.arrays import Array, arrays
+from bnft.sweeps.slurm.cluster import UnreachableError
+from bnft.sweeps.slurm.submission import Request, decoded, encoded, seconds, task_at
+from bnft.sweeps.status import View
+from bnft.sweeps.tasks import Task, tasks
 
 
 def task(name: str, needs: str | None = None) -> Task:
@@ -137,7 +137,7 @@ def test_without_an_answer_of_slurm_the_store_is_still_shown(tmp_path, monkeypat
     def silent() -> None:
         raise UnreachableError("squeue: Unable to contact slurm controller")
 
-    monkeypatch.setattr("bnft.slurm.cluster.queue", silent)
+    monkeypatch.setattr("bnft.sweeps.slurm.cluster.queue", silent)
     store = Store(tmp_path)
     sweep = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "", None)
     assert [standing.state for standing in View(store).standings()] == ["not begun"], "nobody is asked"

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from bnft.plan import plan
-from bnft.store import RESULT_KEYS
-from bnft.tasks import is_done, tasks, undone, waves
+from bnft.runs.plan import plan
+from bnft.runs.store import RESULT_KEYS
+from bnft.sweeps.tasks import is_done, tasks, undone, waves
 
 
 @pytest.fixture

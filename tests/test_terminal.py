@@ -15,8 +15,9 @@ from conftest import ROOT, TINY
 from programs import heeding_signals, statuses, until
 from rich.console import Console
 
-from bnft.board import Line, table
-from bnft.progress import Terminal, _Console, duration
+from bnft.runs.reporter import duration
+from bnft.sweeps.run_table import Line, table
+from bnft.sweeps.terminal import Terminal, _Console
 
 RUNS = [
     Line("normal-a6ce855286", "done", "", "1.00", "97.5"),

@@ -12,12 +12,12 @@ import pytest
 from conftest import ROOT, TINY
 from wandb_server import KEY, WandbServer, read_back, without_credentials
 
-from bnft import files
-from bnft.records import QUANTITIES
-from bnft.store import Store
+from bnft.batchnorm.record import QUANTITIES
+from bnft.common import files
+from bnft.runs.store import Store
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, histogram
-from bnft.tracking.records import Records, order_of
+from bnft.tracking.rows import Records, order_of
 
 RUN = ("policy=normal", *TINY, "threads=1")
 

@@ -6,7 +6,7 @@ from on_slurm import Site
 from programs import finish
 from wandb_server import read_back
 
-from bnft.store import Store
+from bnft.runs.store import Store
 
 pytestmark = pytest.mark.long
 

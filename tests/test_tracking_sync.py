@@ -13,10 +13,10 @@ from conftest import TINY
 from programs import finish
 from wandb_server import WandbServer, children
 
-from bnft import files
-from bnft.store import Store
+from bnft.common import files
+from bnft.runs.store import Store
 from bnft.tracking import keys
-from bnft.tracking.records import Records, order_of
+from bnft.tracking.rows import Records, order_of
 
 SYNC = (sys.executable, "-c", "from bnft.cli import main; main()", "sync")
 

@@ -19,7 +19,7 @@ from test_trouble import SWEEP as INTERRUPTED_SWEEP
 from test_trouble import assert_stopped, ctrl_c
 from wandb_server import KEY, WandbServer, children, read_back, without_credentials
 
-from bnft.store import Store
+from bnft.runs.store import Store
 from bnft.tracking.follow import LOOK_SECONDS
 
 SWEEP = ("-m", "policy=adv", *TINY, "schedule.epochs=9", "hydra.launcher.workers=1", "threads=1")
@@ -215,8 +215,8 @@ def test_what_trouble_kept_from_wandb_is_uploaded_later(launch, monkeypatch, tmp
 def test_a_launcher_that_is_killed_leaves_no_tracking_process(tmp_path):
     """It ends what it has begun, and itself."""
     code = (
-        "import time; from bnft.store import Store; from bnft.tracking.beside import tracked;"
-        "from bnft.progress import Terminal;"
+        "import time; from bnft.runs.store import Store; from bnft.tracking.background import tracked;"
+        "from bnft.sweeps.terminal import Terminal;"
         "settings = {'mode': 'offline', 'project': 'p', 'entity': None, 'tags': []};"
         "block = tracked(Store('multirun'), {'a-0123456789': []}, settings, Terminal()); block.__enter__();"
         "print('started', flush=True); time.sleep(60)"

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from bnft import training
 from bnft.attacks.pgd import pgd
-from bnft.data import Dataset, prepare
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.devices import Hardware
+from bnft.common.stopping import Stopped
 from bnft.data.augmentation import crop, none
+from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
-from bnft.devices import Hardware
-from bnft.freezing import Freezing
 from bnft.models.resnet import ResNet
-from bnft.schedules import one_cycle
-from bnft.stopping import Stopped
-from bnft.training import Progress, Recipe, train
+from bnft.training import loop
+from bnft.training.loop import Progress, Recipe, train
+from bnft.training.shapes import one_cycle
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
 
@@ -103,7 +103,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 @pytest.mark.parametrize("statistics", ["update", "frozen", "reset"])
 def test_resumed_from_any_checkpoint_equals_undisturbed(digits, monkeypatch, statistics):
     """Mid-epoch checkpoints too: here one is due after every batch."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     policy = {"statistics": statistics, "dropout": True}
     keeper = Kept()
     expected, done = trained(digits, keeper=keeper, **policy)
@@ -204,7 +204,7 @@ def test_folded_attack_equals_the_plain_one(digits, monkeypatch):
         def refresh(self):
             return self.model
 
-    monkeypatch.setattr(training, "Folded", Plain)
+    monkeypatch.setattr(loop, "Folded", Plain)
     plain, _ = trained(digits, replace(RECIPE, epochs=1))
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(folded.state_dict()[name], value, rtol=1e-3, atol=1e-3)

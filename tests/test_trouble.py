@@ -13,7 +13,7 @@ from conftest import TINY
 from programs import assert_same, finish, log_of, session, start, states, statuses, tensors, until, work
 from safetensors.torch import load_file
 
-from bnft import files
+from bnft.common import files
 
 WORKERS, BATCH = 2, 4
 COMMON = (

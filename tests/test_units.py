@@ -11,13 +11,15 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from bnft import devices, files, identity, rates, schedules
-from bnft.batchnorm import BatchNormLog, layer_eps, quantities
-from bnft.errors import InputError
-from bnft.randomness import generator, global_seed, seed_for
-from bnft.records import RECORDED, normalized
-from bnft.rules import above, at_least, at_most, below, in_words, list_of, not_empty, number, one_of
-from bnft.store import Store
+from bnft.batchnorm.log import BatchNormLog, layer_eps, quantities
+from bnft.batchnorm.record import RECORDED, normalized
+from bnft.common import devices, files, intervals
+from bnft.common.constraints import above, at_least, at_most, below, in_words, list_of, not_empty, number, one_of
+from bnft.common.errors import InputError
+from bnft.common.randomness import generator, global_seed, seed_for
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.training import shapes
 
 # identity
 
@@ -242,7 +244,7 @@ def test_rules_of_parts_in_words(annotation, parts):
 )
 def test_wilson(errors, images, low, high):
     """The first three stand in many tables; the last two are BN PARAMS in the paper, about +-3.0 and +-2.8."""
-    assert rates.wilson(errors, images) == pytest.approx((low, high), abs=0.006)
+    assert intervals.wilson(errors, images) == pytest.approx((low, high), abs=0.006)
 
 
 @pytest.mark.parametrize(  # Newcombe (1998), table II, method 10
@@ -256,20 +258,20 @@ def test_wilson(errors, images, low, high):
 )
 def test_unpaired(first, second, low, high):
     expected = 100 * (first[0] / first[1] - second[0] / second[1])
-    assert rates.unpaired(first, second) == pytest.approx((expected, low, high), abs=0.006)
-    assert rates.unpaired(second, first) == pytest.approx((-expected, -high, -low), abs=0.006)
+    assert intervals.unpaired(first, second) == pytest.approx((expected, low, high), abs=0.006)
+    assert intervals.unpaired(second, first) == pytest.approx((-expected, -high, -low), abs=0.006)
 
 
 def test_wilson_of_nothing_excludes_nothing():
-    assert rates.wilson(0, 0) == (0.0, 100.0)
+    assert intervals.wilson(0, 0) == (0.0, 100.0)
 
 
 @pytest.mark.parametrize("images", [1, 3, 1000])
 def test_wilson_is_symmetric_and_contains_the_rate(images):
     for errors in {0, 1, images // 2, images}:
-        low, high = rates.wilson(errors, images)
+        low, high = intervals.wilson(errors, images)
         assert 0 <= low <= 100 * errors / images + 1e-9 and 100 * errors / images - 1e-9 <= high <= 100
-        assert rates.wilson(images - errors, images) == pytest.approx((100 - high, 100 - low))
+        assert intervals.wilson(images - errors, images) == pytest.approx((100 - high, 100 - low))
 
 
 def agresti_min(first: int, second: int, neither_or_both: int) -> tuple[float, float]:
@@ -283,27 +285,27 @@ def agresti_min(first: int, second: int, neither_or_both: int) -> tuple[float, f
 @pytest.mark.parametrize(("first", "second", "rest"), [(12, 5, 83), (0, 0, 50), (40, 0, 160), (3, 3, 4), (1, 0, 0)])
 def test_paired(first, second, rest):
     differences = [1] * first + [0] * rest + [-1] * second
-    middle, low, high = rates.paired(differences)
+    middle, low, high = intervals.paired(differences)
     assert middle == pytest.approx(100 * (first - second) / len(differences))
     expected_low, expected_high = agresti_min(first, second, rest)
     assert (low, high) == pytest.approx((max(-100, expected_low), min(100, expected_high)), abs=1e-4)
     assert low < middle < high or (middle, high) == (100, 100)
-    assert rates.paired([-value for value in differences]) == pytest.approx((-middle, -high, -low))
+    assert intervals.paired([-value for value in differences]) == pytest.approx((-middle, -high, -low))
 
 
 def test_paired_differences_stay_within_all_images():
-    middle, low, high = rates.paired([1.0] * 30)
+    middle, low, high = intervals.paired([1.0] * 30)
     assert middle == 100 == high and 80 < low < 100
 
 
 def test_paired_without_images_excludes_hardly_anything():
-    middle, low, high = rates.paired([])
+    middle, low, high = intervals.paired([])
     assert middle == 0 and low < -95 and high > 95
 
 
 def test_paired_over_seeds_is_narrower_than_with_one():
     """Means over seeds vary less than single outcomes with the same mean."""
-    one, several = rates.paired([1, 0] * 50), rates.paired([0.5] * 100)
+    one, several = intervals.paired([1, 0] * 50), intervals.paired([0.5] * 100)
     assert one[0] == several[0] == 50
     assert several[2] - several[1] < one[2] - one[1]
 
@@ -316,25 +318,25 @@ def test_paired_over_seeds_is_narrower_than_with_one():
     [(0, 1), (59, 1), (60, 0.1), (89, 0.1), (90, 0.01), (119, 0.01), (120, 0.001), (149, 0.001), (150, 0.001)],
 )
 def test_step_divides_by_ten_at_epochs_60_90_and_120_of_150(epoch, factor):
-    assert schedules.step(epoch / 150) == pytest.approx(factor, rel=1e-12)
+    assert shapes.step(epoch / 150) == pytest.approx(factor, rel=1e-12)
 
 
 def test_step_takes_milestones_in_any_order_and_any_factor():
-    assert [schedules.step(p, [0.5, 0.25], 0.5) for p in (0.2, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.25, 0.25]
+    assert [shapes.step(p, [0.5, 0.25], 0.5) for p in (0.2, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.25, 0.25]
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
 def test_cosine(final):
-    assert schedules.cosine(0.0, final) == 1
-    assert schedules.cosine(0.5, final) == pytest.approx((1 + final) / 2)
-    assert schedules.cosine(1.0, final) == pytest.approx(final)
-    assert 0.99 < schedules.cosine(0.01, final) < 1, "it starts flat"
+    assert shapes.cosine(0.0, final) == 1
+    assert shapes.cosine(0.5, final) == pytest.approx((1 + final) / 2)
+    assert shapes.cosine(1.0, final) == pytest.approx(final)
+    assert 0.99 < shapes.cosine(0.01, final) < 1, "it starts flat"
 
 
 @pytest.mark.parametrize(("warmup", "start", "final"), [(0.25, 0.05, 0.0), (0.4, 0.0, 0.1)])
 def test_one_cycle(warmup, start, final):
     def rate(progress: float) -> float:
-        return schedules.one_cycle(progress, warmup, start, final)
+        return shapes.one_cycle(progress, warmup, start, final)
 
     assert rate(0.0) == start
     assert rate(warmup / 2) == pytest.approx((start + 1) / 2)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.rules import above, at_least, number
+from bnft.common.constraints import above, at_least, number
 
 Norm = Literal["Linf", "L2"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from bnft.data import Dataset
-from bnft.errors import rejected
+from bnft.common.errors import rejected
+from bnft.data.dataset import Dataset
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 

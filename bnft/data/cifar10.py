@@ -6,8 +6,8 @@ import numpy as np
 from filelock import FileLock
 from torchvision.datasets import CIFAR10
 
-from bnft.data import Arrays
-from bnft.errors import InputError
+from bnft.common.errors import InputError
+from bnft.data.dataset import Arrays
 
 
 def load(root: str, download: bool = True) -> Arrays:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import numpy as np
 
-from bnft.data import Arrays
-from bnft.rules import above, below
+from bnft.common.constraints import above, below
+from bnft.data.dataset import Arrays
 
 
 def load(test_images: Annotated[int, above(0), below(1797)] = 500) -> Arrays:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft.data import Arrays
-from bnft.errors import InputError
+from bnft.common.errors import InputError
+from bnft.data.dataset import Arrays
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 

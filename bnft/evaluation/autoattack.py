@@ -10,11 +10,11 @@ import torch
 from pyautoattack import AutoAttack, checks
 from torch import nn
 
-from bnft.devices import has_fast_bf16
+from bnft.common.devices import has_fast_bf16
 from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
-from bnft.evaluation.remembering import remembered
-from bnft.schema import Evaluation
+from bnft.evaluation.query_cache import remembered
+from bnft.evaluation.settings import Evaluation
 
 TARGETED_DLR_CLASSES = 4  # the targeted DLR loss uses the four largest logits
 DLR_CLASSES = 3

@@ -13,10 +13,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from bnft.attacks import perturbation_size
-
-STANDS = -1  # the image withstood everything so far
-CLEAN = 0  # it was misclassified without an attack; k > 0: it fell to the k-th attack
+from bnft.attacks.base import perturbation_size
+from bnft.evaluation.settings import CLEAN, STANDS
 
 
 class EvaluationError(RuntimeError):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.evaluation.remembering import STEP
+from bnft.evaluation.query_cache import STEP
 
 
 class Sieve(nn.Module):

@@ -5,9 +5,9 @@ from torch import nn
 from torch.nn import functional
 
 from bnft.attacks.pgd import Norm, pgd
+from bnft.common.randomness import generator
 from bnft.evaluation.cascade import Attack
-from bnft.randomness import generator
-from bnft.schema import Evaluation
+from bnft.evaluation.settings import Evaluation
 
 LOSS_ITERATIONS = 10  # as in the paper's adversarial training
 

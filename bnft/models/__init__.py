@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from bnft.errors import InputError
-from bnft.randomness import global_seed
+from bnft.common.errors import InputError
+from bnft.common.randomness import global_seed
 
 
 class Normalize(nn.Module):

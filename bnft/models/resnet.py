@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.rules import at_least, not_empty
+from bnft.common.constraints import at_least, not_empty
 
 
 class Block(nn.Module):

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from bnft.errors import InputError, rejected
+from bnft.common.errors import InputError, rejected
 
 
 class Torchvision(nn.Module):

@@ -8,9 +8,9 @@ interval of the difference lies on that side of zero. A claim that nothing chang
 from dataclasses import dataclass
 from typing import Literal
 
-from bnft.rates import paired
-from bnft.report import paper
+from bnft.common.intervals import paired
 from bnft.report.rows import Study
+from bnft.studies import paper
 
 SAME = 10.0  # percentage points
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bnft.report import claims, costs, paper, table
+from bnft.report import claims, costs, table
 from bnft.report.drawing import Read
 from bnft.report.figures.base import Figure
 from bnft.report.gallery import Pair, gallery
@@ -11,6 +11,7 @@ from bnft.report.groups import Group, groups
 from bnft.report.page import drawn, picture
 from bnft.report.rows import Rate, Row, Selection, Study
 from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
+from bnft.studies import paper
 
 AGAIN = "The same models, evaluated in another way: their BN layers and how they trained are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnft import files
-from bnft.errors import DamagedError, InputError, show
+from bnft.common import files
+from bnft.common.errors import DamagedError, InputError, show
 from bnft.report.rows import Result, Row, Study
-from bnft.store import Store
+from bnft.runs.store import Store
 
 PROGRAM = "launch.py"
 

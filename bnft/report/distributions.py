@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft.records import BatchNormRecord
+from bnft.batchnorm.record import BatchNormRecord
 from bnft.report.recorded import Moment, channel_values
 
 BINS = 40

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bnft.errors import DamagedError
+from bnft.common.errors import DamagedError
 from bnft.report import channels, outcomes, recorded, statements
 from bnft.report.channels import TurnedOff
 from bnft.report.distributions import layer_means, mean_difference

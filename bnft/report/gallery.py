@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft.errors import DamagedError
+from bnft.common.errors import DamagedError
+from bnft.evaluation.settings import STANDS
 from bnft.report.outcomes import Scores, scores, softmax
-from bnft.report.rows import STANDS, Result, Row
+from bnft.report.rows import Result, Row
 
 SHOWN = 6  # images of a pair
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bnft.errors import show
-from bnft.report.paper import PaperRow
+from bnft.common.errors import show
 from bnft.report.rows import Row, Study
 from bnft.report.style import Look, looks
+from bnft.studies.paper import PaperRow
 
 DRAWN_TOGETHER = 12  # rows in one figure, at most
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft.errors import DamagedError
+from bnft.common.errors import DamagedError
 from bnft.report.distributions import BINS, common_edges, counted
 from bnft.report.rows import Rate, Result, Row
 

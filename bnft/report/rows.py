@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnft import identity
-from bnft.errors import InputError, show
-from bnft.rates import wilson
-from bnft.report import paper
-from bnft.store import EvaluationFolder, RunFolder, Store
-
-STANDS = -1  # as in `bnft.evaluation.cascade`, which would import PyTorch
+from bnft.common.errors import InputError, show
+from bnft.common.intervals import wilson
+from bnft.config.names import short
+from bnft.evaluation.settings import STANDS
+from bnft.runs import identity
+from bnft.runs.store import EvaluationFolder, RunFolder, Store
+from bnft.studies import paper
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,9 @@ class Study:
         found = []
         if self.first["data"].get("validation"):
             found.append("test images (a part of the training images was held out instead)")
-        if self.first["data"]["target"] != paper.DATA:
-            found.append(f"data ({self.first['data']['target'].split('.')[-2]} instead of CIFAR-10)")
+        data = short(self.first["data"]["target"])
+        if data != paper.DATA:
+            found.append(f"data ({data} instead of CIFAR-10)")
         parameters = self.first["training"]["counts"]["parameters"]
         if parameters != paper.MODEL_PARAMETERS:
             found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnft.errors import show as shown
-from bnft.report import claims, paper
+from bnft.common.errors import show as shown
+from bnft.config.names import short
+from bnft.report import claims
 from bnft.report.rows import Rate, Row, Selection, Study, select
-from bnft.store import Store
+from bnft.runs.store import Store
+from bnft.studies import paper
 
 FORMATS = ("terminal", "md", "csv", "tex", "json")
 PLAIN_WIDTH = 132  # where the output is no terminal
@@ -88,7 +90,7 @@ def _console() -> Console:
 def heading(study: Study) -> str:
     """What a study is about, in one line."""
     evaluation = study.first["evaluation"]
-    data = study.first["data"]["target"].split(".")[-2]
+    data = short(study.first["data"]["target"])
     parameters = study.first["training"]["counts"]["parameters"]
     return f"Table 2 on {data}: {parameters:,} parameters, {evaluation['norm']} eps {shown(evaluation['eps'])}"
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import vl_convert
 
-from bnft import files
-from bnft.errors import InputError
+from bnft.common import files
+from bnft.common.errors import InputError
 from bnft.report import page
 from bnft.report.content import StudyDrawings, content
 from bnft.report.drawing import drawn
 from bnft.report.figures.base import Figure
 from bnft.report.figures.errors import over_eps
 from bnft.report.rows import select
-from bnft.store import Store
+from bnft.runs.store import Store
 
 FOLDER = "reports"  # in the store
 TITLE = "Batch normalisation in adversarial training"

@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bnft.errors import InputError
-from bnft.store import Store
+from bnft.common.errors import InputError
+from bnft.runs.store import Store
 from bnft.tracking.replay import INTERRUPTED, Replay, TakenError, complete, exit_code
 from bnft.tracking.session import TrackingError, restart
 from bnft.tracking.target import Target, choose, prepare

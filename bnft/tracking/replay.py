@@ -5,10 +5,10 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from bnft.stopping import steady
-from bnft.store import Store
+from bnft.common.stopping import steady
+from bnft.runs.store import Store
 from bnft.tracking import server, state
-from bnft.tracking.records import Records, described, order_of
+from bnft.tracking.rows import Records, described, order_of
 from bnft.tracking.session import FINISH_SECONDS, Described, Session
 from bnft.tracking.target import Target
 

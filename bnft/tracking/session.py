@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bnft.tracking import keys
-from bnft.tracking.records import Picture, Row
+from bnft.tracking.rows import Picture, Row
 from bnft.tracking.target import Target
 
 INIT_SECONDS, FINISH_SECONDS = 30.0, 60.0

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bnft import files
-from bnft.errors import DamagedError
-from bnft.store import RunFolder
+from bnft.common import files
+from bnft.common.errors import DamagedError
+from bnft.runs.store import RunFolder
 
 FILE = "tracking.json"
 

@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnft.errors import InputError
-from bnft.progress import complain
-from bnft.store import Store
+from bnft.common.console import complain
+from bnft.common.errors import InputError
+from bnft.runs.store import Store
 from bnft.tracking.replay import INTERRUPTED, Replay, ShortError, TakenError, complete, exit_code
 from bnft.tracking.session import TrackingError, restart
 from bnft.tracking.target import Target, online, prepare

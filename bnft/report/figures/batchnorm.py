@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from bnft.records import QUANTITIES
+from bnft.batchnorm.record import QUANTITIES
 from bnft.report.channels import TurnedOff
 from bnft.report.distributions import Histograms, LayerMeans, histograms
 from bnft.report.figures.base import ROW, Chart, Control, Datasets, Figure, Panel, colour, dash, over_epochs

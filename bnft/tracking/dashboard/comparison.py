@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bnft import identity
-from bnft.errors import DamagedError, InputError, rejected
-from bnft.report import paper, table
+from bnft.common.errors import DamagedError, InputError, rejected
+from bnft.report import table
 from bnft.report.rows import select
 from bnft.report.style import looks
-from bnft.store import Store
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.studies import paper
 
 PAPER_LAYER = 8  # the BN layer of the paper's Figure 1, counted from 1
 PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # wandb-workspaces mistakes quotes and operators in a name for its own

@@ -6,7 +6,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from bnft.records import QUANTITIES
+from bnft.batchnorm.record import QUANTITIES
 from bnft.tracking import keys
 
 SHOWN_RUNS = 100  # W&B draws 10 runs a panel unless told otherwise, and Table 2 has 11

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnft import files
-from bnft.errors import InputError, rejected
-from bnft.store import Store
+from bnft.common import files
+from bnft.common.errors import InputError, rejected
+from bnft.runs.store import Store
 from bnft.tracking.dashboard.comparison import Comparison, compare
 
 if TYPE_CHECKING:  # takes a second to import

@@ -1,0 +1,5 @@
+"""`python -m bnft` is the command `bnft`."""
+
+from bnft.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""A faster view of a model in eval mode, for attacks: each BN folded into the convolution before it.
+
+In eval mode BN is an affine map of its input (Equation 1 of the paper), so conv-BN is one convolution with other
+weights: the same function but for rounding, and half of the layers to differentiate through.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnft.attacks import small_convolutions
+from bnft.attacks.base import no_trace
+from bnft.batchnorm.record import normalized
+
+_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TOLERANCE = 1e-3  # relative, on logits: far above rounding, far below any mistake
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A convolution, the BN after it, and the convolution with bias that stands for both."""
+
+    conv: _Convolution
+    layer: _BatchNorm
+    folded: _Convolution
+
+    def refresh(self) -> None:
+        layer, conv = self.layer, self.conv
+        assert layer.running_mean is not None and layer.running_var is not None and self.folded.bias is not None
+        gamma = layer.weight if layer.affine else torch.ones_like(layer.running_mean)
+        beta = layer.bias if layer.affine else torch.zeros_like(layer.running_mean)
+        weight, bias = normalized(gamma, beta, layer.running_mean, layer.running_var, layer.eps)
+        self.folded.weight.copy_(conv.weight * weight.view(-1, *[1] * (conv.weight.dim() - 1)))
+        self.folded.bias.copy_(bias if conv.bias is None else bias + weight * conv.bias)
+
+
+class Folded:
+    """A view of `model` that computes what it computes in eval mode, as it was at the last `refresh`.
+
+    On a CPU, small convolutions are then matrix products (see `lowering`). Where the model cannot be traced (control
+    flow that depends on data) or has nothing to fold, the view is the model itself. `view` takes and gives what the
+    model does, for images of the size of `example`; its own weights take no gradient.
+    """
+
+    def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
+        self.model = model
+        self.view: nn.Module = model
+        self._parts: list[_Pair | small_convolutions.Lowered] = []
+        with no_trace(model):
+            self._fold(example[torch.arange(small_convolutions.FEW) % len(example)])
+
+    def refresh(self) -> nn.Module:
+        """Fold the model's weights and statistics as they are now; returns the view."""
+        with torch.no_grad():
+            for part in self._parts:
+                part.refresh()
+        return self.view
+
+    def _fold(self, example: torch.Tensor) -> None:
+        try:
+            traced = fx.symbolic_trace(self.model)
+        except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError):
+            return  # control flow that cannot be traced
+        pairs = _fold_pairs(traced)
+        if not pairs:
+            return
+        self._parts = [*pairs, *(small_convolutions.lower(traced, example) if example.device.type == "cpu" else ())]
+        self.view = traced.eval()
+        self.refresh()
+        if not self._same(example):
+            self.view, self._parts = self.model, []
+
+    @torch.no_grad()
+    def _same(self, example: torch.Tensor) -> bool:
+        """Whether the view gives the model's logits: code that branches on its input may have been traced wrongly."""
+        expected = self.model(example)
+        try:
+            found = self.view(example)
+        except (RuntimeError, TypeError, AttributeError):
+            return False
+        return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1))
+
+
+def _fold_pairs(traced: fx.GraphModule) -> list[_Pair]:
+    """Replace every conv-BN of a traced model by one convolution."""
+    modules = dict(traced.named_modules())
+    pairs: list[_Pair] = []
+    for node in list(traced.graph.nodes):
+        layer = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(layer, _BatchNorm) or layer.running_mean is None:
+            continue
+        source = node.args[0]
+        conv = modules.get(source.target) if source.op == "call_module" else None
+        if not isinstance(conv, _Convolution) or len(source.users) > 1:
+            continue
+        name = f"folded_{len(pairs)}"
+        folded = _with_bias(conv)
+        traced.add_submodule(name, folded)
+        with traced.graph.inserting_after(node):
+            replacement = traced.graph.call_module(name, source.args, source.kwargs)
+        node.replace_all_uses_with(replacement)
+        traced.graph.erase_node(node)
+        traced.graph.erase_node(source)
+        pairs.append(_Pair(conv, layer, folded))
+    traced.recompile()
+    return pairs
+
+
+def _with_bias(conv: _Convolution) -> _Convolution:
+    """A convolution like this one, with a bias, whose parameters take no gradient."""
+    folded = type(conv)(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        bias=True,
+        padding_mode=conv.padding_mode,
+        device=conv.weight.device,
+    )
+    if isinstance(folded, nn.Conv2d):
+        folded = folded.to(memory_format=torch.channels_last)
+    return folded.requires_grad_(False)

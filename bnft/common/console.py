@@ -1,0 +1,12 @@
+"""Lines on standard error."""
+
+import sys
+from contextlib import suppress
+
+from bnft.common.errors import show
+
+
+def complain(message: str) -> None:
+    """One line on standard error, if anybody is there to read it."""
+    with suppress(OSError):
+        print(message if len(message) < 2000 else show(message), file=sys.stderr)

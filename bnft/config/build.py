@@ -1,0 +1,103 @@
+"""The parts of a run, built from its checked configuration (see `bnft.config.compose`)."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+
+from bnft import models
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.errors import InputError, rejected
+from bnft.config import components
+from bnft.config.components import split
+from bnft.config.schema import AttackKeys, DataKeys
+from bnft.data import augmentation
+from bnft.data.dataset import Dataset, prepare
+from bnft.evaluation.settings import Evaluation
+from bnft.training.loop import Recipe
+
+Config = Mapping[str, Any]
+
+
+def dataset(config: Config) -> Dataset:
+    """The data set of a run; loaded once in a process. Raises InputError if the data are not as they must be."""
+    arguments, keys = split(config["data"], DataKeys)
+    kept = {name: keys[name] for name in ("num_classes", "validation")}
+    return _loaded(json.dumps([arguments, kept], sort_keys=True))
+
+
+@lru_cache(maxsize=4)
+def _loaded(asked: str) -> Dataset:
+    arguments, keys = json.loads(asked)
+    return prepare(components.build("data", arguments)(), keys["num_classes"], keys["validation"])
+
+
+def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
+    """Raise InputError where the configuration and the data do not fit together.
+
+    What concerns evaluation is left out where the run is not `evaluated`, as the base of another.
+    """
+    settings, test, train = config["data"], len(data.x_test), len(data.x_train)
+    if settings["channels"] != data.channels:
+        raise rejected("data.channels", settings["channels"], f"{data.channels}, as the images have")
+    if config["schedule"]["batch_size"] > train:
+        raise rejected("schedule.batch_size", config["schedule"]["batch_size"], f"at most the {train} training images")
+    if evaluated and config["evaluation"]["n_images"] > test:
+        raise rejected("evaluation.n_images", config["evaluation"]["n_images"], f"at most the {test} test images")
+    augmentation.fits(settings["augmentation"], data)
+
+
+def model(config: Config, data: Dataset) -> nn.Module:
+    """The network with its normalisation, freshly initialised from the run's seed, on the CPU."""
+    settings = config["data"]
+    network = components.build("model", config["model"])
+    return models.build(network, settings["mean"] or data.mean, settings["std"] or data.std, config["seed"])
+
+
+def check_model(config: Config, data: Dataset) -> None:
+    """Raise InputError where the model cannot be built, does not fit the data, or lacks what the policy freezes."""
+    policy, settings = config["freeze_policy"], config["data"]
+    _checked_model(
+        json.dumps([config["model"], settings["num_classes"], policy], sort_keys=True), data.image_shape, data.mean
+    )
+
+
+@lru_cache(maxsize=64)
+def _checked_model(asked: str, image_shape: tuple[int, int, int], mean: tuple[float, ...]) -> None:
+    arguments, classes, policy = json.loads(asked)
+    network = components.build("model", arguments)
+    try:
+        built = models.build(network, mean, [1.0] * len(mean), seed=0)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"model: {arguments['_target_']} cannot be built ({' '.join(str(error).split())})") from error
+    models.check_output(built, image_shape, classes)
+    Freezing(built, policy["parameters"], policy["statistics"])
+
+
+def recipe(config: Config) -> Recipe:
+    """How to train, for `bnft.training.train`."""
+    schedule, attack = config["schedule"], config["attack"]
+    built, mode = None, "eval"
+    if attack is not None:
+        arguments, keys = split(attack, AttackKeys)
+        built, mode = components.build("attack", arguments), keys["mode"]
+    return Recipe(
+        epochs=schedule["epochs"],
+        batch_size=schedule["batch_size"],
+        lr=schedule["lr"],
+        shape=components.build("schedule.shape", schedule["shape"]),
+        momentum=schedule["momentum"],
+        nesterov=schedule["nesterov"],
+        weight_decay=schedule["weight_decay"],
+        augmentation=augmentation.NAMES[config["data"]["augmentation"]],
+        attack=built,
+        attack_mode=mode,
+        seed=config["seed"],
+    )
+
+
+def evaluation(config: Config) -> Evaluation:
+    """How to evaluate, for `bnft.evaluation.evaluate`."""
+    return Evaluation(**config["evaluation"])

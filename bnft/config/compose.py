@@ -1,0 +1,275 @@
+"""From Hydra's overrides to one checked, resolved configuration. The only module, beside the entry point, that knows
+Hydra.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
+
+from bnft.common.constraints import in_words, number
+from bnft.common.errors import InputError, rejected
+from bnft.config import components
+from bnft.config.messages import (
+    LIBRARY_ERRORS,
+    about_input,
+    annotations_of,
+    library_message,
+    not_given,
+    pydantic_message,
+    unknown_key,
+)
+from bnft.config.schema import AttackKeys, Config, DataKeys
+from bnft.evaluation.settings import ATTACKS, Evaluation
+
+CONFIG_NAME = "config"
+ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
+SHAPE_SUPPLIES = ("progress",)
+PLACES = ("store", "device", "threads", "wandb")  # where and on what; no part of what is computed
+INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a base is composed with these of its child's overrides
+FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
+
+CHOICES_KEPT = 1000  # resolved configurations kept in a plan: many runs differ in their seed only
+_SEED = re.compile(r"seed=\d+")
+_FOLLOWS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
+
+SCHEMA = annotations_of(Config)
+_ROOT = TypeAdapter(Config)
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra. Safe to call more than once."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    resolvers: dict[str, Callable[..., Any]] = {
+        "times": _times,
+        "npz.num_classes": _npz_num_classes,
+        "npz.channels": _npz_channels,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _times(factor: Any, value: Any) -> Any:
+    """`${times:0.25,${attack.eps}}`: a step size that follows eps. What is no number is left to the check of eps."""
+    try:
+        return None if value is None else number._converted(factor) * number._converted(value)
+    except ValueError:
+        return value
+
+
+def _npz_num_classes(path: str) -> int:
+    from bnft.data import npz  # here, since it imports PyTorch, which --help can do without
+
+    return npz.num_classes(path)
+
+
+def _npz_channels(path: str) -> int:
+    from bnft.data import npz
+
+    return npz.channels(path)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One point of the configuration space.
+
+    `config` is plain data in which every value has been checked and has its final type; `overrides` is the command line
+    that it came from; `policy` the name of its row.
+    """
+
+    policy: str
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+
+
+@cache
+def policies() -> tuple[str, ...]:
+    """The names that `policy=` takes."""
+    return tuple(GlobalHydra.instance().config_loader().get_group_options("policy"))
+
+
+def compose(overrides: Sequence[str]) -> Composed:
+    """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
+    seeds = [line for line in overrides if _SEED.fullmatch(line)]
+    rest = tuple(line for line in overrides if line not in seeds)
+    try:
+        if seeds and _is_free_of_seed(rest):
+            policy, raw = _resolved(rest)
+            raw = {**raw, "seed": int(seeds[-1].partition("=")[2])}
+        else:
+            policy, raw = _resolved(tuple(overrides))
+    except LIBRARY_ERRORS as error:
+        if not about_input(error):
+            raise
+        raise InputError(library_message(error, SCHEMA)) from None
+    return Composed(policy, tuple(overrides), check(raw))
+
+
+def forget() -> None:
+    """Read the files of conf/ anew when something is composed next."""
+    for kept in (policies, _groups, _resolved, _is_free_of_seed):
+        kept.cache_clear()
+
+
+@lru_cache(maxsize=CHOICES_KEPT)
+def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """The policy and the resolved configuration, unchecked, of a command line."""
+    choices, values = _sorted(overrides)
+    policy, config = _groups(choices)
+    config = copy.deepcopy(config)
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(raw, dict)
+    return policy, {str(key): value for key, value in raw.items()}
+
+
+@lru_cache(maxsize=CHOICES_KEPT)
+def _is_free_of_seed(overrides: tuple[str, ...]) -> bool:
+    """Whether nothing in the configuration follows `seed`, so that runs that differ in it resolve alike."""
+    choices, values = _sorted(overrides)
+    _, config = _groups(choices)
+    written = [OmegaConf.to_yaml(config), *(value.input_line or "" for value in values)]
+    return not any(_FOLLOWS_SEED.search(text) for text in written)
+
+
+def _sorted(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
+    """The overrides that choose groups, and those that give keys their values."""
+    parsed = {line: _parsed(line) for line in overrides}
+    values = {line: override for line, override in parsed.items() if _is_value(override)}
+    return tuple(line for line in overrides if line not in values), [
+        values[line] for line in overrides if line in values
+    ]
+
+
+@cache
+def _parsed(line: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([line])
+    return override
+
+
+def _is_value(override: Override) -> bool:
+    """Whether an override gives a key its value, and chooses nothing: as Hydra's defaults list tells them apart."""
+    chooses = GlobalHydra.instance().config_loader().repository.group_exists(override.key_or_group)  # type: ignore[attr-defined]
+    return override.package is None and (not chooses or isinstance(override.value(), dict))
+
+
+@cache
+def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
+    """The policy, and the configuration that a choice of groups gives before any value is overridden.
+
+    Composed once for all runs of a sweep that choose alike, since this is what takes Hydra its time.
+    """
+    config = hydra_compose(CONFIG_NAME, list(choices), return_hydra_config=True)
+    policy = config.hydra.runtime.choices.get("policy")
+    if policy is None:
+        raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config, False)
+    del config["hydra"]  # it has interpolations that only a job can resolve
+    OmegaConf.set_struct(config, True)
+    return str(policy), config
+
+
+def check(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Check every key and value of a resolved configuration; returns it with every value in its final type."""
+    unknown = [key for key in raw if key not in SCHEMA]
+    if unknown:
+        raise InputError(unknown_key(unknown[0], raw[unknown[0]], [*SCHEMA, "policy"]))
+    data, data_keys = components.check("data", raw["data"], DataKeys)  # first, since other groups refer to data
+    try:
+        config = asdict(_ROOT.validate_python(dict(raw)))
+    except ValidationError as error:
+        raise InputError(pydantic_message(error, raw, SCHEMA)) from None
+    config["data"] = {**data_keys, **data}
+    config["model"], _ = components.check("model", raw["model"])
+    config["attack"] = _checked_attack(raw["attack"])
+    config["schedule"]["shape"], _ = components.check("schedule.shape", raw["schedule"]["shape"], None, SHAPE_SUPPLIES)
+    _check_together(config)
+    return config
+
+
+def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The training attack, or None for training on clean images."""
+    if not isinstance(attack, Mapping) or "_target_" not in attack:
+        raise rejected("attack", attack, "a group of keys with a _target_, or attack=none")
+    if attack["_target_"] is None:
+        return None
+    arguments, keys = components.check("attack", attack, AttackKeys, ATTACK_SUPPLIES)
+    return {**keys, **arguments}
+
+
+def _check_together(config: Mapping[str, Any]) -> None:
+    """The rules that concern more than one key."""
+    _check_evaluation(config["evaluation"])
+    for group in ("attack", "evaluation"):
+        values = config[group]
+        if values and values.get("norm") == "Linf" and (values.get("eps") or 0) > 1:
+            follows = values["eps"] == config["data"]["eps"]
+            key = "data.eps" if follows else f"{group}.eps"
+            raise rejected(key, values["eps"], f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
+    schedule = config["schedule"]
+    if schedule["nesterov"] and not schedule["momentum"]:
+        raise rejected("schedule.momentum", schedule["momentum"], "above 0 with schedule.nesterov=true")
+    for key in ("mean", "std"):
+        values, channels = config["data"][key], config["data"]["channels"]
+        if values is not None and len(values) != channels:
+            raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one a channel")
+
+
+def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
+    attack, names, version = evaluation["attack"], evaluation["attacks"], evaluation["version"]
+    if evaluation["eps"] is None:
+        raise rejected("evaluation.eps", None, "a number, above 0")
+    for name in ("version",) if attack == "autoattack" else ("iterations", "step_size", "restarts"):
+        if evaluation[name] is None:
+            allowed = in_words(annotations_of(Evaluation)[name]).removesuffix(", or null")
+            raise rejected(f"evaluation.{name}", None, f"{allowed} with evaluation.attack={attack}")
+    if attack != "autoattack" and evaluation["search"]:
+        raise rejected("evaluation.search", evaluation["search"], f"null with evaluation.attack={attack}")
+    if attack == "autoattack" and version == "custom" and not names:
+        raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")
+    if attack == "autoattack" and version != "custom" and names:
+        raise rejected("evaluation.attacks", names, f"null with evaluation.version={version}")
+
+
+def base_overrides(composed: Composed, policy: str) -> list[str]:
+    """The command line of the base of `composed`: what it inherits, and what `base_overrides` passes on."""
+    return [f"policy={policy}", *_kept(composed.overrides, INHERITED), *composed.config["base_overrides"]]
+
+
+def pristine_overrides(composed: Composed) -> list[str]:
+    """The command line of the same row with nothing changed but data, model, schedule and seed."""
+    return [f"policy={composed.policy}", *_kept(composed.overrides, FREE)]
+
+
+def own_line(composed: Composed) -> list[str]:
+    """The command line of this one run, without the sweep that it was asked for in and where it was kept."""
+    left_out = ("sweep", "store", "wandb")
+    return [line for line in composed.overrides if _group(line) not in left_out]
+
+
+def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
+    return [line for line in overrides if _group(line) in groups]
+
+
+def _group(line: str) -> str:
+    """The group or key of the root that an override is about."""
+    return _parsed(line).key_or_group.split("/")[0].split(".")[0].split("@")[0]
+
+
+def as_path(base: str) -> Path | None:
+    """The folder or file that `base` names, if it is one."""
+    path = Path(base).expanduser()
+    return path if path.exists() else None

@@ -1,0 +1,178 @@
+"""Errors of the libraries underneath, put into one line: the key, the value, and what is allowed."""
+
+import difflib
+import traceback
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from omegaconf.errors import ValidationError as OmegaConfValidationError
+from pydantic import ValidationError
+from yaml import YAMLError
+
+from bnft.common.constraints import in_words
+from bnft.common.errors import InputError, show
+
+Annotations = Mapping[str, Any]
+
+LIBRARY_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
+
+
+def pydantic_message(
+    error: ValidationError, values: Mapping[str, Any], annotations: Annotations, prefix: Sequence[str] = ()
+) -> str:
+    """The first of pydantic's errors, in words; `values` and `annotations` are those of the keys under `prefix`."""
+    first = error.errors(include_url=False)[0]
+    path, value = _place(first["loc"], values)
+    if first["type"] == "missing":
+        path.append(str(first["loc"][-1]))
+    key, words = ".".join([*prefix, *path]), _allowed(annotations, path)
+    if first["type"] == "missing":
+        return not_given(key, words)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return unknown_key(key, value, _below(annotations, path[:-1]))
+    more = "finite" if first["type"] == "finite_number" else str(first.get("ctx", {}).get("error", ""))
+    if more not in words:
+        words = ", ".join(filter(None, [words, more]))
+    return f"{key}={show(value)}: must be {words or first['msg']}"
+
+
+def unknown_key(key: str, value: object, allowed: Iterable[str], written: str = "") -> str:
+    """The refusal of a key that does not exist. `written` is the override that it stands in, if there is one."""
+    names = [name for name in allowed if not name.startswith("_")]
+    group, _, name = key.rpartition(".")
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {'.'.join(filter(None, [group, close[0]]))}?)" if close else ""
+    there = f"; {group or 'the configuration'} has {', '.join(names)}" if names else ""
+    return f"{show(written) or f'{key}={show(value)}'}: no such key{hint}{there}"
+
+
+def not_given(key: str, words: str = "") -> str:
+    """The refusal of a configuration without a value for `key`."""
+    return f"{key}: must be given{f', {words}' if words else ''} ({key}=VALUE)"
+
+
+def about_input(error: BaseException) -> bool:
+    """Whether one of LIBRARY_ERRORS is about what a person asked for.
+
+    Hydra meets some overrides, `attack=null` for one, with a bare ValueError or TypeError. These count only where it
+    was composing, which runs no code of ours. What goes wrong inside a resolver of ours is our bug, though OmegaConf
+    wraps it, unless it is an InputError.
+    """
+    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+        inner = list(_causes(error))[1:]
+        refused = any(isinstance(cause, InputError) for cause in inner)
+        return refused or not any(module.startswith("bnft.") for cause in inner for module in _modules(cause))
+    return any(frame.f_code.co_name == "load_configuration" for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def library_message(error: Exception, schema: Annotations) -> str:
+    """An error of Hydra or OmegaConf in one line. `schema` has the annotations of the configuration's root."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, InputError):  # from a resolver of ours
+            return str(cause)
+    if isinstance(error, OverrideParseException):
+        reason = next((line for line in error.message.splitlines() if not line.startswith("Error parsing")), "")
+        return f"{show(error.override)}: must be key=value, with quotes around special characters ({reason})"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: must be one of {', '.join(error.options)}"
+    override = _override(error)
+    for cause in causes:
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
+            return _omegaconf_message(cause, schema, override.input_line or "" if override else "")
+    text = _one_line(str(error))
+    if override:
+        return f"{show(override.input_line)}: cannot be used here, see --help ({text})"
+    return text if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) else f"overrides: {text}"
+
+
+def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
+    """An error at one key of the configuration; `written` is the override that it comes from, if it comes from one."""
+    key, text = str(error.full_key), _one_line(str(error.msg))
+    parent = OmegaConf.to_container(error.parent_node, resolve=False)
+    siblings = parent if isinstance(parent, dict) else {}
+    typed = OmegaConf.get_type(error.parent_node)  # of a launcher's keys, which are in no schema of ours
+    words = _allowed(schema, key.split(".")) or _allowed(_annotations(typed), [str(error.key)])
+    if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        return unknown_key(key, None, map(str, siblings) if "." in key else [*schema, "policy"], written)
+    if isinstance(error, MissingMandatoryValue):
+        return not_given(key, words)
+    if isinstance(error, InterpolationToMissingValueError):
+        return not_given(text.split()[-1])
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key}={show(siblings.get(error.key))}: must be {words or 'something that can be resolved'} ({text})"
+    if isinstance(error, OmegaConfValidationError) and words:
+        return f"{key}={show(error.value)}: must be {words}"
+    return f"{written or key}: {text}"
+
+
+def annotations_of(schema: type) -> dict[str, Any]:
+    """The annotations of a dataclass, rules included."""
+    hints = typing.get_type_hints(schema, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name in schema.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _modules(error: BaseException) -> Iterator[str]:
+    """The modules that `error` came through, up to where it was caught."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        yield frame.f_globals.get("__name__", "")
+
+
+def _override(error: BaseException) -> Override | None:
+    """The override that Hydra had in hand when it raised `error`; not every error of Hydra says which."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        override = frame.f_locals.get("override")
+        if isinstance(override, Override):
+            return override
+    return None
+
+
+def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:
+    """Path and value of the key that an error of pydantic is about: the innermost that has a name of its own."""
+    path = []
+    for part in location:
+        if not isinstance(values, Mapping) or part not in values:
+            break
+        path.append(str(part))
+        values = values[part]
+    return path, values
+
+
+def _below(annotations: Annotations, path: Sequence[str]) -> Annotations:
+    """The annotations of the keys under `path`; empty where that is not a typed group."""
+    for part in path:
+        annotations = _annotations(annotations.get(part))
+    return annotations
+
+
+def _annotations(kind: Any) -> Annotations:
+    return annotations_of(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
+
+
+def _allowed(annotations: Annotations, path: Sequence[str]) -> str:
+    return in_words(_below(annotations, path[:-1]).get(path[-1])) if path else ""
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.partition("Config search path:")[0].splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=", "reference_")))

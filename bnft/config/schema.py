@@ -1,0 +1,95 @@
+"""The typed schema of the configuration. Hydra checks types against it, `bnft.config.compose` every rule.
+
+`model`, `data`, `attack` and `schedule.shape` are components: what they allow is written in the signature of their
+`_target_`, beside the keys common to their group that stand here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from omegaconf import MISSING
+
+from bnft.batchnorm.selectors import SELECTORS, STATISTICS
+from bnft.common.constraints import Rule, Strict, above, at_least, below, not_empty, number, one_of
+from bnft.evaluation.settings import Evaluation
+
+TRACKING_MODES = ("auto", "online", "offline", "disabled")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
+
+
+@dataclass
+class FreezePolicy(Strict):
+    """Which parameters learn, and what happens to the BN statistics."""
+
+    parameters: Annotated[list[str], selectors] = MISSING
+    statistics: Annotated[str, one_of(*STATISTICS)] = MISSING
+
+
+@dataclass
+class Schedule(Strict):
+    """How long and how fast to train. SGD, with the learning rate `lr * shape(progress)`."""
+
+    epochs: Annotated[int, at_least(0)] = MISSING
+    batch_size: Annotated[int, at_least(2)] = MISSING
+    lr: Annotated[float, number, above(0)] = MISSING
+    shape: Any = MISSING
+    momentum: Annotated[float, at_least(0), below(1)] = MISSING
+    nesterov: bool = MISSING
+    weight_decay: Annotated[float, at_least(0)] = MISSING
+
+
+@dataclass
+class DataKeys(Strict):
+    """The keys of the group `data` that every data set has; the others are those of its `_target_`."""
+
+    eps: Annotated[float, number, above(0)]
+    num_classes: Annotated[int, at_least(2)]
+    channels: Annotated[int, at_least(1)]
+    augmentation: str  # of `data.augmentation.NAMES`
+    augmentations: dict[str, str]  # what it is for `clean` and for `adversarial` training examples
+    n_images: Annotated[int, at_least(1)]
+    attack_batch_size: Annotated[int, at_least(1)]
+    validation: Annotated[int | None, at_least(1)] = None
+    mean: list[float] | None = None
+    std: list[Annotated[float, above(0)]] | None = None
+
+
+@dataclass
+class AttackKeys(Strict):
+    """The keys of the group `attack` that every training attack has."""
+
+    examples: Annotated[str, one_of("clean", "adversarial")]
+    mode: Annotated[str, one_of("eval", "train")] = "eval"
+
+
+@dataclass
+class Wandb(Strict):
+    """Where runs are logged to Weights & Biases."""
+
+    mode: Annotated[str, one_of(*TRACKING_MODES)] = "auto"
+    entity: str | None = None
+    project: Annotated[str, not_empty] = "bnft"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config(Strict):
+    """The root. What names a run is listed in `bnft.runs.identity.of_run`; the rest changes no number."""
+
+    title: str = MISSING
+    base: str | None = None
+    base_overrides: list[str] = field(default_factory=list)
+    seed: Annotated[int, at_least(0)] = 0
+    precision: Annotated[str, one_of(*PRECISIONS)] = "auto"
+    device: str = "auto"
+    threads: Annotated[int | None, at_least(1)] = None
+    store: str = "multirun"
+    model: Any = MISSING
+    data: Any = MISSING
+    freeze_policy: FreezePolicy = MISSING
+    attack: Any = MISSING
+    schedule: Schedule = MISSING
+    evaluation: Evaluation = MISSING
+    wandb: Wandb = field(default_factory=Wandb)

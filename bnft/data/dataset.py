@@ -1,0 +1,142 @@
+"""Data sets: uint8 images and labels, checked, named by their content, and held as one tensor on the device.
+
+A data set is a function that returns `Arrays`; `conf/data/` names it by `_target_`. Everything else (checks, the
+content hash, the split for choosing hyper-parameters) happens here, alike for all of them.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnft.common.errors import InputError
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a data set's function returns.
+
+    Images are uint8 of shape (N, H, W, C), with values from 0 to `levels`; labels are integers of shape (N,), from 0.
+    """
+
+    x_train: NDArray[Any]
+    y_train: NDArray[Any]
+    x_test: NDArray[Any]
+    y_test: NDArray[Any]
+    levels: int = 255
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A checked data set.
+
+    `x_*` are uint8 tensors of shape (N, C, H, W) with values from 0 to `levels`; `y_*` are int64 of shape (N,).
+    `sha256` names the content; `mean` and `std` are per channel, of the training images in [0, 1].
+    """
+
+    x_train: torch.Tensor
+    y_train: torch.Tensor
+    x_test: torch.Tensor
+    y_test: torch.Tensor
+    levels: int
+    sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.x_train.shape[1]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.x_train.shape[1:]
+        return channels, height, width
+
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 images of this data set as float32 in [0, 1], shape kept."""
+        return images.to(torch.float32).div_(self.levels)
+
+    def to(self, device: torch.device) -> "Dataset":
+        moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
+        return replace(self, **moved)
+
+
+def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> Dataset:
+    """Check `arrays` and make a `Dataset` of them.
+
+    With `validation=n`, the last n training images take the place of the test split: hyper-parameters are chosen that
+    way, so that no choice ever sees the test images. Raises InputError with what is wrong and what is wanted.
+    """
+    for split in SPLITS:
+        _check_images(f"x_{split}", getattr(arrays, f"x_{split}"), arrays.levels)
+        _check_labels(split, arrays, num_classes)
+    if arrays.x_train.shape[1:] != arrays.x_test.shape[1:]:
+        raise InputError(
+            f"x_test has images of shape {arrays.x_test.shape[1:]}, x_train of {arrays.x_train.shape[1:]}:"
+            " both must have the same height, width and channels"
+        )
+    if validation:
+        if validation >= len(arrays.x_train):
+            raise InputError(f"data.validation={validation}: must be below the {len(arrays.x_train)} training images")
+        x, y = arrays.x_train, arrays.y_train
+        arrays = Arrays(x[:-validation], y[:-validation], x[-validation:], y[-validation:], arrays.levels)
+    tensors = {}
+    for split in SPLITS:
+        images = torch.from_numpy(np.ascontiguousarray(getattr(arrays, f"x_{split}").transpose(0, 3, 1, 2)))
+        tensors[f"x_{split}"] = images
+        tensors[f"y_{split}"] = torch.from_numpy(getattr(arrays, f"y_{split}").astype(np.int64))
+    mean, std = _moments(tensors["x_train"], arrays.levels)
+    return Dataset(**tensors, levels=arrays.levels, sha256=_content_hash(tensors, arrays.levels), mean=mean, std=std)
+
+
+def _check_images(name: str, images: NDArray[Any], levels: int) -> None:
+    if images.ndim != 4:
+        raise InputError(f"{name} has shape {images.shape}: must be 4-dimensional (images, height, width, channels)")
+    if len(images) == 0:
+        raise InputError(f"{name} holds no images: must hold at least one")
+    if 0 in images.shape:
+        raise InputError(f"{name} has shape {images.shape}: height, width and channels must be at least 1")
+    if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
+        raise InputError(f"{name} holds NaN ({images.dtype}): must be uint8 pixel values from 0 to 255")
+    if images.dtype != np.uint8:
+        raise InputError(f"{name} has dtype {images.dtype}: must be uint8, pixel values from 0 to 255")
+    if int(images.max()) > levels:
+        raise InputError(f"{name} holds the value {int(images.max())}: must be from 0 to {levels}")
+
+
+def _check_labels(split: str, arrays: Arrays, num_classes: int) -> None:
+    name, labels, images = f"y_{split}", getattr(arrays, f"y_{split}"), getattr(arrays, f"x_{split}")
+    if labels.shape != (len(images),):
+        raise InputError(f"{name} has shape {labels.shape}: must be ({len(images)},), one label for each image")
+    if np.issubdtype(labels.dtype, np.floating) and np.isnan(labels).any():
+        raise InputError(f"{name} holds NaN ({labels.dtype}): must be integers from 0 to {num_classes - 1}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"{name} has dtype {labels.dtype}: must be integers from 0 to {num_classes - 1}")
+    for wrong in (int(labels.min()), int(labels.max())):
+        if not 0 <= wrong < num_classes:
+            raise InputError(f"{name} holds the label {wrong}: must be from 0 to {num_classes - 1} (data.num_classes)")
+
+
+def _moments(images: torch.Tensor, levels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, from counts of pixel values: exact, and independent of threads."""
+    values = torch.arange(levels + 1, dtype=torch.float64) / levels
+    mean, std = [], []
+    for channel in images.unbind(1):
+        share = torch.bincount(channel.flatten().long(), minlength=levels + 1).double() / channel.numel()
+        centre = float((share * values).sum())
+        mean.append(centre)
+        std.append(max(float((share * (values - centre) ** 2).sum()) ** 0.5, 1.0 / levels))
+    return tuple(mean), tuple(std)
+
+
+def _content_hash(tensors: dict[str, torch.Tensor], levels: int) -> str:
+    digest = hashlib.sha256(f"levels={levels}".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

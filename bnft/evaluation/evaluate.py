@@ -1,0 +1,204 @@
+"""Evaluation under attack, arranged so that it cannot quietly lie.
+
+The model is in eval mode and fp32, inputs are images in [0, 1], seeds are fixed, every adversarial image is scored
+again and checked against the budget, and AutoAttack's own warnings are kept with the result.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnft.attacks.base import no_trace
+from bnft.attacks.folding import Folded
+from bnft.common.intervals import wilson
+from bnft.common.stopping import Pulse, felt
+from bnft.data.dataset import Dataset
+from bnft.evaluation import autoattack, pgd
+from bnft.evaluation.cascade import (
+    Attack,
+    Cascade,
+    EvaluationError,
+    Watcher,
+    check_adversarial,
+    check_images,
+)
+from bnft.evaluation.cascade import run as run_cascade
+from bnft.evaluation.processes import Job, helpers
+from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
+
+EXAMPLES = 16  # images that are kept as they were before the attacks
+SCORING_BATCH = 500  # images scored at once where no attack needs memory
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What became of every image; n images were attacked, the first of the N test images.
+
+    `clean_logits` (N, classes) and `labels` (N,) are of the whole test split; `fallen_at` int8 (n,), `adversarial`
+    (n, C, H, W) and `adversarial_logits` (n, classes) of the images attacked (see `cascade.Cascade`). `originals` are
+    the first EXAMPLES of these as they were before, to be shown beside what became of them.
+    """
+
+    clean_logits: torch.Tensor
+    labels: torch.Tensor
+    fallen_at: torch.Tensor
+    adversarial: torch.Tensor
+    adversarial_logits: torch.Tensor
+    originals: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return dict(vars(self))
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset,
+    config: Evaluation,
+    watcher: Watcher,
+    cascade: Cascade | None = None,
+    processes: int = 1,
+) -> tuple[Outcomes, dict[str, Any]]:
+    """Clean error on the whole test split and robust error on its first `config.n_images`, and the summary of both.
+
+    `model` is in eval mode, on the data's device. Attacks search on its folded view (see `bnft.attacks.folding`);
+    every image that they return is scored on the model itself. `cascade` goes on with an evaluation that was
+    interrupted. On a CPU, a long one may be shared out over `processes` (see `bnft.evaluation.processes`; not from a
+    script without a main guard). The summary is a JSON object: `clean` and `robust` with `errors`, `images`, `error`
+    and `interval` in percent, `cascade` with the robust error after each attack, `warnings`, `seconds` and `pgd_loss`
+    (see `pgd.loss`). Raises EvaluationError rather than report something untrue.
+    """
+    check_model(model)
+    images = dataset.pixels(dataset.x_test)
+    check_images(images, "the test split has")
+    labels, count = dataset.y_test, config.n_images
+    with no_trace(model):
+        clean_logits = torch.cat([score(model, images[:count], config.batch_size), *_scores(model, images[count:])])
+        attacked, truth = images[:count], labels[:count]
+        view = Folded(model, images[:2]).view
+        attacks, notes = _attacks(view, model, config, clean_logits.shape[1], images.device)
+        if cascade is None:
+            cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
+            if config.attack == "autoattack":
+                cascade.warnings = notes + autoattack.warnings_before(model, attacked, truth, config)
+        job = Job(model, attacked, truth, config, clean_logits.shape[1])
+        with (
+            autoattack.recorded(cascade.warnings),
+            felt(view, watcher.pulse),
+            helpers(job, _helpers_attacks, processes, watcher.pulse, cascade.warnings) as shared,
+        ):
+            run_cascade(
+                model,
+                attacked,
+                truth,
+                attacks,
+                norm=config.norm,
+                eps=config.eps,
+                batch_size=config.batch_size,
+                cascade=cascade,
+                watcher=watcher,
+                shared=shared.found if shared is not None else None,
+            )
+            pgd_loss = pgd.loss(model, view, attacked, truth, config)
+        adversarial = cascade.adversarial.to(images.device)
+        adversarial_logits = score(model, adversarial, config.batch_size)
+        unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
+    outcomes = Outcomes(
+        clean_logits.cpu(),
+        labels.cpu(),
+        cascade.fallen_at,
+        cascade.adversarial,
+        adversarial_logits.cpu(),
+        attacked[:EXAMPLES].cpu(),
+    )
+    return outcomes, {**summary(outcomes, attacks, cascade, config, unconfirmed), "pgd_loss": pgd_loss}
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise EvaluationError unless every module is in eval mode and every floating-point tensor is fp32."""
+    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
+    if training:
+        raise EvaluationError(f"evaluation needs the model in eval mode; in train mode: {', '.join(training[:5])}")
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and value.dtype != torch.float32:
+            raise EvaluationError(f"evaluation needs fp32; {name} is {value.dtype}")
+
+
+@torch.no_grad()
+def score(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """Logits (N, classes) of images (N, C, H, W) in [0, 1]. Raises EvaluationError if any is not finite."""
+    check_images(images, "the model is given")
+    logits = torch.cat([model(part).float() for part in images.split(batch_size)])
+    if not bool(torch.isfinite(logits).all()):
+        raise EvaluationError("the model gives logits that are not finite")
+    return logits
+
+
+def _scores(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """The images' logits, as a list of one tensor; of none where there are no images."""
+    return [score(model, images, SCORING_BATCH)] if len(images) else []
+
+
+def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, config: Evaluation) -> int:
+    """Check every adversarial image once more, and let those that no longer fool the model stand; returns how many.
+
+    Scored in another batch, an image on the decision boundary can round to the other side: then it does not count.
+    """
+    fell = (cascade.fallen_at > CLEAN).to(originals.device)
+    found = cascade.adversarial.to(originals.device)
+    check_adversarial(found[fell], originals[fell], config.norm, config.eps, "the cascade")
+    unconfirmed = (fell & ~fooled).cpu()
+    cascade.fallen_at[unconfirmed] = STANDS
+    return int(unconfirmed.sum())
+
+
+def summary(
+    outcomes: Outcomes, attacks: Sequence[Attack], cascade: Cascade, config: Evaluation, unconfirmed: int
+) -> dict[str, Any]:
+    """The numbers of one evaluation as a JSON object."""
+    fallen_at = outcomes.fallen_at
+    clean = _rate(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
+    steps, accuracies = [], {"clean": float((fallen_at != CLEAN).float().mean())}
+    for number, attack in enumerate(attacks, start=1):
+        errors = int(((fallen_at >= CLEAN) & (fallen_at <= number)).sum())
+        accuracies[attack.name] = 1 - errors / len(fallen_at)
+        seconds = cascade.seconds[number - 1] if number <= len(cascade.seconds) else 0.0
+        steps.append({"attack": attack.name, **_rate(errors, len(fallen_at)), "seconds": round(seconds, 3)})
+    notes = list(cascade.warnings)
+    if config.attack == "autoattack":
+        notes += autoattack.warnings_after(accuracies)
+    if unconfirmed:
+        notes.append(f"{unconfirmed} adversarial images did not fool the model when scored again and do not count")
+    return {
+        "clean": clean,
+        "robust": _rate(int((fallen_at != STANDS).sum()), len(fallen_at)),
+        "cascade": steps,
+        "warnings": notes,
+        "seconds": round(sum(cascade.seconds), 3),
+    }
+
+
+def _rate(errors: int, images: int) -> dict[str, Any]:
+    return {
+        "errors": errors,
+        "images": images,
+        "error": 100 * errors / images,
+        "interval": list(wilson(errors, images)),
+    }
+
+
+def _attacks(
+    view: nn.Module, model: nn.Module, config: Evaluation, classes: int, device: torch.device
+) -> tuple[list[Attack], list[str]]:
+    if config.attack == "autoattack":
+        return autoattack.attacks(view, model, config, classes, device)
+    return pgd.attacks(view, config, device), []
+
+
+def _helpers_attacks(job: Job, pulse: Pulse) -> list[Attack]:
+    """The attacks, in a process that shares in an evaluation; `pulse` is felt before each forward pass."""
+    view = Folded(job.model, job.images[:2]).view
+    view.register_forward_pre_hook(lambda *_: pulse())
+    return _attacks(view, job.model, job.config, job.classes, job.images.device)[0]

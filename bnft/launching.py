@@ -1,0 +1,118 @@
+"""A sweep: a set of runs asked for together."""
+
+import textwrap
+import traceback
+from collections import defaultdict
+from collections.abc import Sequence
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+
+from bnft.common.console import complain
+from bnft.common.errors import Failure, InputError, show
+from bnft.report.table import print_sweep
+from bnft.runs.plan import Plan, plan
+from bnft.sweeps.backend import Backend
+from bnft.sweeps.pool import Outcomes
+from bnft.sweeps.record import record
+from bnft.tracking.background import tracked
+
+SHOWN_FAILURES = 20
+
+
+def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
+    """Plan all jobs (lists of overrides), write down the sweep, launch it, and end with its table.
+
+    A run that fails is nobody else's trouble; the sweep goes on, lists what failed, and exits with 1.
+    """
+    planned = plan(jobs, here=isinstance(launcher, Launcher) or launcher.here)
+    if not isinstance(launcher, Launcher):
+        launcher.check()
+    name = record(planned)
+    asked, bases = len(planned.runs), len(planned.bases)
+    extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
+    complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
+    if isinstance(launcher, Launcher):  # not ours: it knows nothing of plans
+        outcomes: Outcomes | None = _launched(jobs, launcher)
+    else:
+        outcomes = launcher.carry_out(planned, name, tracked)
+    if outcomes is None:
+        return
+    print_sweep(planned.store, name)
+    complain(f"figures: `bnft report {name}`")
+    failed = {task: failure for task, failure in outcomes.items() if failure is not None}
+    telling = _telling(planned)
+    for task, failure in list(failed.items())[:SHOWN_FAILURES]:
+        _explain(task, failure, telling.get(task.partition("/")[0], ""))
+    if failed:
+        hidden = len(failed) - SHOWN_FAILURES
+        if hidden > 0:
+            complain(f"... and {hidden} more; `bnft status {name}` lists them")
+        runs = {task.partition("/")[0] for task in failed}
+        complain(f"{len(runs)} of {asked + bases} runs failed; the same command tries them again")
+        raise SystemExit(1)
+
+
+def launch(jobs: Sequence[Sequence[str]], backend: Backend) -> list[JobReturn]:
+    """Carry out jobs (lists of overrides) for a sweeper that is not ours, as Hydra's launchers do."""
+    planned = plan(jobs, backend.here)
+    backend.check()
+    outcomes = backend.carry_out(planned, record(planned), tracked) or {}
+    failures = {name: failure for name, failure in outcomes.items() if failure is not None}
+    status = JobStatus.FAILED if failures else JobStatus.COMPLETED
+    return [JobReturn(overrides=list(line), status=status, _return_value=failures) for line in jobs]
+
+
+def expanded(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
+    """The overrides of a sweep. Raises InputError for one that sweeps over nothing."""
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    for override in overrides:
+        if override.is_sweep_override() and not list(override.sweep_string_iterator()):
+            raise InputError(f"{override.input_line}: must match at least one option; --help lists them")
+    return overrides
+
+
+def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
+    """What comes of a launcher that is not ours and knows nothing of plans."""
+    outcomes: Outcomes = {}
+    for job in launcher.launch([list(line) for line in jobs], initial_job_idx=0):
+        error = job._return_value if job.status == JobStatus.FAILED else None
+        outcomes[" ".join(job.overrides or [])] = None if error is None else _failure(error)
+    return outcomes
+
+
+def _failure(error: BaseException) -> Failure:
+    """With its whole traceback, since it stands nowhere else."""
+    if isinstance(error, InputError):
+        return Failure(str(error))
+    return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)).rstrip())
+
+
+def _telling(planned: Plan) -> dict[str, str]:
+    """In what each run differs from the others of its policy that were asked for with it."""
+    written = [
+        (run, {key: show(value) for key, value in {"seed": run.config["seed"], **run.overrides}.items()})
+        for run in (*planned.bases, *planned.runs)
+    ]
+    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for run, values in written:
+        for key, text in values.items():
+            found[run.policy, key].add(text)
+    return {
+        run.name: ", ".join(f"{key}={text}" for key, text in values.items() if len(found[run.policy, key]) > 1)
+        for run, values in written
+    }
+
+
+def _explain(task: str, failure: Failure, telling: str) -> None:
+    """What failed and why: which run that is, the error's last lines, and where the rest is."""
+    complain(f"{failure.state}: {task.partition('/')[0]}: {failure}")
+    if telling:
+        complain(f"    {telling}")
+    if failure.details:
+        complain(textwrap.indent(failure.details, "    "))
+    if failure.log is not None:
+        complain(f"    log: {failure.log}")

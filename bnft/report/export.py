@@ -1,0 +1,80 @@
+"""A small copy of finished runs: what table, claims and figures need, to be kept beside a paper or handed on.
+
+It is a store like any other, so `bnft table` and `bnft report` read it. Left out are the adversarial images, and with
+them the gallery, the epochs of the BN record that no figure draws, and, unless asked for, the models.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from bnft.common import files
+from bnft.common.errors import InputError
+from bnft.report.recorded import picked
+from bnft.report.rows import select
+from bnft.runs.store import RunFolder, Store
+
+FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolute path, alone or within an override
+IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers an image
+
+
+def export(store: Store, names: Sequence[str], target: Store, models: Collection[str]) -> list[RunFolder]:
+    """Copy results from `store` (sweeps or runs, as `rows.select` takes them) into `target`; returns their runs there.
+
+    `models` has the policies whose models go with them. What is in `target` under the same names is replaced. Raises
+    InputError for a policy of which no run was selected, and where runs are missing; writes nothing then.
+    """
+    selection = select(store, names)
+    policies = {str(result.run["policy"]) for result in selection.results}
+    if selection.missing:
+        raise InputError(f"{', '.join(selection.missing)}: must be done to be exported; name the runs that are")
+    for policy in models:
+        if policy not in policies:
+            raise InputError(f"--models {policy}: must be a policy of these runs ({', '.join(sorted(policies))})")
+    for result in selection.results:
+        if result.run["policy"] in models and not result.run_folder.trained:
+            raise InputError(f"--models: {result.run_folder.name} has no model any more; leave its policy out")
+    if target.root.resolve() == store.root.resolve():
+        raise InputError(f"{target.root}: must be another folder than the store")
+    runs = {result.run_folder.name: result.run_folder for result in selection.results}
+    for run in runs.values():
+        copy, config = target.run(run.name), run.config()
+        files.write_yaml(copy.path / "config.yaml", portable(config))
+        files.write_json(copy.path / "status.json", {"state": "done", "stage": "evaluated"})
+        _copy_logs(run, copy)
+        if config["run"]["policy"] in models:
+            copy_model(run, copy)
+        else:
+            (copy.path / "model.safetensors").unlink(missing_ok=True)
+    for result in selection.results:
+        outcomes, _ = files.read_tensors(result.folder.path / "outcomes.safetensors")
+        kept = {name: values for name, values in outcomes.items() if name not in IMAGES}
+        evaluation = target.run(result.run_folder.name).evaluation(result.folder.path.name)
+        evaluation.save(kept, portable(result.values))
+    return [target.run(name) for name in runs]
+
+
+def copy_model(run: RunFolder, copy: RunFolder) -> None:
+    """Put the model of a run beside the copy of its results."""
+    files.write(copy.path / "model.safetensors", (run.path / "model.safetensors").read_bytes())
+
+
+def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
+    files.write_lines(copy.path / "history.jsonl", run.history())
+    stacked, record = files.read_tensors(run.path / "batchnorm.safetensors")
+    few = picked(stacked["epochs"].tolist())
+    files.write_tensors(
+        copy.path / "batchnorm.safetensors", {name: epochs[few] for name, epochs in stacked.items()}, record
+    )
+
+
+def portable(value: Any) -> Any:
+    """Plain data in which each file of this machine is named without its folders, which say nothing elsewhere.
+
+    What names a run, its `identity`, stays as it is.
+    """
+    if isinstance(value, dict):
+        return {key: inner if key == "identity" else portable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [portable(inner) for inner in value]
+    return FOLDERS.sub("", value) if isinstance(value, str) else value

@@ -1,0 +1,104 @@
+"""What names a run: the resolved scientific configuration, as canonical JSON, hashed.
+
+Places, devices, launchers, logging and tracking change no number and have no part in it. A field that is absent, null
+or an empty group hashes as if it had never existed, so an option that is added later, null by default, keeps old names.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bnft.config.names import HASHED
+
+PROTOCOL = 2  # raised whenever a change of the program alters the numbers that a configuration gives
+HASH_LENGTH = 10
+
+
+def canonical(value: Any) -> str:
+    """`value` as JSON in its one canonical form: sorted keys, no spaces, no nulls, no empty groups."""
+    return json.dumps(_pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """The first 10 hexadecimal digits of the SHA-256 of the canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:HASH_LENGTH]
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        pruned = {str(key): _pruned(item) for key, item in value.items()}
+        return {key: item for key, item in pruned.items() if item is not None and item != {}}
+    if isinstance(value, (list, tuple)):
+        return [_pruned(item) for item in value]
+    return value
+
+
+def of_run(
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    freeze_policy: Mapping[str, Any],
+    attack: Mapping[str, Any] | None,
+    schedule: Mapping[str, Any],
+    precision: str,
+    seed: int,
+    base: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The identity of a run: what is hashed to name it.
+
+    `data` holds the content hash, never a path; `base` is the identity of the run it starts from, or `{"sha256": ...}`
+    of a file; `precision` is what was asked for.
+    """
+    policy = {**freeze_policy, "parameters": sorted(set(freeze_policy["parameters"]))}
+    identity = {
+        "protocol": PROTOCOL,
+        "model": _component(model),
+        "data": data,
+        "freeze_policy": policy,
+        "attack": attack and _component(attack),
+        "schedule": {**schedule, "shape": _component(schedule.get("shape"))},
+        "precision": precision,
+        "seed": seed,
+        "base": base,
+    }
+    pruned = _pruned(identity)
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def _component(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A component as it is hashed."""
+    if component is None:
+        return None
+    target = component.get("_target_")
+    return {**component, "_target_": HASHED.get(str(target), target)}
+
+
+def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of an evaluation inside a run."""
+    pruned = _pruned({"protocol": PROTOCOL, **evaluation})
+    assert isinstance(pruned, dict)
+    return pruned
+
+
+def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """The identity without some of its fields, in the bases too; but a base's seed stays if it is not the run's own."""
+    kept = {key: value for key, value in identity.items() if key not in fields}
+    base = kept.get("base")
+    if isinstance(base, Mapping):
+        own = base.get("seed") == identity.get("seed")
+        kept["base"] = without(base, *(field for field in fields if field != "seed" or own))
+    return kept
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves in which two identities differ: dotted key to the value in `ours` (None where it has none)."""
+    found: dict[str, Any] = {}
+    for key in sorted({*ours, *theirs}):
+        mine, other, path = ours.get(key), theirs.get(key), f"{prefix}{key}"
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found.update(differences(mine, other, f"{path}."))
+        elif mine != other:
+            found[path] = mine
+    return found

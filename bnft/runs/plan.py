@@ -1,0 +1,286 @@
+"""What a command asks for, as a list of runs: each named, checked, and with the run that it starts from.
+
+Planning loads the data, since their content is part of a run's name, and writes nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from bnft.common import devices, files
+from bnft.common.errors import DamagedError, InputError, rejected
+from bnft.config import build
+from bnft.config.compose import (
+    Composed,
+    as_path,
+    base_overrides,
+    compose,
+    forget,
+    own_line,
+    policies,
+    pristine_overrides,
+)
+from bnft.runs import identity
+from bnft.runs.store import Store
+
+MODEL_FILE = "model.safetensors"
+PAPER_ATTACK = (
+    "attack",
+    "version",
+    "attacks",
+    "search",
+    "norm",
+    "eps",
+)  # what makes an evaluation the same as the row's own
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A base that is a file of weights, named by its SHA-256."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: `config` is the whole resolved configuration, `identity` the part of it that the name is the hash of.
+
+    `overrides` are the values in which the run differs from its policy, apart from data, model, schedule and seed: a
+    run without any is a row of the paper's table. `base` is None for training from scratch. `line` is the command line,
+    as overrides, that computes the same numbers.
+    """
+
+    policy: str
+    identity: dict[str, Any]
+    config: dict[str, Any]
+    base: "Run | ModelFile | None"
+    overrides: dict[str, Any]
+    line: list[str]
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.policy}-{identity.digest(self.identity)}"
+
+    @cached_property
+    def evaluation_id(self) -> str:
+        evaluation = self.config["evaluation"]
+        return f"{evaluation['attack']}-{identity.digest(identity.of_evaluation(evaluation))}"
+
+    @property
+    def base_name(self) -> str | None:
+        """The name of the run that this one starts from; None for scratch and for a file."""
+        return self.base.name if isinstance(self.base, Run) else None
+
+    def encoded(self) -> dict[str, Any]:
+        """The run as JSON; `decoded` gives it back."""
+        base: dict[str, Any] | None = None
+        if isinstance(self.base, Run):
+            base = self.base.encoded()
+        elif self.base is not None:
+            base = {"path": str(self.base.path.absolute()), "sha256": self.base.sha256}
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "base": base}
+
+    @classmethod
+    def decoded(cls, value: Mapping[str, Any]) -> "Run":
+        base = value["base"]
+        if base is not None:
+            base = ModelFile(Path(base["path"]), base["sha256"]) if "sha256" in base else cls.decoded(base)
+        return cls(**{**value, "base": base})
+
+    def record(self) -> dict[str, Any]:
+        """What names and describes the run, for `config.yaml` and for every result."""
+        return {
+            "name": self.name,
+            "policy": self.policy,
+            "title": self.config["title"],
+            "base": self.base_name,
+            "overrides": self.overrides,
+            "line": self.line,
+            "identity": self.identity,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that were asked for, in order and each once, and the bases that they need beside them."""
+
+    runs: tuple[Run, ...]
+    bases: tuple[Run, ...]
+    store: Store
+
+    @property
+    def wandb(self) -> dict[str, Any]:
+        """How the sweep is tracked; see `schema.Wandb`."""
+        return dict(self.runs[0].config["wandb"])
+
+
+@cache
+def _composed(line: tuple[str, ...]) -> Composed:
+    """Equal command lines are composed once in a plan: many runs of a sweep have one base."""
+    return compose(line)
+
+
+def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
+    """The plan for one or more command lines (lists of overrides). Raises InputError before anything is written.
+
+    `here` is whether the runs will find the devices of this machine; if not, which ones there are is not checked.
+    """
+    forget()  # what a file says can have changed since the last plan
+    _composed.cache_clear()
+    composed = [_composed(tuple(line)) for line in command_lines]
+    stores = {point.config["store"] for point in composed}
+    if len(stores) > 1:
+        raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
+    if any(point.config["wandb"] != composed[0].config["wandb"] for point in composed):
+        raise InputError("wandb: must be the same for all runs of a sweep")
+    store = Store(checked_store(stores.pop()))
+    found: dict[tuple[str, str], Run] = {}
+    for point in composed:
+        if here:
+            devices.check(point.config["device"])
+        run = _run(point, store)
+        found.setdefault((run.name, run.evaluation_id), run)
+    names = {run.name for run in found.values()}
+    bases: dict[str, Run] = {}
+    for run in found.values():
+        for base in ancestors(run):
+            if base.name not in names:
+                bases[base.name] = base
+    return Plan(tuple(found.values()), tuple(bases.values()), store)
+
+
+def ancestors(run: Run) -> list[Run]:
+    """The runs that `run` needs, the furthest first."""
+    return [*ancestors(run.base), run.base] if isinstance(run.base, Run) else []
+
+
+def checked_store(store: str) -> Path:
+    """The store's folder, which need not exist yet. Raises InputError where it cannot become one."""
+    path = Path(store).expanduser()
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise rejected("store", store, f"a folder; {part} is a file")
+            break
+    return path
+
+
+def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked: bool = True) -> Run:
+    """The run of one point; one that is made up only to compare with need not be `checked` against the data."""
+    config = point.config
+    data = build.dataset(config)
+    if checked:
+        build.check_data(config, data, evaluated=not children)
+        build.check_model(config, data)
+    base, base_identity = _base(point, store, (*children, point.policy), checked)
+    return Run(
+        policy=point.policy,
+        identity=_identity(config, data.sha256, base_identity),
+        config=config,
+        base=base,
+        overrides=_overrides(point, data.sha256, base_identity, children),
+        line=own_line(point),
+    )
+
+
+def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
+    data = {"sha256": sha256, **{key: config["data"][key] for key in ("augmentation", "mean", "std")}}
+    attack = config["attack"] and {key: value for key, value in config["attack"].items() if key != "examples"}
+    return identity.of_run(
+        model=config["model"],
+        data=data,
+        freeze_policy=config["freeze_policy"],
+        attack=attack,
+        schedule=config["schedule"],
+        precision=config["precision"],
+        seed=config["seed"],
+        base=base,
+    )
+
+
+def _base(
+    point: Composed, store: Store, chain: tuple[str, ...], checked: bool = True
+) -> tuple[Run | ModelFile | None, dict[str, Any] | None]:
+    """The run or file that `base` names, and what of it enters the identity."""
+    base = point.config["base"]
+    if base is None:
+        return None, None
+    if base in policies():
+        if base in chain:
+            raise rejected("base", base, f"a policy that does not start from itself ({' from '.join([*chain, base])})")
+        try:
+            run = _run(_composed(tuple(base_overrides(point, base))), store, chain, checked)
+        except InputError as error:
+            raise InputError(f"base={base}: {error}") from None
+        if checked and run.config["model"] != point.config["model"]:
+            check_fits(build.model(run.config, build.dataset(run.config)).state_dict(), point.config, base)
+        return run, run.identity
+    if (store.run(base).path / "config.yaml").exists():
+        return _stored(store.run(base).path, point)
+    path = as_path(base)
+    if path is None:
+        known = ", ".join(policies())
+        raise rejected("base", base, f"a policy ({known}), a run in {store.root}, a folder, or a .safetensors file")
+    if path.is_dir() and (path / "config.yaml").exists():
+        return _stored(path, point)
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise rejected("base", base, f"a folder with {MODEL_FILE}, or a .safetensors file")
+    return _file(file, point)
+
+
+def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
+    """A finished run by name or folder: its weights from there, its place in the identity as if composed."""
+    folder = Store(path.parent).run(path.name)
+    config = folder.config()
+    if not folder.trained:
+        raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {MODEL_FILE} yet")
+    base, _ = _file(path / MODEL_FILE, point)
+    return base, config["run"]["identity"]
+
+
+def _file(file: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
+    try:
+        state, _ = files.read_tensors(file)
+    except DamagedError as error:
+        raise InputError(f"base={point.config['base']}: must be a .safetensors file with weights; {error}") from None
+    check_fits(state, point.config, str(point.config["base"]))
+    sha256 = files.sha256(file)
+    return ModelFile(file, sha256), {"sha256": sha256}
+
+
+def check_fits(state: dict[str, Any], config: dict[str, Any], base: str) -> None:
+    """Raise InputError unless the tensors of a base are those of the configured model."""
+    expected = build.model(config, build.dataset(config)).state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not part of the model"
+        raise InputError(f"base={base}: must fit the model: {what} ({len(missing)} missing, {len(extra)} too many)")
+    for name, value in expected.items():
+        if value.shape != state[name].shape:
+            found, wanted = tuple(state[name].shape), tuple(value.shape)
+            raise InputError(f"base={base}: must fit the model: {name} has shape {found} and must have {wanted}")
+
+
+def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, children: tuple[str, ...]) -> dict[str, Any]:
+    """In what a run differs from its policy, apart from what a row of the paper leaves free."""
+    if children:  # a base is looked at as a run of its own where it is asked for as one
+        return {}
+    usual_line = pristine_overrides(point)
+    if sorted(usual_line) == sorted(point.overrides):
+        return {}
+    usual = _composed(tuple(usual_line))
+    own, standard = point.config, usual.config
+    _, usual_base = _base(usual, Store(own["store"]), (point.policy,), checked=False)  # only to compare with
+    ours, theirs = (
+        identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "seed")
+        for config, origin in ((own, base), (standard, usual_base))
+    )
+    found = identity.differences(ours, theirs)
+    if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in found):
+        found = {key: value for key, value in found.items() if key.split(".")[0] != "base"} | {"base": own["base"]}
+    evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]
+    return found | identity.differences(evaluations[0], evaluations[1], "evaluation.")

@@ -1,0 +1,369 @@
+"""The store: one folder a run, named by what the run computes.
+
+    config.yaml               the whole resolved configuration, and the identity that the name is the hash of
+    status.json               where the run stands, rewritten as it goes
+    history.jsonl             one line an epoch
+    batchnorm.safetensors     gamma, beta, mean, variance of every BN layer at every epoch
+    checkpoint.safetensors    the newest state that training can go on from; gone when training is done
+    model.safetensors         the trained model; its presence means "trained"
+    evaluation/<id>/          outcomes.safetensors and result.json, written last: its presence means "done"
+    tracking.json             what W&B has of the run; see `tracking.state`
+
+Beside the runs, `sweeps/` says what was asked for together, `wandb/` is W&B's, `reports/` has reports, and `.locks/`
+keeps two processes from one run.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from bnft.batchnorm.record import BatchNormRecord
+from bnft.common import files
+from bnft.common.errors import DamagedError, InputError
+from bnft.runs import identity
+
+if TYPE_CHECKING:  # commands that only read results start without PyTorch
+    import torch
+    from numpy.typing import NDArray
+
+    from bnft.evaluation.cascade import Cascade
+    from bnft.training.loop import Progress
+
+LOCK_POLL_SECONDS = 0.2
+SLURM_FOLDER = ".slurm"  # what jobs need and write
+RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
+
+
+def task_name(run: str, evaluation: str | None) -> str:
+    """`RUN/EVALUATION`, or the run alone for its training."""
+    return f"{run}/{evaluation}" if evaluation else run
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class EvaluationFolder:
+    """What one evaluation of a run leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def result(self) -> dict[str, Any] | None:
+        """The result, or None if the evaluation is not done."""
+        file = self.path / "result.json"
+        if not file.exists():
+            return None
+        result = files.read_json(file)
+        missing = RESULT_KEYS - result.keys() if isinstance(result, dict) else RESULT_KEYS
+        if missing:
+            what = ", ".join(sorted(missing))
+            raise DamagedError(f"{file}: is damaged, it lacks {what}; remove it to have it made again")
+        return result
+
+    def outcomes(self) -> "dict[str, NDArray[Any]]":
+        """Per-image outcomes as arrays; see `evaluation.Outcomes`."""
+        return files.read_arrays(self.path / "outcomes.safetensors")
+
+    def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Mapping[str, Any]) -> None:
+        files.write_tensors(self.path / "outcomes.safetensors", outcomes)
+        files.write_json(self.path / "result.json", result)
+        (self.path / "cascade.safetensors").unlink(missing_ok=True)
+
+    def save_cascade(self, cascade: "Cascade") -> None:
+        tensors = {name: getattr(cascade, name) for name in ("fallen_at", "adversarial", "members")}
+        place = {name: getattr(cascade, name) for name in ("attack", "batch", "seconds", "warnings")}
+        files.write_tensors(self.path / "cascade.safetensors", tensors, place)
+
+    def cascade(self) -> "Cascade | None":
+        """The cascade to go on with, or None to start. A damaged one is as good as none."""
+        from bnft.evaluation.cascade import Cascade
+
+        file = self.path / "cascade.safetensors"
+        if not file.exists():
+            return None
+        try:
+            tensors, place = files.read_tensors(file)
+            state: dict[str, Any] = {**tensors, **place}
+            return Cascade(**state)
+        except (DamagedError, TypeError):
+            return None
+
+
+class RunFolder:
+    """What one run leaves behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def config(self) -> dict[str, Any]:
+        """The run's configuration. Raises DamagedError unless it is there and hashes to the run's name."""
+        file = self.path / "config.yaml"
+        if not file.exists():
+            raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
+        config = files.read_yaml(file)
+        try:
+            named = identity.digest(config["run"]["identity"])
+        except (TypeError, KeyError):
+            raise DamagedError(f"{file}: is damaged, it lacks run.identity; move its folder away") from None
+        if named != self.name.rpartition("-")[2]:
+            raise DamagedError(f"{file}: does not belong to the run {self.name}; move its folder away")
+        assert isinstance(config, dict)
+        return config
+
+    def open(self, config: Mapping[str, Any]) -> None:
+        """Make the folder, or check that it is this run's. To be called with the run's lock held."""
+        if (self.path / "config.yaml").exists():
+            self.config()
+        elif self.path.exists() and any(file for file in self.path.iterdir() if not file.name.startswith(".")):
+            raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
+        else:
+            files.write_yaml(self.path / "config.yaml", dict(config))
+        files.remove_temporary(self.path)
+
+    def status(self) -> dict[str, Any]:
+        try:
+            status = files.read_json(self.path / "status.json")
+        except (FileNotFoundError, DamagedError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    def write_status(self, **fields: Any) -> None:
+        """Rewrite status.json with `fields` beside who and when."""
+        status = {**fields, "host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
+        if "SLURM_ARRAY_JOB_ID" in os.environ:
+            status["slurm_job"] = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        files.write_json(self.path / "status.json", status)
+
+    def end_status(self, state: str, error: str) -> None:
+        """Write into status.json that the work ended before it was done; how far it was stays there.
+
+        A run that was never opened has no folder, and gets none for this.
+        """
+        if (self.path / "config.yaml").exists():
+            self.write_status(**{**self.status(), "state": state, "error": error})
+
+    @property
+    def trained(self) -> bool:
+        return (self.path / "model.safetensors").exists()
+
+    def history(self) -> list[dict[str, Any]]:
+        return files.read_lines(self.path / "history.jsonl")
+
+    def batchnorm(self) -> BatchNormRecord:
+        """The record of the BN layers. Raises DamagedError if it is not there or not whole."""
+        file = self.path / "batchnorm.safetensors"
+        return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
+
+    def model(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
+        """The trained model's state and what was recorded with it."""
+        return files.read_tensors(self.path / "model.safetensors")
+
+    def save_logs(self, progress: "Progress", bn_eps: Mapping[str, float]) -> None:
+        files.write_lines(self.path / "history.jsonl", progress.history)
+        files.write_tensors(self.path / "batchnorm.safetensors", progress.batchnorm.stacked(), {"eps": dict(bn_eps)})
+
+    def save_checkpoint(
+        self, state: "Mapping[str, torch.Tensor]", progress: "Progress", record: Mapping[str, Any]
+    ) -> None:
+        """Keep what training goes on from: weights, momentum, and the place; the logs lie in their own files."""
+        tensors = {f"model/{name}": value for name, value in state.items()}
+        tensors |= {f"velocity/{name}": value for name, value in progress.velocity.items()}
+        place = {name: getattr(progress, name) for name in _PLACE}
+        files.write_tensors(self.path / "checkpoint.safetensors", tensors, {"progress": place, **record})
+
+    def checkpoint(self) -> "tuple[dict[str, torch.Tensor], Progress, dict[str, Any]] | None":
+        """Model state, progress and record to go on from; None if there is no usable checkpoint.
+
+        Epochs that were logged after the checkpoint will be trained again, so their lines are left out.
+        """
+        from bnft.batchnorm.log import BatchNormLog
+        from bnft.training.loop import Progress
+
+        file = self.path / "checkpoint.safetensors"
+        if not file.exists():
+            return None
+        try:
+            tensors, record = files.read_tensors(file)
+            progress = Progress(**record.pop("progress"))
+            stacked, _ = files.read_tensors(self.path / "batchnorm.safetensors")
+            progress.history = [line for line in self.history() if line["epoch"] <= progress.epoch]
+            progress.batchnorm = BatchNormLog.from_stacked(stacked).up_to(progress.epoch)
+        except (DamagedError, FileNotFoundError, KeyError, TypeError):
+            return None
+        if len(progress.history) != progress.epoch or len(progress.batchnorm.epochs) != progress.epoch + 1:
+            return None
+        model, progress.velocity = (
+            {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+            for part in ("model/", "velocity/")
+        )
+        return model, progress, record
+
+    def save_model(self, state: "Mapping[str, torch.Tensor]", record: Mapping[str, Any]) -> None:
+        files.write_tensors(self.path / "model.safetensors", state, record)
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def discard_model(self) -> None:
+        """Remove a damaged model, and the evaluations with it: they are to be of the model that is there."""
+        shutil.rmtree(self.path / "evaluation", ignore_errors=True)  # first: a result counts without its model
+        (self.path / "model.safetensors").unlink(missing_ok=True)
+
+    def set_aside_evaluations(self) -> bool:
+        """Move evaluations of a model that is gone out of the way of the next one's; returns whether there are any."""
+        folder, number = self.path / "evaluation", 1
+        if not self.evaluations():
+            return False
+        while (aside := self.path / f"evaluation.{number}").exists():
+            number += 1
+        folder.rename(aside)
+        return True
+
+    def progress_made(self) -> list[Any]:
+        """Something that is different after any progress that was kept."""
+        made: list[Any] = [self.trained, len(self.evaluations())]
+        for file in (self.path / "checkpoint.safetensors", *self.path.glob("evaluation/*/cascade.safetensors")):
+            with suppress(DamagedError):
+                kept = files.read_metadata(file)
+                place = kept.get("progress", kept)
+                made.append([place.get(name) for name in ("epoch", "step", "attack", "batch")])
+        return made
+
+    def evaluation(self, evaluation_id: str) -> EvaluationFolder:
+        return EvaluationFolder(self.path / "evaluation" / evaluation_id)
+
+    def evaluations(self) -> list[EvaluationFolder]:
+        """All evaluations that are done."""
+        done = sorted((self.path / "evaluation").glob("*/result.json"))
+        return [EvaluationFolder(file.parent) for file in done]
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    except OSError as error:
+        folder = Path(lock.lock_file).parents[1]
+        if error.errno != errno.ENOSYS:
+            raise _unwritable(folder, error) from None
+        raise InputError(f"store={folder}: must be on a file system with locks (flock); this one has none") from None
+    return True
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"store={folder}: must be a folder that can be written to ({error.strerror})")
+
+
+_PLACE = ("epoch", "step", "losses", "errors", "images", "seconds")
+
+
+class Store:
+    """The folder that holds all runs."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.root / name)
+
+    def runs(self) -> list[RunFolder]:
+        """Every run in the store."""
+        return [RunFolder(file.parent) for file in sorted(self.root.glob("*/config.yaml"))]
+
+    @contextmanager
+    def locked(self, name: str, waiting: Callable[[], None], pulse: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock `name`, a run's or a sweep's; if another process has it, call `waiting` once and wait.
+
+        `pulse` is called while waiting; what it or `waiting` raises ends that. The lock is the operating system's and
+        goes with its process, however that ends.
+        """
+        lock = self._lock(name)
+        if not _acquired(lock):
+            waiting()
+            while not _acquired(lock):
+                pulse()
+                time.sleep(LOCK_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_locked(self, name: str) -> bool:
+        """Whether a process of this machine, or of one that shares the store, holds the lock `name`."""
+        lock = self._lock(name)
+        if not Path(lock.lock_file).exists():
+            return False
+        held = not _acquired(lock)
+        lock.release()
+        return held
+
+    def _lock(self, name: str) -> FileLock:
+        folder = self.root / ".locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.root, error) from None
+        return FileLock(folder / f"{name}.lock", fallback_to_soft=False)  # a soft lock would outlive a killed process
+
+    def log(self, name: str) -> Path:
+        """Where a local run's output goes: what libraries print, warnings, the traceback of a failure."""
+        return self.root / "logs" / f"{name}.log"
+
+    def kept_log(self, name: str) -> Path | None:
+        """The run's log, if there is anything in it."""
+        log = self.log(name)
+        return log if log.exists() and log.stat().st_size else None
+
+    def job_log(self, sweep: str, array: str, index: str | int) -> Path:
+        """Where a SLURM job writes: submitit's name for the output of a task of an array."""
+        return self.root / SLURM_FOLDER / sweep / "log" / f"{array}_{index}_0_log.out"
+
+    def save_sweep(
+        self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str, commit: str | None
+    ) -> str:
+        """Write down what was asked for together, and who launches it; returns the sweep's name."""
+        folder = self.root / "sweeps"
+        while True:
+            name = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+            if not (folder / f"{name}.json").exists():
+                break
+            time.sleep(0.002)
+        launcher = {"host": socket.gethostname(), "pid": os.getpid()}
+        sweep: dict[str, Any] = {"command": command, "commit": commit, "time": now(), "launcher": launcher}
+        sweep |= {"runs": entries, "bases": bases}
+        files.write_json(folder / f"{name}.json", sweep)
+        return name
+
+    def extend_sweep(self, name: str, **fields: Any) -> None:
+        """Write more about a sweep into its record."""
+        files.write_json(self.root / "sweeps" / f"{name}.json", {**self.sweep(name), **fields})
+
+    def sweeps(self) -> list[str]:
+        """The names of all sweeps, oldest first."""
+        return sorted(file.stem for file in (self.root / "sweeps").glob("*.json"))
+
+    def sweep(self, name: str) -> dict[str, Any]:
+        """One sweep: `command`, `commit`, `time`, `launcher`, `runs` and `bases`, and what its launcher adds.
+
+        A run has `run`, `evaluation` and, if it starts from another, `base`; a base has `run` and maybe `base`.
+        """
+        file = self.root / "sweeps" / f"{name}.json"
+        if not file.exists():
+            newest = ", ".join(self.sweeps()[-3:]) or "none"
+            raise InputError(f"sweep {name}: must be one of those in {self.root / 'sweeps'} (newest: {newest})")
+        sweep = files.read_json(file)
+        assert isinstance(sweep, dict)
+        return sweep

@@ -1,0 +1,1 @@
+"""Studies: rows, published numbers to set beside them, and claims."""

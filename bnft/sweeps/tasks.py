@@ -1,0 +1,99 @@
+"""A plan as pieces of work for one process each, and what each one has to wait for."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from bnft.common import files
+from bnft.common.errors import DamagedError
+from bnft.config import build
+from bnft.evaluation.settings import AUTOATTACK_PASSES
+from bnft.runs.plan import Plan, Run
+from bnft.runs.store import Store, task_name
+
+STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # the share of images that do, with and without adversarial training, about
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run's training, and its evaluation unless `evaluated` is false. `needs` names the task that comes first.
+
+    A run that others start from is two tasks, so that they wait for its training only.
+    """
+
+    run: Run
+    evaluated: bool
+    needs: str | None
+
+    @property
+    def name(self) -> str:
+        return task_name(self.run.name, self.run.evaluation_id if self.evaluated else None)
+
+
+def tasks(planned: Plan) -> list[Task]:
+    """Every task of a plan: first what others wait for, then the longest."""
+    everything = (*planned.bases, *planned.runs)
+    asked = Counter(run.name for run in planned.runs)
+    shared = {run.base_name for run in everything} | {name for name, evaluations in asked.items() if evaluations > 1}
+    trainings = {run.name: Task(run, False, run.base_name) for run in everything if run.name in shared}
+    evaluations = [Task(run, True, run.name if run.name in shared else run.base_name) for run in planned.runs]
+    return sorted([*trainings.values(), *evaluations], key=lambda task: (task.evaluated, -_cost(task)))
+
+
+def undone(everything: Sequence[Task], store: Store) -> list[Task]:
+    """The tasks that are not done yet, waiting only for each other; of trainings, those that one of them waits for."""
+    by_name = {task.name: task for task in everything}
+    left: set[str] = set()
+    for evaluation in [task for task in everything if task.evaluated]:
+        task: Task | None = evaluation
+        while task is not None and task.name not in left and not is_done(task, store):
+            left.add(task.name)
+            task = by_name.get(task.needs or "")
+    return [
+        Task(task.run, task.evaluated, task.needs if task.needs in left else None)
+        for task in everything
+        if task.name in left
+    ]
+
+
+def is_done(task: Task, store: Store) -> bool:
+    """Whether what the task is to make is there, and whole as far as can be seen without loading the model.
+
+    A result stays one where its model was removed or never exported.
+    """
+    folder = store.run(task.run.name)
+    if not task.evaluated:
+        return folder.trained
+    evaluation = folder.evaluation(task.run.evaluation_id)
+    with suppress(DamagedError):
+        if evaluation.result() is not None:
+            files.read_metadata(evaluation.path / "outcomes.safetensors")
+            return True
+    return False
+
+
+def waves(everything: Sequence[Task]) -> list[list[Task]]:
+    """The tasks in waves: each waits for one of the wave before, or for nothing in the first."""
+    by_name = {task.name: task for task in everything}
+    found: list[list[Task]] = []
+    for task in everything:
+        depth, needs = 0, task.needs
+        while needs in by_name:
+            depth, needs = depth + 1, by_name[needs].needs
+        found += [[] for _ in range(depth + 1 - len(found))]
+        found[depth].append(task)
+    return found
+
+
+def _cost(task: Task) -> float:
+    """A guess at a task's length, in passes of one image: good enough to begin with the longest."""
+    config, run = task.run.config, task.run.name
+    attack, schedule, evaluation = config["attack"], config["schedule"], config["evaluation"]
+    passes = 1 + (attack.get("iterations", 10) if attack else 0)
+    training = schedule["epochs"] * passes * len(build.dataset(config).x_train) if task.needs != run else 0
+    if not task.evaluated:
+        return float(training)
+    standing = STANDING if attack else STANDING_UNDEFENDED
+    on_each = AUTOATTACK_PASSES if evaluation["attack"] == "autoattack" else evaluation["iterations"]
+    return float(training + evaluation["n_images"] * standing * on_each)

@@ -1,0 +1,1 @@
+"""Training: one loop for every row, and the shapes of the learning rate."""
