@@ -1,7 +1,7 @@
-"""docs/results.md and its pictures, made again from the results that are kept in docs/results/.
+"""Write docs/results.md and its pictures from the results that are kept in docs/results/.
 
-    python scripts/results_page.py             # writes; `make page` does the same
-    python scripts/results_page.py --check     # only says whether the page is what the results give; exit code 1 if not
+    python scripts/results_page.py             # write the page; `make page` does the same
+    python scripts/results_page.py --check     # only check whether the page fits the results; exit code 1 if not
 
 The page's tables are written by cog (https://cog.readthedocs.io) between its markers, which call the functions below.
 """
@@ -68,11 +68,11 @@ def seconds(name: str) -> str:
             f"{value:,.0f}" if value is not None else "" for value in (cost.training, cost.evaluation)
         )
         lines.append((cost.label or cost.run, str(cost.epochs or ""), training, evaluation, attacks))
-    return _markdown(("Model", "epochs", "training s", "AutoAttack s", "of which"), lines)
+    return _markdown(("Model", "epochs", "training s", "AutoAttack s", "seconds per attack"), lines)
 
 
 def losses(name: str) -> str:
-    """The cross-entropy on PGD examples, where it was measured."""
+    """The cross-entropy on PGD examples, for the rows in which it was measured."""
     found = study(name)
     lines = [
         (label, f"{row.first['pgd_loss']:.2f}")
@@ -88,7 +88,7 @@ def statements(name: str) -> str:
     for one in StudyDrawings(study(name)).groups[0].statements:
         published = "" if one.paper is None else f"{one.paper:+.3f}"
         lines.append((one.text, one.measured, published, one.verdict))
-    return _markdown(("the paper says", "measured", "paper", "verdict"), lines)
+    return _markdown(("statement of the paper", "measured", "paper", "verdict"), lines)
 
 
 def commands(name: str) -> str:
@@ -97,13 +97,13 @@ def commands(name: str) -> str:
 
 
 def plan(scale_name: str) -> str:
-    """The stages of the campaign, and what they should take."""
+    """The stages of the campaign, and the time that they should take."""
     scale, total, lines = cifar10.SCALES[scale_name], 0.0, []
     for stage in cifar10.stages(scale):
         training, attacks = cifar10.seconds(stage, scale)
         total += training + attacks
         lines.append((stage.title, str(stage.epochs), f"{training:,.0f}", f"{attacks:,.0f}", f"{total / 60:.0f}"))
-    return _markdown(("stage", "epochs of each", "training s", "AutoAttack s", "minutes since the start"), lines)
+    return _markdown(("stage", "epochs per policy", "training s", "AutoAttack s", "minutes since the start"), lines)
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
