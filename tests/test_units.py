@@ -14,6 +14,7 @@ from torch import nn
 from bnft.batchnorm.log import BatchNormLog, layer_eps, quantities
 from bnft.batchnorm.record import RECORDED, normalized
 from bnft.common import devices, files, intervals
+from bnft.common.canonical import canonical
 from bnft.common.constraints import above, at_least, at_most, below, in_words, list_of, not_empty, number, one_of
 from bnft.common.errors import InputError
 from bnft.common.randomness import generator, global_seed, seed_for
@@ -39,13 +40,13 @@ from bnft.training import shapes
     ],
 )
 def test_canonical_form(value, text):
-    assert identity.canonical(value) == text
+    assert canonical(value) == text
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_a_number_has_no_canonical_form(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        identity.canonical({"lr": value})
+        canonical({"lr": value})
 
 
 def run(**changes: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from bnft.common.errors import InputError, rejected
+from bnft.config import sources
 from bnft.config.messages import annotations_of, pydantic_message
 from bnft.config.names import stable
 
@@ -42,11 +43,12 @@ called there; nothing for the class or function of the component's own name, in 
 def locate(key: str, target: object) -> Callable[..., Any]:
     """The class or function that `target` names: a component of bnft, or `package.module.name`.
 
-    Raises InputError if there is none.
+    Raises InputError if there is none, and if it was imported before and its source has been edited since.
     """
     name = stable(target) if isinstance(target, str) else target
     if not isinstance(name, str) or "." not in name:
         return _of_bnft(key, name)
+    sources.check_imported(key, name)
     module, _, name = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bnft.common.constraints import in_words, number
 from bnft.common.errors import InputError, rejected
-from bnft.config import components
+from bnft.config import components, sources
 from bnft.config.messages import (
     LIBRARY_ERRORS,
     about_input,
@@ -118,7 +118,8 @@ def compose(overrides: Sequence[str]) -> Composed:
 
 
 def forget() -> None:
-    """Read the files of conf/ anew when something is composed next."""
+    """Read the files of conf/, and those of a person's own components, anew when something is composed next."""
+    sources.forget()
     for kept in (policies, _groups, _resolved, _is_free_of_seed):
         kept.cache_clear()
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnft.common.canonical import canonical
 from bnft.common.errors import InputError, show
 from bnft.common.intervals import wilson
 from bnft.config.names import short
@@ -115,9 +116,11 @@ class Row:
 
     @property
     def free(self) -> dict[str, Any]:
-        """What tells this row from another of its policy and overrides: schedule and evaluation."""
+        """What tells this row from another of its policy and overrides: schedule, evaluation, the attack's source."""
         run, evaluation = identity.without(self.first["run"]["identity"], "seed"), self.results[0].evaluation
-        return {"schedule": run["schedule"], "data": run["data"], "evaluation": evaluation, "base": run.get("base")}
+        attack = {identity.SOURCE: (run.get("attack") or {}).get(identity.SOURCE)}
+        told = {"schedule": run["schedule"], "data": run["data"], "attack": attack}
+        return {**told, "evaluation": evaluation, "base": run.get("base")}
 
     def robust_errors(self) -> NDArray[np.float64]:
         """Robust error of each attacked image, as a share of the seeds; shape (n,)."""
@@ -145,7 +148,7 @@ class Study:
         """The rows that were evaluated alike, together; first those with the most rows of the paper, then by number."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(identity.canonical(row.results[0].evaluation), []).append(row)
+            found.setdefault(canonical(row.results[0].evaluation), []).append(row)
         order = sorted(found.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
         return [tuple(rows) for rows in order]
 
@@ -194,7 +197,11 @@ def _label(title: str, telling: dict[str, Any]) -> str:
     telling = {key: value for key, value in telling.items() if value is not None or not key.startswith("evaluation.")}
     if not telling:
         return title
-    return f"{title} [{', '.join(f'{key}={show(value)}' for key, value in telling.items())}]"
+    shown = {
+        key: show(value)[: identity.HASH_LENGTH] if key.endswith(identity.SOURCE) else show(value)
+        for key, value in telling.items()
+    }
+    return f"{title} [{', '.join(f'{key}={value}' for key, value in shown.items())}]"
 
 
 @dataclass(frozen=True)
@@ -210,11 +217,11 @@ class Selection:
         for result in self.results:
             run = result.run
             key = [run["policy"], run["overrides"], identity.without(run["identity"], "seed"), result.evaluation]
-            rows.setdefault(identity.canonical(key), []).append(result)
+            rows.setdefault(canonical(key), []).append(result)
         studies: dict[str, list[Row]] = {}
         for group in rows.values():
             named = group[0].run["identity"]
-            study = identity.canonical([named["data"]["sha256"], named["model"]])
+            study = canonical([named["data"]["sha256"], named["model"]])
             studies.setdefault(study, []).append(Row(tuple(group)))
         return [_sorted(found) for found in studies.values()]
 

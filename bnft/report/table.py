@@ -15,6 +15,7 @@ from bnft.common.errors import show as shown
 from bnft.config.names import short
 from bnft.report import claims
 from bnft.report.rows import Rate, Row, Selection, Study, select
+from bnft.runs import identity
 from bnft.runs.store import Store
 from bnft.studies import paper
 
@@ -92,7 +93,10 @@ def heading(study: Study) -> str:
     evaluation = study.first["evaluation"]
     data = short(study.first["data"]["target"])
     parameters = study.first["training"]["counts"]["parameters"]
-    return f"Table 2 on {data}: {parameters:,} parameters, {evaluation['norm']} eps {shown(evaluation['eps'])}"
+    model = study.first["run"]["identity"]["model"]
+    source = str(model.get(identity.SOURCE, ""))[: identity.HASH_LENGTH]  # of a model of a person's own
+    own = f"{model['_target_']} as of source {source}, " if source else ""
+    return f"Table 2 on {data}: {own}{parameters:,} parameters, {evaluation['norm']} eps {shown(evaluation['eps'])}"
 
 
 def notes(study: Study) -> list[str]:
@@ -172,6 +176,7 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
         "parameters": counts["parameters"],
         "evaluation": row.first["evaluation"],
         "data": row.first["data"],
+        "sources": row.first["run"].get("sources", {}),
         "runs": [result.run["name"] for result in row.results],
         "seconds": sum(result.values["seconds"] + result.values["training"]["seconds"] for result in row.results),
         "warnings": sorted({warning for result in row.results for warning in result.values["warnings"]}),

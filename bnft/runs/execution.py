@@ -20,10 +20,10 @@ from bnft.common import devices, files
 from bnft.common.devices import Hardware
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.common.stopping import Pulse, Stopped, steady
-from bnft.config import build
+from bnft.config import build, sources
 from bnft.evaluation.cascade import Attack, Cascade
 from bnft.evaluation.evaluate import evaluate
-from bnft.runs.plan import ModelFile, Run
+from bnft.runs.plan import ModelFile, Run, own_sources
 from bnft.runs.reporter import Reporter, duration
 from bnft.runs.store import EvaluationFolder, RunFolder, Store
 from bnft.training.loop import Progress, train
@@ -132,6 +132,9 @@ class _Worker:
 
     def _trained_model(self) -> nn.Module:
         """The run's model on the device, in eval mode: read if it is there, else trained."""
+        if edited := self._edited():
+            message = f"its source has changed since it was asked for ({', '.join(edited)}); ask for it again"
+            raise InputError(f"{self.run.name}: {message}")
         data = build.dataset(self.run.config)
         if data.sha256 != self.run.identity["data"]["sha256"]:
             raise InputError(f"{self.run.name}: its data have changed since it was asked for; ask for it again")
@@ -147,6 +150,12 @@ class _Worker:
                 self.folder.discard_model()
         self._train(model)
         return model.eval()
+
+    def _edited(self) -> list[str]:
+        """The files of a person's own that are not what they were when the run was asked for."""
+        sources.forget()
+        found, asked = own_sources(self.run.config), self.run.sources
+        return sorted(name for name in {*found, *asked} if found.get(name) != asked.get(name))
 
     def _train(self, model: nn.Module) -> None:
         config = self.run.config
@@ -246,7 +255,8 @@ class _Worker:
             self.run.name, "evaluating", f"{how}, {config.norm} eps {show(config.eps)}, {config.n_images} images"
         )
         self._write_status("running", "evaluating")
-        outcomes, summary = evaluate(model, data, config, self, cascade, processes=self.hardware.threads)
+        processes = 1 if self._edited() else self.hardware.threads  # others would import what was edited meanwhile
+        outcomes, summary = evaluate(model, data, config, self, cascade, processes=processes)
         result = {
             **summary,
             "run": self.run.record(),

@@ -5,33 +5,20 @@ or an empty group hashes as if it had never existed, so an option that is added 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from bnft.common.canonical import canonical, pruned
 from bnft.config.names import HASHED
 
 PROTOCOL = 2  # raised whenever a change of the program alters the numbers that a configuration gives
 HASH_LENGTH = 10
-
-
-def canonical(value: Any) -> str:
-    """`value` as JSON in its one canonical form: sorted keys, no spaces, no nulls, no empty groups."""
-    return json.dumps(_pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+SOURCE = "_source_"  # beside a component's `_target_`, for one that is not bnft's: the hash of what it computes with
 
 
 def digest(value: Any) -> str:
     """The first 10 hexadecimal digits of the SHA-256 of the canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:HASH_LENGTH]
-
-
-def _pruned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        pruned = {str(key): _pruned(item) for key, item in value.items()}
-        return {key: item for key, item in pruned.items() if item is not None and item != {}}
-    if isinstance(value, (list, tuple)):
-        return [_pruned(item) for item in value]
-    return value
 
 
 def of_run(
@@ -62,9 +49,9 @@ def of_run(
         "seed": seed,
         "base": base,
     }
-    pruned = _pruned(identity)
-    assert isinstance(pruned, dict)
-    return pruned
+    hashed = pruned(identity)
+    assert isinstance(hashed, dict)
+    return hashed
 
 
 def _component(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -77,9 +64,9 @@ def _component(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of an evaluation inside a run."""
-    pruned = _pruned({"protocol": PROTOCOL, **evaluation})
-    assert isinstance(pruned, dict)
-    return pruned
+    hashed = pruned({"protocol": PROTOCOL, **evaluation})
+    assert isinstance(hashed, dict)
+    return hashed
 
 
 def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
@@ -90,6 +77,13 @@ def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
         own = base.get("seed") == identity.get("seed")
         kept["base"] = without(base, *(field for field in fields if field != "seed" or own))
     return kept
+
+
+def without_source(identity: Any) -> Any:
+    """The identity as it would be if the source of a person's own components had no part in it."""
+    if isinstance(identity, Mapping):
+        return {key: without_source(value) for key, value in identity.items() if key != SOURCE}
+    return identity
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

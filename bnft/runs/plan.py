@@ -4,14 +4,14 @@ Planning loads the data, since their content is part of a run's name, and writes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from bnft.common import devices, files
 from bnft.common.errors import DamagedError, InputError, rejected
-from bnft.config import build
+from bnft.config import build, sources
 from bnft.config.compose import (
     Composed,
     as_path,
@@ -50,7 +50,7 @@ class Run:
 
     `overrides` are the values in which the run differs from its policy, apart from data, model, schedule and seed: a
     run without any is a row of the paper's table. `base` is None for training from scratch. `line` is the command line,
-    as overrides, that computes the same numbers.
+    as overrides, that computes the same numbers. `sources` are the files of a person's own that it computes with.
     """
 
     policy: str
@@ -59,6 +59,7 @@ class Run:
     base: "Run | ModelFile | None"
     overrides: dict[str, Any]
     line: list[str]
+    sources: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def name(self) -> str:
@@ -81,7 +82,7 @@ class Run:
             base = self.base.encoded()
         elif self.base is not None:
             base = {"path": str(self.base.path.absolute()), "sha256": self.base.sha256}
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "base": base}
+        return {**{one.name: getattr(self, one.name) for one in fields(self)}, "base": base}
 
     @classmethod
     def decoded(cls, value: Mapping[str, Any]) -> "Run":
@@ -99,6 +100,7 @@ class Run:
             "base": self.base_name,
             "overrides": self.overrides,
             "line": self.line,
+            "sources": self.sources,
             "identity": self.identity,
         }
 
@@ -183,18 +185,36 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
         base=base,
         overrides=_overrides(point, data.sha256, base_identity, children),
         line=own_line(point),
+        sources=own_sources(config),
     )
+
+
+def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
+    """What the model, the attack and the schedule's shape compute with beside bnft; see `sources.of`.
+
+    The data set has no part in it, since its content names the run.
+    """
+    components = {"model": config["model"], "attack": config["attack"], "schedule.shape": config["schedule"]["shape"]}
+    found = [sources.of(key, component["_target_"]) for key, component in components.items() if component]
+    return {name: value for one in found for name, value in sorted(one.items())}
+
+
+def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
+    """A component as it enters the identity."""
+    return {**component, identity.SOURCE: sources.digest(sources.of(key, component["_target_"]))}
 
 
 def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
     data = {"sha256": sha256, **{key: config["data"][key] for key in ("augmentation", "mean", "std")}}
-    attack = config["attack"] and {key: value for key, value in config["attack"].items() if key != "examples"}
+    attack, schedule = config["attack"], config["schedule"]
+    if attack:
+        attack = {key: value for key, value in _sourced("attack", attack).items() if key != "examples"}
     return identity.of_run(
-        model=config["model"],
+        model=_sourced("model", config["model"]),
         data=data,
         freeze_policy=config["freeze_policy"],
         attack=attack,
-        schedule=config["schedule"],
+        schedule={**schedule, "shape": _sourced("schedule.shape", schedule["shape"])},
         precision=config["precision"],
         seed=config["seed"],
         base=base,
@@ -279,7 +299,7 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
         identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "seed")
         for config, origin in ((own, base), (standard, usual_base))
     )
-    found = identity.differences(ours, theirs)
+    found = identity.differences(identity.without_source(ours), identity.without_source(theirs))
     if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in found):
         found = {key: value for key, value in found.items() if key.split(".")[0] != "base"} | {"base": own["base"]}
     evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]

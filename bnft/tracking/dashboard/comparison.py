@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from bnft.common.canonical import canonical
 from bnft.common.errors import DamagedError, InputError, rejected
 from bnft.report import table
 from bnft.report.rows import select
@@ -110,7 +111,7 @@ def _runs(store: Store, names: Iterable[str]) -> Iterable[Run]:
         if not (folder.path / "config.yaml").exists():  # not begun
             continue
         config: dict[str, Any] = folder.config()
-        recipe = identity.canonical(identity.without(config["run"]["identity"], "seed"))
+        recipe = canonical(identity.without(config["run"]["identity"], "seed"))
         yield Run(name, config["run"]["policy"], config.get("title") or config["run"]["policy"], recipe)
 
 
