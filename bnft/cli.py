@@ -8,13 +8,15 @@ from typing import NoReturn
 
 from bnft import __version__
 from bnft.common.errors import InputError
+from bnft.common.files import reachable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; ends with 2 and one line for what a person can put right."""
     options = _parser().parse_args(arguments)
     try:
-        options.call(options)
+        with reachable():
+            options.call(options)
     except InputError as error:
         print(f"bnft: {error}", file=sys.stderr)
         sys.exit(2)
@@ -108,6 +110,7 @@ def _table(options: argparse.Namespace) -> None:
         table.show(selection, table._console())
     else:
         sys.stdout.write(table.render(selection, options.format))
+    table.tell(selection)
 
 
 def _report(options: argparse.Namespace) -> None:

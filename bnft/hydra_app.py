@@ -10,6 +10,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from bnft.common.errors import InputError
+from bnft.common.files import reachable
 from bnft.config.compose import CONFIG_NAME, SCHEMA, register
 from bnft.config.messages import LIBRARY_ERRORS, about_input, library_message
 
@@ -30,7 +31,8 @@ def run_one() -> None:
     try:
         if HydraConfig.get().mode == RunMode.RUN and not HydraConfig.get().launcher.get("_target_", "").endswith(HERE):
             raise InputError("hydra/launcher: must be used with -m; without it, a run goes on this machine, at once")
-        _run_one([str(override) for override in overrides])
+        with reachable():
+            _run_one([str(override) for override in overrides])
     except InputError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -72,7 +74,8 @@ def guarded(main: Callable[[], object]) -> None:
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would otherwise print its own abbreviation and exit with 1
     try:
-        main()
+        with reachable():
+            main()
     except InputError as error:
         sys.exit(refused(str(error)))
     except LIBRARY_ERRORS as error:

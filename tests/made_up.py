@@ -70,8 +70,11 @@ def run(
         _record(folder, layers, epochs, eps)
     kept = dict(outcomes) if outcomes is not None else {"fallen_at": np.ones(4, np.int8)}
     fallen_at = kept["fallen_at"]
+    wrong = np.arange(100) < 1
+    if {"clean_logits", "labels"} <= kept.keys():
+        wrong = kept["clean_logits"].argmax(1) != kept["labels"]
     values = {
-        "clean": rate(1, 100),
+        "clean": rate(int(wrong.sum()), len(wrong)),
         "robust": rate(int((fallen_at >= 0).sum()), len(fallen_at)),
         "cascade": [],
         "warnings": [],

@@ -29,7 +29,7 @@ def training(seconds: float, **more: Any) -> dict[str, Any]:
 
 
 def test_seconds_of_every_run(store: Store) -> None:
-    cascade = [{"attack": "apgd-ce", **made_up.rate(1, 4), "seconds": 1.5}]
+    cascade = [{"attack": "apgd-ce", **made_up.rate(4, 4), "seconds": 1.5}]
     base = made_up.run(store, "normal", training=training(100.0, hardware=HARDWARE), seconds=5.0, cascade=cascade)
     for seed in (1, 0):
         made_up.run(store, "bn_params", seed=seed, base=base, training=training(10.0 + seed), seconds=2.0)

@@ -29,6 +29,7 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
         "title": title,
         "summary": summary,
         "missing": list(selection.missing),
+        "note": selection.note,
         "asked": len(selection.missing) + len(selection.results),
         "same": f"{claims.SAME:.0f}",
         "thresholds": THRESHOLDS,
@@ -48,6 +49,7 @@ class StudyDrawings:
             runs = {result.run_folder.name for series in read.group.series for result in series.row.results}
             self.again.append(runs <= seen)
             seen |= runs
+        self.pairs, self.unseen = gallery({policy: one.row for policy, one in self.groups[0].group.by_policy.items()})
         self.figures: list[list[tuple[Figure, str | None]]] = []
         self.common: list[tuple[Figure, str | None]] = []
 
@@ -57,7 +59,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     colours = {id(series.row): series.look for read in drawings.groups for series in read.group.series}
     reproductions, spent = costs.reproductions(study), costs.costs(study)
     found, notes = costs.sweeps(study)
-    pairs, unseen = gallery({policy: series.row for policy, series in main.group.by_policy.items()})
+    pairs = drawings.pairs
     tested = claims.tested(study)
     groups_shown = [
         {
@@ -103,7 +105,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
             for one, cost in zip(reproductions, spent, strict=False)
         ],
         "sweeps": found[:10],
-        "reading_notes": list(dict.fromkeys([*main.notes, *notes, *unseen])),
+        "reading_notes": list(dict.fromkeys([*main.notes, *notes, *drawings.unseen])),
         "links": _links(place, groups_shown, bool(pairs), bool(main.statements), bool(tested)),
     }
 

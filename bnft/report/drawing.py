@@ -40,7 +40,11 @@ class Read:
 
     @cached_property
     def histories(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """By label, one list of lines a run."""
+        """By label, one list of lines per run; none of a run whose history is damaged."""
+        return {label: [lines for lines, _ in found] for label, found in self._histories.items()}
+
+    @cached_property
+    def _histories(self) -> dict[str, list[tuple[list[dict[str, Any]], str]]]:
         return {series.label: [_history(result) for result in series.row.results] for series in self.group.series}
 
     @property
@@ -53,7 +57,8 @@ class Read:
     @property
     def notes(self) -> list[str]:
         """On what could not be read."""
-        return [note for found in (self.records, self.scores) for one in found.values() for note in one.notes]
+        found = [note for rows in (self.records, self.scores) for row in rows.values() for note in row.notes]
+        return [*found, *(note for runs in self._histories.values() for _, note in runs if note)]
 
     @cached_property
     def statements(self) -> list[Statement]:
@@ -67,12 +72,12 @@ class Read:
         return found if any(one.verdict != "not measured" for one in found) else []
 
 
-def _history(result: Result) -> list[dict[str, Any]]:
+def _history(result: Result) -> tuple[list[dict[str, Any]], str]:
+    """The lines of a run's history, and a note if they cannot be read."""
     try:
-        history = result.run_folder.history()
-    except DamagedError:
-        return []
-    return [line for line in history if isinstance(line, dict)]
+        return result.run_folder.history(), ""
+    except DamagedError as error:
+        return [], f"{result.run_folder.name}: no training curve: {error}"
 
 
 def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Figure]:

@@ -9,20 +9,20 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from bnft.common import files
-from bnft.common.errors import InputError
+from bnft.common.errors import DamagedError, InputError
 from bnft.report.recorded import picked
 from bnft.report.rows import select
-from bnft.runs.store import RunFolder, Store
+from bnft.report.table import tell
+from bnft.runs.store import IMAGES, RunFolder, Store
 
 FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolute path, alone or within an override
-IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers an image
 
 
 def export(store: Store, names: Sequence[str], target: Store, models: Collection[str]) -> list[RunFolder]:
     """Copy results from `store` (sweeps or runs, as `rows.select` takes them) into `target`; returns their runs there.
 
     `models` has the policies whose models go with them. What is in `target` under the same names is replaced. Raises
-    InputError for a policy of which no run was selected, and where runs are missing; writes nothing then.
+    InputError for a policy of which no run was selected, and where runs are missing or damaged; writes nothing then.
     """
     selection = select(store, names)
     policies = {str(result.run["policy"]) for result in selection.results}
@@ -38,6 +38,8 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
         raise InputError(f"{target.root}: must be another folder than the store")
     runs = {result.run_folder.name: result.run_folder for result in selection.results}
     for run in runs.values():
+        _check(run, models)
+    for run in runs.values():
         copy, config = target.run(run.name), run.config()
         files.write_yaml(copy.path / "config.yaml", portable(config))
         files.write_json(copy.path / "status.json", {"state": "done", "stage": "evaluated"})
@@ -47,16 +49,28 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
         else:
             (copy.path / "model.safetensors").unlink(missing_ok=True)
     for result in selection.results:
-        outcomes, _ = files.read_tensors(result.folder.path / "outcomes.safetensors")
-        kept = {name: values for name, values in outcomes.items() if name not in IMAGES}
+        kept, _ = files.read_tensors(result.folder.path / "outcomes.safetensors", without=IMAGES)
         evaluation = target.run(result.run_folder.name).evaluation(result.folder.path.name)
         evaluation.save(kept, portable(result.values))
+    tell(selection)
     return [target.run(name) for name in runs]
 
 
 def copy_model(run: RunFolder, copy: RunFolder) -> None:
-    """Put the model of a run beside the copy of its results."""
-    files.write(copy.path / "model.safetensors", (run.path / "model.safetensors").read_bytes())
+    """Put the model of a run beside the copy of its results; the same file, unless it is from before checksums."""
+    files.write_tensors(copy.path / "model.safetensors", *run.model())
+
+
+def _check(run: RunFolder, models: Collection[str]) -> None:
+    """Read all that is to be copied of a run beside its results. Raises DamagedError if something is not whole."""
+    config = run.config()
+    try:
+        run.history()
+        run.batchnorm()
+        if config["run"]["policy"] in models:
+            run.model()
+    except DamagedError as error:
+        raise DamagedError(f"{error}; move {run.path} away and ask for the run again, or leave it out") from None
 
 
 def _copy_logs(run: RunFolder, copy: RunFolder) -> None:

@@ -7,6 +7,7 @@ without the data set: it stands for one policy, and its adversarial image fools 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,14 +86,16 @@ def gallery(
     """The pairs of `rows` (by policy, or any other name that `pairs` uses), and notes on what cannot be read.
 
     Of each row one run is shown, of the lowest seed that all rows have, or else the row's lowest. Left out are pairs of
-    which a row is missing or unreadable, or whose rows were attacked within different budgets.
+    which a row is missing or has no images, or whose rows were attacked within different budgets. Raises DamagedError
+    for images that are not whole.
     """
     notes: list[str] = []
     asked = {name for pair in pairs for name in pair}
     found: dict[str, _Attacked] = {}
     for name, result in _one_each({name: row for name, row in rows.items() if name in asked}).items():
+        outcomes = result.outcomes()
         try:
-            found[name] = _read(result)
+            found[name] = _attacked(result, outcomes)
         except DamagedError as error:
             notes.append(f"{result.run_folder.name}: no images: {error}")
     able = [(stands, falls) for stands, falls in pairs if {stands, falls} <= found.keys()]
@@ -135,9 +138,9 @@ def _one_each(rows: Mapping[str, Row]) -> dict[str, Result]:
     return chosen
 
 
-def _read(result: Result) -> _Attacked:
-    """Raises DamagedError if the images are not there or not whole."""
-    found, outcomes = scores(result), result.folder.outcomes()
+def _attacked(result: Result, outcomes: Mapping[str, NDArray[Any]]) -> _Attacked:
+    """Raises DamagedError if the images are not among the outcomes, or do not fit them."""
+    found = scores(result)
     adversarial = outcomes.get("adversarial")
     if adversarial is None:
         raise DamagedError(f"{result.folder.path / 'outcomes.safetensors'}: was exported without its images")

@@ -1,6 +1,7 @@
 """Results, grouped into rows (runs equal but for their seed) and rows into studies (equal data and model)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import isclose
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnft.common.canonical import canonical
-from bnft.common.errors import InputError, show
+from bnft.common.errors import DamagedError, InputError, show
 from bnft.common.intervals import wilson
 from bnft.config.names import short
 from bnft.evaluation.settings import STANDS
@@ -42,16 +43,30 @@ class Result:
 
     @cached_property
     def scores(self) -> dict[str, NDArray[Any]]:
-        """What became of every image (see `evaluation.Outcomes`), without the adversarial images, to be kept in memory.
+        """What became of every image (see `evaluation.Outcomes`), without the images, to be kept in memory.
 
         Raises DamagedError if it is not there or not whole.
         """
-        return {name: values for name, values in self.folder.outcomes().items() if name != "adversarial"}
+        return self.outcomes(images=False)
+
+    def outcomes(self, images: bool = True) -> dict[str, NDArray[Any]]:
+        """The outcomes, see `EvaluationFolder.outcomes`. Raises DamagedError, with the way out."""
+        with _repairable():
+            return self.folder.outcomes(images)
 
     @cached_property
     def robust_errors(self) -> NDArray[np.float64]:
         """1 for each attacked image that was misclassified or fell, 0 for each that stood; shape (n,)."""
         return (self.scores["fallen_at"] != STANDS).astype(np.float64)
+
+
+@contextmanager
+def _repairable() -> Iterator[None]:
+    """Adds to the refusal of what an evaluation left behind how it is made again."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{error}; with that file removed, launch.py makes it again") from None
 
 
 @dataclass(frozen=True)
@@ -211,6 +226,13 @@ class Selection:
     results: tuple[Result, ...]
     missing: tuple[str, ...]
 
+    @property
+    def note(self) -> str:
+        """On results that nothing tells to be whole; empty if there are none."""
+        count = sum("outcomes" not in result.values for result in self.results)
+        many = f"{count} results from before checksums were" if count > 1 else "1 result from before checksums was"
+        return f"Note: {many} read unchecked" if count else ""
+
     def studies(self) -> list[Study]:
         """The results in rows, the rows in studies."""
         rows: dict[str, list[Result]] = {}
@@ -257,25 +279,28 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
             wanted |= {(name, evaluation): None for evaluation in done or [""]}
         else:
             raise InputError(f"{name}: must be a sweep or a run in {store.root}, or all; {_known(store)}")
-    return _read(store, wanted)
+    return read(store, wanted)
 
 
 def _every(store: Store) -> Selection:
-    done = sorted(store.root.glob("*/evaluation/*/result.json"))
+    done = [(run.name, evaluation.path.name) for run in store.folders() for evaluation in run.evaluations()]
     if not done:
         raise InputError(f"store={store.root}: must be a folder with runs that are done; this one has none")
-    return _read(store, [(file.parents[2].name, file.parent.name) for file in done])
+    return read(store, done)
 
 
-def _read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
+def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
+    """The results of runs and their evaluations. Raises DamagedError if one is not whole, or not of its outcomes."""
     results, missing = [], []
     for run, evaluation in wanted:
         folder = store.run(run).evaluation(evaluation)
-        values = folder.result()
+        with _repairable():
+            values = folder.result()
         if values is None:
             missing.append(run)
         else:
             results.append(Result(folder, values))
+            results[-1].outcomes(images=False)  # not kept in memory, but checked
     return Selection(tuple(results), tuple(missing))
 
 

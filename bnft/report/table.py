@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnft.common.console import complain
 from bnft.common.errors import show as shown
 from bnft.config.names import short
 from bnft.report import claims
-from bnft.report.rows import Rate, Row, Selection, Study, select
+from bnft.report.rows import Rate, Row, Selection, Study, read, select
 from bnft.runs import identity
 from bnft.runs.store import Store
 from bnft.studies import paper
@@ -72,16 +73,24 @@ def _show_claims(study: Study, console: Console) -> None:
 
 def print_sweep(store: Store, name: str) -> None:
     """The table of one sweep, on standard output."""
-    show(select(store, [name]), _console())
+    selection = select(store, [name])
+    show(selection, _console())
+    tell(selection)
 
 
 def print_result(store: Store, run: str, evaluation: str) -> None:
     """What one run came to, on standard output."""
-    selection = select(store, [run])
-    kept = tuple(result for result in selection.results if result.folder.path.name == evaluation)
+    selection = read(store, [(run, evaluation)])
     console = _console()
-    show(Selection(kept, ()), console)
+    show(selection, console)
     console.print(f"kept in {store.run(run).path}{os.sep}; figures: `bnft report {run}`", markup=False, highlight=False)
+    tell(selection)
+
+
+def tell(selection: Selection) -> None:
+    """What is to be said of results beside their tables, on standard error."""
+    if selection.note:
+        complain(selection.note)
 
 
 def _console() -> Console:

@@ -13,6 +13,7 @@ from bnft.report.drawing import drawn
 from bnft.report.figures.base import Figure
 from bnft.report.figures.errors import over_eps
 from bnft.report.rows import select
+from bnft.report.table import tell
 from bnft.runs.store import Store
 
 FOLDER = "reports"  # in the store
@@ -49,6 +50,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
     )
     index = folder / "index.html"
     files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, drawings))).encode())
+    tell(selection)
     return index
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from bnft.common.stopping import Pulse, Stopped, steady
 from bnft.config import build, sources
 from bnft.evaluation.cascade import Attack, Cascade
 from bnft.evaluation.evaluate import evaluate
-from bnft.runs.plan import ModelFile, Run, own_sources
+from bnft.runs.plan import MODEL_FILE, ModelFile, Run, own_sources
 from bnft.runs.reporter import Reporter, duration
 from bnft.runs.store import EvaluationFolder, RunFolder, Store
 from bnft.training.loop import Progress, train
@@ -36,6 +37,7 @@ class BusyError(Exception):
     """Another process works on the run."""
 
 
+@files.reachable()
 def execute(
     run: Run,
     store: Store,
@@ -122,7 +124,7 @@ class _Worker:
         try:
             result = evaluation.result()
             if result is not None:
-                files.read_arrays(evaluation.path / "outcomes.safetensors")
+                evaluation.outcomes()
             return result
         except DamagedError as error:
             self.reporter.notes(self.run.name, f"evaluating again: {error}")
@@ -146,8 +148,7 @@ class _Worker:
                 self._settle(self.record)
                 return self.hardware.place(model).eval()
             except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
-                self.reporter.notes(self.run.name, f"training again: {str(error).splitlines()[0]}")
-                self.folder.discard_model()
+                self._discard_model(self.folder, error)
         self._train(model)
         return model.eval()
 
@@ -159,7 +160,7 @@ class _Worker:
 
     def _train(self, model: nn.Module) -> None:
         config = self.run.config
-        resumed = self.folder.checkpoint()
+        resumed = self._checkpoint()
         progress = None
         if resumed is None and self.folder.set_aside_evaluations():
             self.reporter.notes(self.run.name, "training again, since its model is gone; its results are set aside")
@@ -200,7 +201,10 @@ class _Worker:
     def _base_state(self) -> dict[str, torch.Tensor]:
         base = self.run.base
         if isinstance(base, ModelFile):
-            return files.read_tensors(base.path)[0]
+            state, _ = files.read_tensors(base.path)
+            if files.sha256(base.path) != base.sha256:
+                raise InputError(f"{base.path}: has changed since the run was asked for; ask for it again")
+            return self._started_from(base.path, state)
         assert isinstance(base, Run)
         folder = self.store.run(base.name)
         for _ in range(2):
@@ -209,11 +213,28 @@ class _Worker:
             else:
                 execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
             try:
-                return folder.model()[0]
+                return self._started_from(folder.path / MODEL_FILE, folder.model()[0])
             except DamagedError as error:
-                self.reporter.notes(base.name, f"training again: {error}")
-                folder.discard_model()
+                self._discard_model(folder, error)
         raise DamagedError(f"{folder.path}: its model cannot be read back; check the disk")
+
+    def _checkpoint(self) -> tuple[dict[str, torch.Tensor], Progress, dict[str, Any]] | None:
+        try:
+            return self.folder.checkpoint()
+        except DamagedError as error:
+            self.reporter.notes(self.run.name, f"training from the start: {error}")
+            return None
+
+    def _discard_model(self, folder: RunFolder, error: Exception) -> None:
+        """Remove the damaged model of this run, or of its base, so that it is trained again."""
+        aside = "; its results are set aside" if folder.discard_model() else ""
+        self.reporter.notes(folder.name, f"training again: {str(error).splitlines()[0]}{aside}")
+
+    def _started_from(self, file: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights that were read from `file`; says so if nothing tells whether they are whole."""
+        if files.checksum(file) is None:
+            self.reporter.notes(self.run.name, f"note: {file} has no checksum and was read unchecked")
+        return state
 
     def _settle(self, record: dict[str, Any]) -> None:
         """Use the precision and threads that the run was started with, if it was."""
@@ -248,7 +269,7 @@ class _Worker:
     def _evaluated(self, model: nn.Module, folder: EvaluationFolder) -> dict[str, Any]:
         config = build.evaluation(self.run.config)
         data = build.dataset(self.run.config).to(self.hardware.device)
-        cascade = folder.cascade()
+        cascade = self._cascade(folder)
         self._evaluation_folder = folder
         how = f"{config.version} AutoAttack" if config.attack == "autoattack" else "PGD"
         self.reporter.begins(
@@ -267,6 +288,13 @@ class _Worker:
         }
         folder.save(outcomes.tensors(), result)
         return result
+
+    def _cascade(self, folder: EvaluationFolder) -> Cascade | None:
+        try:
+            return folder.cascade()
+        except DamagedError as error:
+            self.reporter.notes(self.run.name, f"evaluating from the first attack: {error}")
+            return None
 
     def _data_record(self) -> dict[str, Any]:
         config = self.run.config["data"]

@@ -23,7 +23,7 @@ from bnft.config.compose import (
     pristine_overrides,
 )
 from bnft.runs import identity
-from bnft.runs.store import Store
+from bnft.runs.store import RunFolder, Store
 
 MODEL_FILE = "model.safetensors"
 PAPER_ATTACK = (
@@ -258,13 +258,14 @@ def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
     config = folder.config()
     if not folder.trained:
         raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {MODEL_FILE} yet")
-    base, _ = _file(path / MODEL_FILE, point)
+    base, _ = _file(path / MODEL_FILE, point, folder)
     return base, config["run"]["identity"]
 
 
-def _file(file: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
+def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[ModelFile, dict[str, Any]]:
+    """A file of weights, which is that of `run` if one is given."""
     try:
-        state, _ = files.read_tensors(file)
+        state, _ = run.model() if run is not None else files.read_tensors(file)
     except DamagedError as error:
         raise InputError(f"base={point.config['base']}: must be a .safetensors file with weights; {error}") from None
     check_fits(state, point.config, str(point.config["base"]))

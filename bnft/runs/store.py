@@ -10,17 +10,19 @@
     tracking.json             what W&B has of the run; see `tracking.state`
 
 Beside the runs, `sweeps/` says what was asked for together, `wandb/` is W&B's, `reports/` has reports, and `.locks/`
-keeps two processes from one run.
+keeps two processes from one run. What a number can come from carries checksums, see `files`; a result and its outcomes
+are also checked against each other.
 """
 
 import errno
 import os
-import shutil
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from filelock import FileLock, Timeout
 from bnft.batchnorm.record import BatchNormRecord
 from bnft.common import files
 from bnft.common.errors import DamagedError, InputError
+from bnft.evaluation.settings import STANDS
 from bnft.runs import identity
 
 if TYPE_CHECKING:  # commands that only read results start without PyTorch
@@ -40,7 +43,14 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
 
 LOCK_POLL_SECONDS = 0.2
 SLURM_FOLDER = ".slurm"  # what jobs need and write
+RUN_NAME = re.compile(rf".+-[0-9a-f]{{{identity.HASH_LENGTH}}}")
+IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers per image
 RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
+
+
+def _same(owner: object, run: str) -> bool:
+    """Whether the run `owner` has the hash of the run `run`; its policy can be called otherwise now."""
+    return str(owner).rpartition("-")[2] == run.rpartition("-")[2]
 
 
 def task_name(run: str, evaluation: str | None) -> str:
@@ -59,24 +69,43 @@ class EvaluationFolder:
         self.path = path
 
     def result(self) -> dict[str, Any] | None:
-        """The result, or None if the evaluation is not done."""
+        """The result, or None if the evaluation is not done. Raises DamagedError if it is not whole.
+
+        Its `outcomes` are the checksum of the outcomes that it belongs to; a result from before checksums has none.
+        """
         file = self.path / "result.json"
         if not file.exists():
             return None
-        result = files.read_json(file)
-        missing = RESULT_KEYS - result.keys() if isinstance(result, dict) else RESULT_KEYS
+        found = files.read_json(file)
+        missing = RESULT_KEYS - found.keys() if isinstance(found, dict) else RESULT_KEYS
         if missing:
-            what = ", ".join(sorted(missing))
-            raise DamagedError(f"{file}: is damaged, it lacks {what}; remove it to have it made again")
+            raise DamagedError(f"{file}: is damaged, it lacks {', '.join(sorted(missing))}")
+        result = files.unsealed(file, found)
+        owner, run = result["run"].get("name"), self.path.parents[1].name
+        if owner is not None and not _same(owner, run):
+            raise DamagedError(f"{file}: is damaged, it is the result of {owner}")
         return result
 
-    def outcomes(self) -> "dict[str, NDArray[Any]]":
-        """Per-image outcomes as arrays; see `evaluation.Outcomes`."""
-        return files.read_arrays(self.path / "outcomes.safetensors")
+    def outcomes(self, images: bool = True) -> "dict[str, NDArray[Any]]":
+        """Per-image outcomes as arrays, see `evaluation.Outcomes`; without `images`, only a few numbers of each.
+
+        Raises DamagedError if what is read is not whole, or not what the result was counted from.
+        """
+        file = self.path / "outcomes.safetensors"
+        outcomes, result = files.read_arrays(file, () if images else IMAGES), self.result()
+        if result is not None:
+            if result.get("outcomes") != files.checksum(file):
+                raise DamagedError(f"{file}: is damaged, it does not belong to the result.json beside it")
+            wrong = _miscounted(result, outcomes)
+            if wrong:
+                raise DamagedError(f"{file}: is damaged, its {wrong} is not what the result.json beside it says")
+        return outcomes
 
     def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Mapping[str, Any]) -> None:
-        files.write_tensors(self.path / "outcomes.safetensors", outcomes)
-        files.write_json(self.path / "result.json", result)
+        """Write both, over what is there. Until the end, the evaluation is not done."""
+        (self.path / "result.json").unlink(missing_ok=True)
+        checksum = files.write_tensors(self.path / "outcomes.safetensors", outcomes)
+        files.write_json(self.path / "result.json", files.sealed({**result, "outcomes": checksum}))
         (self.path / "cascade.safetensors").unlink(missing_ok=True)
 
     def save_cascade(self, cascade: "Cascade") -> None:
@@ -85,18 +114,40 @@ class EvaluationFolder:
         files.write_tensors(self.path / "cascade.safetensors", tensors, place)
 
     def cascade(self) -> "Cascade | None":
-        """The cascade to go on with, or None to start. A damaged one is as good as none."""
+        """The cascade to go on with, or None to start. Raises DamagedError if it is not whole."""
         from bnft.evaluation.cascade import Cascade
 
         file = self.path / "cascade.safetensors"
         if not file.exists():
             return None
+        tensors, place = files.read_tensors(file)
+        state: dict[str, Any] = {**tensors, **place}
         try:
-            tensors, place = files.read_tensors(file)
-            state: dict[str, Any] = {**tensors, **place}
             return Cascade(**state)
-        except (DamagedError, TypeError):
-            return None
+        except TypeError:
+            raise DamagedError(f"{file}: is damaged, it is no state of an evaluation") from None
+
+
+def _miscounted(result: Mapping[str, Any], outcomes: "Mapping[str, NDArray[Any]]") -> str | None:
+    """Which error of a result is not that of its outcomes, if any; what has no outcomes to count is left alone."""
+    counted: dict[str, tuple[Any, Any]] = {}
+    try:
+        if {"clean_logits", "labels"} <= outcomes.keys():
+            counted["clean error"] = result["clean"], outcomes["clean_logits"].argmax(1) != outcomes["labels"]
+        if "fallen_at" in outcomes:
+            fallen_at = outcomes["fallen_at"]
+            counted["robust error"] = result["robust"], fallen_at != STANDS
+            for number, step in enumerate(result["cascade"], start=1):
+                counted[f"error after {step['attack']}"] = step, (fallen_at >= 0) & (fallen_at <= number)
+        for name, (rate, wrong) in counted.items():
+            errors, images = int(wrong.sum()), len(wrong)
+            if (rate["errors"], rate["images"]) != (errors, images) or not isclose(
+                rate["error"], 100 * errors / images
+            ):
+                return name
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+        return "shape"
+    return None
 
 
 class RunFolder:
@@ -119,7 +170,7 @@ class RunFolder:
             named = identity.digest(config["run"]["identity"])
         except (TypeError, KeyError):
             raise DamagedError(f"{file}: is damaged, it lacks run.identity; move its folder away") from None
-        if named != self.name.rpartition("-")[2]:
+        if not _same(f"-{named}", self.name):
             raise DamagedError(f"{file}: does not belong to the run {self.name}; move its folder away")
         assert isinstance(config, dict)
         return config
@@ -163,14 +214,27 @@ class RunFolder:
     def history(self) -> list[dict[str, Any]]:
         return files.read_lines(self.path / "history.jsonl")
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of the run. If one may not look there is: whoever reads it will be told."""
+        try:
+            return (self.path / "config.yaml").exists() or self.path.is_file()
+        except PermissionError:
+            return True
+
     def batchnorm(self) -> BatchNormRecord:
         """The record of the BN layers. Raises DamagedError if it is not there or not whole."""
         file = self.path / "batchnorm.safetensors"
         return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
 
     def model(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
-        """The trained model's state and what was recorded with it."""
-        return files.read_tensors(self.path / "model.safetensors")
+        """The trained model's state and what was recorded with it. Raises DamagedError unless both are of this run."""
+        file = self.path / "model.safetensors"
+        state, record = files.read_tensors(file)
+        owner = record.get("run")
+        if owner is not None and not _same(owner, self.name):
+            raise DamagedError(f"{file}: is damaged, it is the model of {owner}")
+        return state, record
 
     def save_logs(self, progress: "Progress", bn_eps: Mapping[str, float]) -> None:
         files.write_lines(self.path / "history.jsonl", progress.history)
@@ -186,9 +250,10 @@ class RunFolder:
         files.write_tensors(self.path / "checkpoint.safetensors", tensors, {"progress": place, **record})
 
     def checkpoint(self) -> "tuple[dict[str, torch.Tensor], Progress, dict[str, Any]] | None":
-        """Model state, progress and record to go on from; None if there is no usable checkpoint.
+        """Model state, progress and record to go on from; None if there is no checkpoint.
 
-        Epochs that were logged after the checkpoint will be trained again, so their lines are left out.
+        Epochs that were logged after the checkpoint will be trained again, so their lines are left out. Raises
+        DamagedError if the checkpoint, or the logs that go with it, cannot be used.
         """
         from bnft.batchnorm.log import BatchNormLog
         from bnft.training.loop import Progress
@@ -202,10 +267,10 @@ class RunFolder:
             stacked, _ = files.read_tensors(self.path / "batchnorm.safetensors")
             progress.history = [line for line in self.history() if line["epoch"] <= progress.epoch]
             progress.batchnorm = BatchNormLog.from_stacked(stacked).up_to(progress.epoch)
-        except (DamagedError, FileNotFoundError, KeyError, TypeError):
-            return None
+        except (KeyError, TypeError):
+            raise DamagedError(f"{file}: is damaged, it is no state of a training") from None
         if len(progress.history) != progress.epoch or len(progress.batchnorm.epochs) != progress.epoch + 1:
-            return None
+            raise DamagedError(f"{file}: is damaged, or its history.jsonl or batchnorm.safetensors, which lack epochs")
         model, progress.velocity = (
             {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
             for part in ("model/", "velocity/")
@@ -216,21 +281,29 @@ class RunFolder:
         files.write_tensors(self.path / "model.safetensors", state, record)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
 
-    def discard_model(self) -> None:
-        """Remove a damaged model, and the evaluations with it: they are to be of the model that is there."""
-        shutil.rmtree(self.path / "evaluation", ignore_errors=True)  # first: a result counts without its model
+    def discard_model(self) -> bool:
+        """Remove a damaged model and set its evaluations aside; returns whether there are any.
+
+        They may be right, but the model that is trained in its place can differ from theirs on another device.
+        """
+        aside = self.set_aside_evaluations()  # first: a result counts without its model
         (self.path / "model.safetensors").unlink(missing_ok=True)
+        return aside
 
     def set_aside_evaluations(self) -> bool:
-        """Move evaluations of a model that is gone out of the way of the next one's; returns whether there are any."""
+        """Move evaluations of a model that is gone out of the way of the next one's; returns whether there are any.
+
+        Those that are not done are moved too, since nobody may go on with them on another model.
+        """
         folder, number = self.path / "evaluation", 1
-        if not self.evaluations():
+        if not files.folders(folder):
             return False
         while (aside := self.path / f"evaluation.{number}").exists():
             number += 1
         folder.rename(aside)
         return True
 
+    @files.reachable()
     def progress_made(self) -> list[Any]:
         """Something that is different after any progress that was kept."""
         made: list[Any] = [self.trained, len(self.evaluations())]
@@ -246,8 +319,8 @@ class RunFolder:
 
     def evaluations(self) -> list[EvaluationFolder]:
         """All evaluations that are done."""
-        done = sorted((self.path / "evaluation").glob("*/result.json"))
-        return [EvaluationFolder(file.parent) for file in done]
+        found = files.folders(self.path / "evaluation")
+        return [EvaluationFolder(folder) for folder in found if (folder / "result.json").exists()]
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -279,9 +352,14 @@ class Store:
     def run(self, name: str) -> RunFolder:
         return RunFolder(self.root / name)
 
+    def folders(self) -> list[RunFolder]:
+        """Everything in the store that is named as a run is."""
+        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [RunFolder(path) for path in found if RUN_NAME.fullmatch(path.name)]
+
     def runs(self) -> list[RunFolder]:
         """Every run in the store."""
-        return [RunFolder(file.parent) for file in sorted(self.root.glob("*/config.yaml"))]
+        return [folder for folder in self.folders() if folder.begun]
 
     @contextmanager
     def locked(self, name: str, waiting: Callable[[], None], pulse: Callable[[], None]) -> Iterator[None]:

@@ -12,6 +12,8 @@ from rich.text import Text
 STYLES = {
     "done": "green",
     "failed": "red",
+    "damaged": "red",
+    "unreadable": "red",
     "blocked": "red",
     "interrupted": "yellow",
     "training": "cyan",
@@ -24,6 +26,8 @@ ORDER = (
     "ending",
     "failed",
     "blocked",
+    "damaged",
+    "unreadable",
     "interrupted",
     "not begun",
     "queued",

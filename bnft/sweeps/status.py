@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import DamagedError, Failure, InputError
+from bnft.common.files import reachable
 from bnft.runs.reporter import duration
 from bnft.runs.store import Store, task_name
 from bnft.sweeps.run_table import Line
 from bnft.sweeps.slurm import cluster
 from bnft.sweeps.slurm.cluster import Job
 
-SETTLED = ("done", "failed", "blocked", "interrupted", "not begun")
+SETTLED = ("done", "failed", "blocked", "interrupted", "damaged", "unreadable", "not begun")
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ class View:
         bases: dict[str, str | None] = {}
         launched: set[str] = set()
         for name in self.sweeps if sweeps is None else sweeps:
-            sweep, alive = self.sweeps[name], self.store.is_locked(f"sweep-{name}")
+            sweep, alive = self.sweeps[name], False
+            with suppress(InputError):  # as far as one may look
+                alive = self.store.is_locked(f"sweep-{name}")
             for entry in (*sweep["bases"], *sweep["runs"]):
                 wanted[entry["run"], entry.get("evaluation")] = None
                 bases[entry["run"]] = entry.get("base")
@@ -136,23 +139,39 @@ class View:
         """The store's runs that belong to no sweep."""
         for folder in self.store.runs():
             if folder.name not in known:
-                done: list[str | None] = [evaluation.path.name for evaluation in folder.evaluations()]
+                done: list[str | None] = []
+                with suppress(OSError):  # which `_standing` meets too
+                    done += [evaluation.path.name for evaluation in folder.evaluations()]
                 yield from ((folder.name, name) for name in done or [None])
 
     def _standing(
         self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
     ) -> Standing:
-        folder = self.store.run(run)
+        try:
+            with reachable():
+                return self._found(run, evaluation, base, states, launched)
+        except InputError as error:
+            return Standing(run, evaluation, "unreadable", str(error))
+
+    def _found(
+        self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
+    ) -> Standing:
+        folder, damage = self.store.run(run), ""
         if evaluation is None and folder.trained:
             return Standing(run, None, "done", "trained")
         if evaluation is not None:
-            with suppress(DamagedError):
+            try:
                 result = folder.evaluation(evaluation).result()
                 if result is not None:
+                    folder.evaluation(evaluation).outcomes(images=False)
                     return Standing(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
+            except DamagedError as error:
+                damage = str(error)
         job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)
         status = folder.status()
         state, detail = self._state(run, status, base, states, job, launched)
+        if damage and state == "not begun":
+            state, detail = "damaged", damage
         log = self._log(run, evaluation)
         return Standing(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
 

@@ -57,8 +57,9 @@ def undone(everything: Sequence[Task], store: Store) -> list[Task]:
     ]
 
 
+@files.reachable()
 def is_done(task: Task, store: Store) -> bool:
-    """Whether what the task is to make is there, and whole as far as can be seen without loading the model.
+    """Whether what the task is to make is there, and whole as far as can be seen without loading models and images.
 
     A result stays one where its model was removed or never exported.
     """
@@ -68,7 +69,7 @@ def is_done(task: Task, store: Store) -> bool:
     evaluation = folder.evaluation(task.run.evaluation_id)
     with suppress(DamagedError):
         if evaluation.result() is not None:
-            files.read_metadata(evaluation.path / "outcomes.safetensors")
+            evaluation.outcomes(images=False)
             return True
     return False
 

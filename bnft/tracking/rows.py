@@ -55,7 +55,7 @@ class Records:
         self.trained = folder.trained or bool(folder.evaluations())  # first: once it is there, the logs are whole
         self.history = folder.history()
         self.batchnorm: BatchNormRecord | None = None
-        with suppress(DamagedError):
+        if (folder.path / "batchnorm.safetensors").exists():
             self.batchnorm = folder.batchnorm()
 
     @cached_property
