@@ -16,7 +16,8 @@ help:
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
-	$(BIN)/python launch.py -m +sweep=table2; ended=$$?; $(BIN)/bnft report; exit $$ended
+	@name=$$(mktemp); BNFT_SWEEP_FILE=$$name $(BIN)/python launch.py -m +sweep=table2; ended=$$?; \
+	if test -s $$name; then $(BIN)/bnft report $$(cat $$name); fi; rm -f $$name; exit $$ended
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not long"

@@ -91,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("store", type=Path)
     job.add_argument("tasks", type=Path)
     job.set_defaults(call=_job)
-    for command in (wait, cancel):
-        command.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the newest if none")
+    wait.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; if none, the newest that is not finished")
+    cancel.add_argument(
+        "names", nargs="*", metavar="SWEEP", help="sweeps; if none, the newest of which something is queued or running"
+    )
     for command in (table, report, export, status, wait, cancel, sync, dashboard):
         command.add_argument(
             "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
@@ -103,9 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 def _table(options: argparse.Namespace) -> None:
     from bnft.report import table
     from bnft.report.rows import select
+    from bnft.runs.selection import meant
     from bnft.runs.store import Store
 
-    selection = select(Store(options.store), options.names)
+    store = Store(options.store)
+    with meant(store, options.names) as names:
+        selection = select(store, names)
     if options.format == "terminal":
         table.show(selection, table._console())
     else:
@@ -115,16 +120,23 @@ def _table(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from bnft.report.write import report
+    from bnft.runs.selection import meant
     from bnft.runs.store import Store
 
-    print(f"report: {report(Store(options.store), options.names, options.output)}")
+    store = Store(options.store)
+    with meant(store, options.names) as names:
+        page = report(store, names, options.output)
+    print(f"report: {page}")
 
 
 def _export(options: argparse.Namespace) -> None:
     from bnft.report.export import export
+    from bnft.runs.selection import meant
     from bnft.runs.store import Store
 
-    runs = export(Store(options.store), options.names, Store(options.folder), options.models)
+    store = Store(options.store)
+    with meant(store, options.names) as names:
+        runs = export(store, names, Store(options.folder), options.models)
     size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
     print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder}")
 
@@ -135,17 +147,18 @@ def _status(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from bnft.common.console import complain
+    from bnft.runs.selection import readable, some_sweeps
     from bnft.runs.store import Store
     from bnft.sweeps import run_table
-    from bnft.sweeps.status import View, chosen
+    from bnft.sweeps.status import View
     from bnft.sweeps.terminal import Terminal
     from bnft.sweeps.wait import watch
 
     store = Store(options.store)
-    names = chosen(store, options.names) if options.names else None
+    names = some_sweeps(store, options.names) if options.names else None
     if options.watch:
         with Terminal(console=Console(highlight=False)) as terminal:
-            standings = watch(store, names or chosen(store, store.sweeps()), terminal)
+            standings = watch(store, names or [name for name, _ in readable(store)], terminal)
     else:
         try:
             view = View(store)
@@ -162,13 +175,19 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _wait(options: argparse.Namespace) -> None:
+    from bnft.runs.selection import some_sweeps, tell
     from bnft.runs.store import Store
     from bnft.sweeps.run_table import counts
-    from bnft.sweeps.status import chosen
-    from bnft.sweeps.wait import watch
+    from bnft.sweeps.wait import look, watch
 
     store = Store(options.store)
-    names = chosen(store, options.names)
+    names = some_sweeps(store, options.names)
+    if not names:
+        view = look(store)
+        found = view.newest(view.is_unfinished)
+        which = "the newest that is not finished" if found else "the newest, as nobody works on any"
+        names = [found or [*view.sweeps][-1]]
+        tell(f"sweep {names[0]} ({which})")
     standings = watch(store, names)
     print(f"sweep {', '.join(names)}: {counts([standing.line() for standing in standings])}")
     for standing in standings:
@@ -180,12 +199,24 @@ def _wait(options: argparse.Namespace) -> None:
 
 
 def _cancel(options: argparse.Namespace) -> None:
+    from bnft.runs.selection import some_sweeps, tell
     from bnft.runs.store import Store
-    from bnft.sweeps.status import cancel, chosen
+    from bnft.sweeps.status import View, cancel
 
     store = Store(options.store)
-    for name in chosen(store, options.names):
-        print(f"sweep {name}: {cancel(store, name)}")
+    names = some_sweeps(store, options.names)
+    if not names:
+        view = View(store)
+        found = view.newest(view.can_be_cancelled)
+        if found is None:
+            print(f"nothing of any sweep in {store.root} is queued or running")
+            return
+        names = [found]
+    for name in names:
+        ended = cancel(View(store), name)
+        if not options.names:
+            tell(f"sweep {name} (the newest of which something is queued or running)")
+        print(f"sweep {name}: {ended}")
 
 
 def _job(options: argparse.Namespace) -> None:
@@ -204,13 +235,14 @@ def _sync(options: argparse.Namespace) -> None:
 
 def _dashboard(options: argparse.Namespace) -> None:
     from bnft.common.console import complain
+    from bnft.runs.selection import ALL, meant
     from bnft.runs.store import Store
     from bnft.tracking.dashboard.sending import make
 
-    send = not options.dry_run
-    made = make(
-        Store(options.store), options.entity, options.project, options.sweep, options.layer, send, options.output
-    )
+    store, send = Store(options.store), not options.dry_run
+    with meant(store, [options.sweep] if options.sweep else []) as (name,):
+        sweep = None if name == ALL else name
+        made = make(store, options.entity, options.project, sweep, options.layer, send, options.output)
     for note in made.notes:
         complain(f"bnft: {note}")
     for url in made.urls:

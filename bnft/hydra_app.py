@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from bnft.common.errors import InputError
+from bnft.common.errors import InputError, UnwritableError
 from bnft.common.files import reachable
 from bnft.config.compose import CONFIG_NAME, SCHEMA, register
 from bnft.config.messages import LIBRARY_ERRORS, about_input, library_message
@@ -40,6 +40,7 @@ def run_one() -> None:
 
 
 def _run_one(overrides: list[str]) -> None:
+    from bnft.common.console import complain
     from bnft.common.stopping import STOP_SIGNALS, Requests, Stopped
     from bnft.runs.execution import execute
     from bnft.runs.plan import plan  # here and below: PyTorch takes seconds to import
@@ -60,6 +61,11 @@ def _run_one(overrides: list[str]) -> None:
             result = execute(run, planned.store, terminal, pulse=requests.pulse)
     except Stopped:
         raise KeyboardInterrupt from None
+    except UnwritableError as error:
+        if expected:
+            raise
+        complain(f"bnft: it is done already; nothing was written ({error})")
+        result = planned.store.run(run.name).evaluation(run.evaluation_id).result()
     if HydraConfig.get().mode == RunMode.RUN and result is not None:
         from bnft.report.table import print_result
 

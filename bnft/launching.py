@@ -12,12 +12,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from bnft.common.console import complain
-from bnft.common.errors import Failure, InputError, show
-from bnft.report.table import print_sweep
+from bnft.common.errors import Failure, InputError, UnwritableError, show
+from bnft.report.table import print_sweep, print_wanted
 from bnft.runs.plan import Plan, plan
 from bnft.sweeps.backend import Backend
 from bnft.sweeps.pool import Outcomes
 from bnft.sweeps.record import record
+from bnft.sweeps.tasks import tasks, undone
 from bnft.tracking.background import tracked
 
 SHOWN_FAILURES = 20
@@ -31,7 +32,14 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     planned = plan(jobs, here=isinstance(launcher, Launcher) or launcher.here)
     if not isinstance(launcher, Launcher):
         launcher.check()
-    name = record(planned)
+    try:
+        name = record(planned)
+    except UnwritableError as error:
+        if undone(tasks(planned), planned.store):
+            raise
+        complain(f"bnft: all of it is done already; nothing was written ({error})")
+        print_wanted(planned.store, [(run.name, run.evaluation_id) for run in planned.runs])
+        return
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -54,10 +55,10 @@ class Site:
         )
 
     def bnft(self, *arguments: str, code: int = 0, seconds: float = 60) -> str:
-        """What `bnft` prints; it complains of nothing."""
+        """What `bnft` prints; it complains of nothing, and says which sweep is meant if none is named."""
         command = [str(BIN / "bnft"), *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=seconds)
-        assert (done.returncode, done.stderr) == (code, ""), done
+        assert done.returncode == code and re.fullmatch(r"(bnft: sweep \S+ \(the newest.*\)\n)?", done.stderr), done
         return done.stdout
 
     def status(self, *sweeps: str) -> dict[str, dict[str, Any]]:

@@ -355,7 +355,7 @@ class TestSending:
         specification = dict(files.read_json(make(store, "e", "bnft", send=False).file))
         with served() as server:
             first = dashboard(server.server_port)
-            assert (first.returncode, first.stderr) == (0, "")
+            assert (first.returncode, first.stderr) == (0, f"bnft: sweep {store.sweeps()[0]} (the newest)\n")
             workspace, report = server.views.values()
             for sent, name in ((workspace, "workspace"), (report, "report")):
                 expected = specification[name]

@@ -81,7 +81,8 @@ def assert_whole(store, server):
 
 def test_each_row_is_sent_once_and_a_second_time_nothing(store, server):
     (name,) = store.sweeps()
-    out, _ = finish(sync(store, server))
+    out, err = finish(sync(store, server))
+    assert err == f"bnft: sweep {name} (the newest)\n"
     assert out.count(" rows uploaded") == 3 and "[3/3]" in out
     assert_whole(store, server)
     for run in store.runs():

@@ -17,6 +17,10 @@ class DamagedError(InputError):
     """A file in the store cannot be read as what it should be."""
 
 
+class UnwritableError(InputError):
+    """A file or a folder cannot be written to: there is no room, no right, or the file system is read-only."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a task is not done. `details` are the last lines of its traceback, `log` is where the rest stands.

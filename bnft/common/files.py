@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
     from numpy.typing import NDArray
     from torch import Tensor
 
-from bnft.common.errors import DamagedError, InputError
+from bnft.common.errors import DamagedError, InputError, UnwritableError
 
 TEMPORARY = ".tmp"
 CHECKSUM = "checksum"  # of a mapping
@@ -55,7 +55,7 @@ def folders(path: Path) -> list[Path]:
 def write(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`, atomically and durably. Leaves nothing behind if it fails.
 
-    Raises InputError where there is no room or no right to write.
+    Raises UnwritableError where there is no room or no right to write.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -68,7 +68,7 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise InputError(
+        raise UnwritableError(
             f"{path}: cannot be written ({error.strerror}); the same command goes on once it can"
         ) from None
     except BaseException:

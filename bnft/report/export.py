@@ -19,7 +19,7 @@ FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolu
 
 
 def export(store: Store, names: Sequence[str], target: Store, models: Collection[str]) -> list[RunFolder]:
-    """Copy results from `store` (sweeps or runs, as `rows.select` takes them) into `target`; returns their runs there.
+    """Copy results from `store` (sweeps or runs, as `picking.pick` takes them) into `target`; returns their runs there.
 
     `models` has the policies whose models go with them. What is in `target` under the same names is replaced. Raises
     InputError for a policy of which no run was selected, and where runs are missing or damaged; writes nothing then.

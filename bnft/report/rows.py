@@ -17,6 +17,7 @@ from bnft.common.intervals import wilson
 from bnft.config.names import short
 from bnft.evaluation.settings import STANDS
 from bnft.runs import identity
+from bnft.runs.selection import pick
 from bnft.runs.store import EvaluationFolder, RunFolder, Store
 from bnft.studies import paper
 
@@ -260,37 +261,25 @@ def _position(row: Row) -> tuple[int, int]:
 
 
 def select(store: Store, names: Sequence[str] = ()) -> Selection:
-    """The results of sweeps and runs by name, of the newest sweep if there are no names, or of `all`.
+    """The results of sweeps and runs by name, as `pick` takes them; of all runs, those that are done.
 
     Raises InputError for a name that is neither, and where the store is empty.
     """
-    if not names and store.sweeps():
-        names = store.sweeps()[-1:]
-    if not names or list(names) == ["all"]:
-        return _every(store)
-    if "all" in names:
-        raise InputError("all: must stand alone, without other names")
-    wanted: dict[tuple[str, str], None] = {}
-    for name in names:
+    picked = pick(store, names)
+    wanted = {(entry["run"], entry["evaluation"]): None for sweep in picked.sweeps.values() for entry in sweep["runs"]}
+    for name in picked.runs:
         done = [folder.path.name for folder in store.run(name).evaluations()]
-        if name in store.sweeps():
-            wanted |= {(entry["run"], entry["evaluation"]): None for entry in store.sweep(name)["runs"]}
-        elif done or (store.run(name).path / "config.yaml").exists():
-            wanted |= {(name, evaluation): None for evaluation in done or [""]}
-        else:
-            raise InputError(f"{name}: must be a sweep or a run in {store.root}, or all; {_known(store)}")
+        wanted |= {(name, evaluation): None for evaluation in done or ([] if picked.everything else [""])}
+    if picked.everything and not wanted:
+        raise InputError(f"store={store.root}: must be a folder with runs that are done; this one has none")
     return read(store, wanted)
 
 
-def _every(store: Store) -> Selection:
-    done = [(run.name, evaluation.path.name) for run in store.folders() for evaluation in run.evaluations()]
-    if not done:
-        raise InputError(f"store={store.root}: must be a folder with runs that are done; this one has none")
-    return read(store, done)
-
-
 def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
-    """The results of runs and their evaluations. Raises DamagedError if one is not whole, or not of its outcomes."""
+    """The results of some evaluations, each as its run and its id.
+
+    Raises DamagedError if one is not whole, or not of its outcomes.
+    """
     results, missing = [], []
     for run, evaluation in wanted:
         folder = store.run(run).evaluation(evaluation)
@@ -302,9 +291,3 @@ def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
             results.append(Result(folder, values))
             results[-1].outcomes(images=False)  # not kept in memory, but checked
     return Selection(tuple(results), tuple(missing))
-
-
-def _known(store: Store) -> str:
-    sweeps, runs = store.sweeps()[-3:], [run.name for run in store.runs()][:3]
-    parts = [f"{kind} {', '.join(names)}" for kind, names in (("sweeps", sweeps), ("runs", runs)) if names]
-    return f"there are {', and '.join(parts)}" if parts else "it is empty"

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -76,6 +77,11 @@ def print_sweep(store: Store, name: str) -> None:
     selection = select(store, [name])
     show(selection, _console())
     tell(selection)
+
+
+def print_wanted(store: Store, wanted: Iterable[tuple[str, str]]) -> None:
+    """The table of some evaluations of runs, on standard output."""
+    show(read(store, wanted), _console())
 
 
 def print_result(store: Store, run: str, evaluation: str) -> None:

@@ -14,6 +14,7 @@ from bnft.report.figures.base import Figure
 from bnft.report.figures.errors import over_eps
 from bnft.report.rows import select
 from bnft.report.table import tell
+from bnft.runs.selection import default
 from bnft.runs.store import Store
 
 FOLDER = "reports"  # in the store
@@ -24,12 +25,12 @@ PIXELS_PER_POINT = 300 / 72  # of a PNG
 
 
 def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Path:
-    """Write the report of sweeps or runs (as `rows.select` takes them); returns the path of its page.
+    """Write the report of sweeps or runs (as `picking.pick` takes them); returns the path of its page.
 
     Raises InputError if there is nothing to report on, or the folder cannot be written to.
     """
-    selection = select(store, names)
-    asked = list(names) or store.sweeps()[-1:] or ["all"]
+    asked = list(names) or default(store)
+    selection = select(store, asked)
     if not selection.results:
         raise InputError(f"{', '.join(asked)}: has no run that is done yet; name another sweep or a run, or all")
     folder = folder or store.root / FOLDER / "+".join(asked)[:100]

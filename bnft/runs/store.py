@@ -15,6 +15,9 @@ are also checked against each other.
 """
 
 import errno
+import fcntl
+import json
+import math
 import os
 import re
 import socket
@@ -30,7 +33,8 @@ from filelock import FileLock, Timeout
 
 from bnft.batchnorm.record import BatchNormRecord
 from bnft.common import files
-from bnft.common.errors import DamagedError, InputError
+from bnft.common.errors import DamagedError, InputError, UnwritableError
+from bnft.common.stopping import steady
 from bnft.evaluation.settings import STANDS
 from bnft.runs import identity
 
@@ -45,6 +49,9 @@ LOCK_POLL_SECONDS = 0.2
 SLURM_FOLDER = ".slurm"  # what jobs need and write
 RUN_NAME = re.compile(rf".+-[0-9a-f]{{{identity.HASH_LENGTH}}}")
 IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers per image
+SWEEP_KEYS = {"command", "runs", "bases"}
+ENTRY_KEYS = {"runs": {"run", "evaluation"}, "bases": {"run"}, "arrays": {"name", "tasks"}}  # of each in these lists
+NUMBER = re.compile(rb'\s*{\s*"number": (\d+)')  # at the beginning of a sweep's record
 RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
 
 
@@ -336,8 +343,38 @@ def _acquired(lock: FileLock) -> bool:
     return True
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(f"store={folder}: must be a folder that can be written to ({error.strerror})")
+def _unwritable(folder: Path, error: OSError) -> UnwritableError:
+    return UnwritableError(f"store={folder}: must be a folder that can be written to ({error.strerror})")
+
+
+def _number(file: Path) -> float:
+    """The number of a sweep, from the first bytes of its record. 0 if it was recorded before there were numbers.
+
+    Infinity if there is no record in the file, so that whoever looks for the newest sweep comes upon it first.
+    """
+    try:
+        with file.open("rb", buffering=0) as opened:
+            beginning = opened.read(64) or b""
+    except OSError:
+        return math.inf
+    found = NUMBER.match(beginning)
+    if found is not None:
+        return int(found[1])
+    return 0 if beginning.startswith(b"{") else math.inf
+
+
+def _is_record(value: Any) -> bool:
+    """Whether this is the record of a sweep, with everything that is read of it."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= SWEEP_KEYS
+        and all(isinstance(value.get(part, []), list) for part in ENTRY_KEYS)
+        and all(
+            isinstance(entry, dict) and entry.keys() >= keys
+            for part, keys in ENTRY_KEYS.items()
+            for entry in value.get(part, [])
+        )
+    )
 
 
 _PLACE = ("epoch", "step", "losses", "errors", "images", "seconds")
@@ -380,21 +417,31 @@ class Store:
             lock.release()
 
     def is_locked(self, name: str) -> bool:
-        """Whether a process of this machine, or of one that shares the store, holds the lock `name`."""
-        lock = self._lock(name)
-        if not Path(lock.lock_file).exists():
+        """Whether a process of this machine, or of one that shares the store, holds the lock `name`.
+
+        Writes nothing, so that it can be asked of a store that is read-only.
+        """
+        try:
+            file = self._lock_file(name).open("rb")
+        except OSError:  # it was never taken
             return False
-        held = not _acquired(lock)
-        lock.release()
-        return held
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:  # any other: the file system has no locks, so nobody can work there
+                return error.errno in (errno.EAGAIN, errno.EACCES)
+        return False
+
+    def _lock_file(self, name: str) -> Path:
+        return self.root / ".locks" / f"{name}.lock"
 
     def _lock(self, name: str) -> FileLock:
-        folder = self.root / ".locks"
+        file = self._lock_file(name)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(self.root, error) from None
-        return FileLock(folder / f"{name}.lock", fallback_to_soft=False)  # a soft lock would outlive a killed process
+        return FileLock(file, fallback_to_soft=False)  # a soft lock would outlive a killed process
 
     def log(self, name: str) -> Path:
         """Where a local run's output goes: what libraries print, warnings, the traceback of a failure."""
@@ -412,36 +459,55 @@ class Store:
     def save_sweep(
         self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str, commit: str | None
     ) -> str:
-        """Write down what was asked for together, and who launches it; returns the sweep's name."""
-        folder = self.root / "sweeps"
-        while True:
-            name = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
-            if not (folder / f"{name}.json").exists():
-                break
-            time.sleep(0.002)
+        """Write down what was asked for together, and who launches it; returns the sweep's name.
+
+        Sweeps are numbered in the order in which they are recorded, whatever the clocks of their machines say.
+        Raises UnwritableError if the store cannot be written to.
+        """
         launcher = {"host": socket.gethostname(), "pid": os.getpid()}
-        sweep: dict[str, Any] = {"command": command, "commit": commit, "time": now(), "launcher": launcher}
-        sweep |= {"runs": entries, "bases": bases}
-        files.write_json(folder / f"{name}.json", sweep)
+        with self.locked("sweeps", steady, steady):
+            numbers = self._numbers()
+            number = 1 + max((number for number in numbers.values() if number < math.inf), default=0)
+            while (name := datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]) in numbers:
+                time.sleep(0.002)
+            sweep = {"number": number, "command": command, "commit": commit, "time": now(), "launcher": launcher}
+            files.write_json(self._sweep_file(name), {**sweep, "runs": entries, "bases": bases})
         return name
 
     def extend_sweep(self, name: str, **fields: Any) -> None:
         """Write more about a sweep into its record."""
-        files.write_json(self.root / "sweeps" / f"{name}.json", {**self.sweep(name), **fields})
+        files.write_json(self._sweep_file(name), {**self.sweep(name), **fields})
 
     def sweeps(self) -> list[str]:
-        """The names of all sweeps, oldest first."""
-        return sorted(file.stem for file in (self.root / "sweeps").glob("*.json"))
+        """The names of all sweeps, oldest first. Reads only the first bytes of each record."""
+        numbers = self._numbers()
+        return sorted(numbers, key=lambda name: (numbers[name], name))
+
+    def _numbers(self) -> dict[str, float]:
+        """The number of every sweep, by its name."""
+        return {file.stem: _number(file) for file in (self.root / "sweeps").glob("*.json")}
+
+    def has_sweep(self, name: str) -> bool:
+        return self._sweep_file(name).exists()
+
+    def _sweep_file(self, name: str) -> Path:
+        return self.root / "sweeps" / f"{name}.json"
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: `command`, `commit`, `time`, `launcher`, `runs` and `bases`, and what its launcher adds.
+        """One sweep: `number`, `command`, `commit`, `time`, `launcher`, `runs`, `bases`, and what its launcher adds.
 
         A run has `run`, `evaluation` and, if it starts from another, `base`; a base has `run` and maybe `base`.
+        Raises InputError if there is no such sweep, DamagedError if its record cannot be read.
         """
-        file = self.root / "sweeps" / f"{name}.json"
+        file = self._sweep_file(name)
         if not file.exists():
             newest = ", ".join(self.sweeps()[-3:]) or "none"
             raise InputError(f"sweep {name}: must be one of those in {self.root / 'sweeps'} (newest: {newest})")
-        sweep = files.read_json(file)
+        try:
+            sweep = json.loads(file.read_text())
+        except (OSError, ValueError):
+            sweep = None
+        if not _is_record(sweep):
+            raise DamagedError(f"{file}: is damaged, it must be the record of a sweep; remove this file, the runs stay")
         assert isinstance(sweep, dict)
         return sweep

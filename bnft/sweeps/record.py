@@ -1,20 +1,26 @@
 """What is written down of a sweep when it is launched: what was asked for together, how, and from which commit."""
 
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from bnft.common import files
 from bnft.runs.plan import Plan, Run
 
 GIT_SECONDS = 5.0
+NAME_FILE = "BNFT_SWEEP_FILE"  # the environment variable with the file that a sweep's name is written to
 
 
 def record(planned: Plan) -> str:
-    """Write down what was asked for together; returns the sweep's name."""
+    """Record what was asked for together; returns the sweep's name, which BNFT_SWEEP_FILE tells to the caller."""
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    return planned.store.save_sweep(entries, bases, shlex.join(sys.argv), commit())
+    name = planned.store.save_sweep(entries, bases, shlex.join(sys.argv), commit())
+    if NAME_FILE in os.environ:
+        files.write(Path(os.environ[NAME_FILE]), f"{name}\n".encode())
+    return name
 
 
 def commit() -> str | None:

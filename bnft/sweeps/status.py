@@ -3,7 +3,8 @@
 import os
 import signal
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any
 from bnft.common.errors import DamagedError, Failure, InputError
 from bnft.common.files import reachable
 from bnft.runs.reporter import duration
+from bnft.runs.selection import readable, runs_of
 from bnft.runs.store import Store, task_name
 from bnft.sweeps.run_table import Line
 from bnft.sweeps.slurm import cluster
@@ -48,8 +50,8 @@ class View:
 
     def __init__(self, store: Store, jobs: Sequence[Job] | None = None) -> None:
         """Asks SLURM for `jobs` unless they are given; not at all where no sweep of the store was submitted to it."""
-        self.store = store
-        self.sweeps = {name: store.sweep(name) for name in store.sweeps()}
+        self.store, self.began = store, time.monotonic()
+        self.sweeps = dict(readable(store))
         if jobs is None:
             jobs = cluster.queue() if any(sweep.get("arrays") for sweep in self.sweeps.values()) else ()
         self._queue = {(job.name, job.index): job for job in jobs}
@@ -68,12 +70,29 @@ class View:
 
     def sharers(self, sweep: str) -> list[str]:
         """Other sweeps that have jobs in the queue for runs of this one."""
-        runs = {entry["run"] for key in ("runs", "bases") for entry in self.sweeps[sweep][key]}
+        runs = set(runs_of(self.sweeps[sweep]))
         found = []
         for name, other in self.sweeps.items():
             if name != sweep and any(task.partition("/")[0] in runs for task in self._jobs(other)):
                 found.append(name)
         return found
+
+    def is_launched(self, sweep: str) -> bool:
+        """Whether the process that launched a sweep on a machine is still at it."""
+        return self.store.is_locked(f"sweep-{sweep}")
+
+    def is_unfinished(self, sweep: str) -> bool:
+        """Whether not all of a sweep is done, and somebody works on it, or will."""
+        states = {standing.state for standing in self.standings([sweep])}
+        return states != {"done"} and (not states <= {*SETTLED} or self.is_launched(sweep))
+
+    def can_be_cancelled(self, sweep: str) -> bool:
+        """Whether anything that was launched or submitted for a sweep is queued or running."""
+        return bool(self.jobs_of(sweep)) or self.is_launched(sweep)
+
+    def newest(self, fits: Callable[[str], bool]) -> str | None:
+        """The newest sweep that fits; None if there is none."""
+        return next(filter(fits, reversed(self.sweeps)), None)
 
     def _jobs(self, sweep: Mapping[str, Any]) -> dict[str, Job]:
         return {
@@ -102,9 +121,7 @@ class View:
         bases: dict[str, str | None] = {}
         launched: set[str] = set()
         for name in self.sweeps if sweeps is None else sweeps:
-            sweep, alive = self.sweeps[name], False
-            with suppress(InputError):  # as far as one may look
-                alive = self.store.is_locked(f"sweep-{name}")
+            sweep, alive = self.sweeps[name], self.is_launched(name)
             for entry in (*sweep["bases"], *sweep["runs"]):
                 wanted[entry["run"], entry.get("evaluation")] = None
                 bases[entry["run"]] = entry.get("base")
@@ -245,27 +262,16 @@ def _goes_on(status: Mapping[str, Any]) -> str:
     return f"goes on from {_progress(status)}" if _progress(status) else ""
 
 
-def chosen(store: Store, names: Sequence[str]) -> list[str]:
-    """The sweeps of these names; the newest if there are none. Raises InputError for one that does not exist."""
-    sweeps = store.sweeps()
-    if not sweeps:
-        raise InputError(f"store={store.root}: must be a folder with sweeps; this one has none")
-    for name in names:
-        store.sweep(name)
-    return list(names) or sweeps[-1:]
-
-
-def cancel(store: Store, sweep: str) -> str:
+def cancel(view: View, sweep: str) -> str:
     """End what was launched or submitted for a sweep, its state kept; returns in words what was ended, and what not."""
-    view = View(store)
     arrays: dict[str, int] = {}
     for job in view.jobs_of(sweep):
         arrays[job.name] = arrays.get(job.name, 0) + 1
     cluster.cancel(list(arrays))
     count = sum(arrays.values())
     ended = [f"{count} job{'s' if count > 1 else ''} cancelled"] if arrays else []
-    if store.is_locked(f"sweep-{sweep}"):
-        launcher = store.sweep(sweep)["launcher"]
+    if view.is_launched(sweep):
+        launcher = view.sweeps[sweep]["launcher"]
         if launcher["host"] != socket.gethostname():
             raise InputError(f"sweep {sweep}: must be cancelled on {launcher['host']}, where it runs")
         os.kill(launcher["pid"], signal.SIGTERM)

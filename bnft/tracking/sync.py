@@ -6,6 +6,7 @@ from typing import Any
 
 from bnft.common.console import complain
 from bnft.common.errors import InputError
+from bnft.runs.selection import meant, pick, readable, runs_of
 from bnft.runs.store import Store
 from bnft.tracking.replay import INTERRUPTED, Replay, ShortError, TakenError, complete, exit_code
 from bnft.tracking.session import TrackingError, restart
@@ -21,8 +22,10 @@ def sync(store: Store, names: Sequence[str], entity: str | None, project: str | 
 
     Raises InputError for unknown names and where there are no credentials.
     """
-    runs = select(store, names)
     prepare("online")
+    with meant(store, names) as asked:
+        runs = select(store, asked)
+        _target(store, next(iter(runs)), entity, project)  # which refuses where there are no credentials
     try:
         return _upload_all(store, runs, entity, project)
     except KeyboardInterrupt:
@@ -56,33 +59,21 @@ def _upload_all(store: Store, runs: Mapping[str, str | None], entity: str | None
 
 def select(store: Store, names: Sequence[str]) -> dict[str, str | None]:
     """The runs that are meant, each with the sweep that it belongs to; bases among them."""
-    sweeps = store.sweeps()
-    if not names and sweeps:
-        names = sweeps[-1:]
-    if not names or list(names) == ["all"]:
-        names = [*sweeps, *(run.name for run in store.runs())]
+    picked = pick(store, names)
     found: dict[str, str | None] = {}
-    for name in names:
-        if name in sweeps:
-            for run in _runs_of(store, name):
-                found.setdefault(run, name)
-        elif (store.run(name).path / "config.yaml").exists():
-            found.setdefault(name, None)
-        else:
-            raise InputError(f"{name}: must be a sweep or a run in {store.root}, or all")
+    for name, sweep in picked.sweeps.items():
+        for run in runs_of(sweep):
+            found.setdefault(run, name)
+    for run in picked.runs:
+        found.setdefault(run, None)
     if not found:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if None in found.values():
-        for name in sweeps:  # a run belongs to the oldest that asked for it
-            for run in _runs_of(store, name):
+        for name, sweep in readable(store):  # a run belongs to the oldest that asked for it
+            for run in runs_of(sweep):
                 if run in found and found[run] is None:
                     found[run] = name
     return found
-
-
-def _runs_of(store: Store, sweep: str) -> list[str]:
-    kept = store.sweep(sweep)
-    return [entry["run"] for entry in (*kept["bases"], *kept["runs"])]
 
 
 def _target(store: Store, name: str, entity: str | None, project: str | None) -> Target:

@@ -11,6 +11,7 @@ from bnft.common.errors import InputError
 
 COMMAND_SECONDS = 120.0  # a controller that is restarted answers late
 ENDED = ("DependencyNeverSatisfied",)  # reasons for which a job pends for ever
+IMPOSSIBLE = ("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit")  # no node ever could
 INHERITED = ("SLURM_", "SLURMD_", "SRUN_")  # what a job's environment would pass on to jobs that it submits
 KEPT = ("SLURM_CONF",)  # which cluster it is
 UNKNOWN = -1  # the index of a job that is no task of an array
@@ -72,6 +73,26 @@ def queue() -> list[Job]:
         place = int(index) if index.isdigit() else UNKNOWN
         jobs.append(Job(f"{number}_{place}" if place != UNKNOWN else number, name, place, state, reason))
     return jobs
+
+
+def would_queue(flags: Sequence[str]) -> bool:
+    """Whether a job with these options of sbatch can start some day, as when drained nodes are in service again.
+
+    `sbatch --test-only` does not tell that from what no node can ever take. So a job is submitted, which does nothing,
+    and cancelled once SLURM has said why it waits.
+    """
+    looked_at = [flag for flag in flags if flag != "--hold"]  # what is held is not looked at
+    quiet = ("--output=/dev/null", "--mail-type=NONE", "--job-name=bnft-test")
+    try:
+        job = call(["sbatch", "--parsable", "--wrap=true", *looked_at, *quiet]).strip().partition(";")[0]
+    except UnreachableError:
+        raise
+    except InputError:
+        return False
+    try:
+        return call(["squeue", f"--jobs={job}", "--noheader", "--format=%r"]).strip() not in IMPOSSIBLE
+    finally:
+        call(["scancel", job])
 
 
 def max_array_size() -> int:

@@ -16,6 +16,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from bnft.common import files
+from bnft.common.console import complain
 from bnft.common.errors import InputError
 from bnft.runs.plan import Run
 from bnft.runs.store import SLURM_FOLDER, Store
@@ -106,7 +107,10 @@ def _said(error: Exception) -> str:
 
 
 def test(request: Request) -> None:
-    """Have sbatch look at the options without submitting anything. Raises InputError with what it says."""
+    """Have sbatch look at the options before anything is submitted. Raises InputError with what it says.
+
+    Options that no node can take now, but that the cluster would queue, are noted only.
+    """
     cluster.require()
     usual = {name.replace("_", "-"): value for name, value in _usual(request).items()}
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in usual.items()]
@@ -115,7 +119,9 @@ def test(request: Request) -> None:
     except cluster.UnreachableError:
         raise
     except InputError as error:
-        raise InputError(f"the cluster would refuse the jobs: {error}") from None
+        if not cluster.would_queue(flags):
+            raise InputError(f"the cluster would refuse the jobs: {error}") from None
+        complain("bnft: the cluster cannot start such jobs now, as where nodes are drained; they wait in its queue")
 
 
 class Submission:

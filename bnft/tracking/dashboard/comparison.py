@@ -11,6 +11,7 @@ from bnft.report import table
 from bnft.report.rows import select
 from bnft.report.style import looks
 from bnft.runs import identity
+from bnft.runs.selection import newest, readable, runs_of
 from bnft.runs.store import Store
 from bnft.studies import paper
 
@@ -72,15 +73,13 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
 
     Raises InputError if there is no sweep to take, or no such layer in its models.
     """
-    known = store.sweeps()
+    sweep = sweep or newest(store)
     if sweep is None:
-        if not known:
-            raise InputError(f"store={store.root}: has no sweep; name the one to compare as it is called in W&B")
-        sweep = known[-1]
+        raise InputError(f"store={store.root}: has no sweep; name the one to compare as it is called in W&B")
     if not PLAIN.fullmatch(sweep):
         raise rejected("sweep", sweep, "at most 64 letters, digits and . _ : -")
-    if sweep not in known:
-        if known:
+    if not store.has_sweep(sweep):
+        if store.sweeps():
             store.sweep(sweep)  # which refuses: a slip, rather than a sweep of another machine
         titles = {row.policy: row.title for row in paper.ROWS}
         return Comparison(sweep, (), (), titles, (), layer, _published())
@@ -94,15 +93,9 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
     elif layers and layer not in layers:
         raise rejected("--layer", layer, f"one of {', '.join(layers)}")
     titles = {run.policy: run.title for run in runs}
-    others = {entry["run"] for other in known if other != sweep for entry in _entries(store, other)}
+    others = {run for other, record in readable(store) if other != sweep for run in runs_of(record)}
     shared = tuple(run.name for run in runs if run.name in others)
     return Comparison(sweep, tuple(runs), shared, titles, layers, layer, _ours(store, sweep) or _published())
-
-
-def _entries(store: Store, sweep: str) -> list[dict[str, str]]:
-    """Everything that a sweep asked for, and the bases that it made for that."""
-    record = store.sweep(sweep)
-    return [*record["runs"], *record["bases"]]
 
 
 def _runs(store: Store, names: Iterable[str]) -> Iterable[Run]:
