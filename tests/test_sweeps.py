@@ -22,15 +22,15 @@ BNFT = str(Path(sys.executable).with_name("bnft"))
 LINE = ("-m", "policy=normal", *TINY, "threads=1", "wandb.mode=disabled")
 RECORD = """
 import sys
-from bnft.store import Store
+from bnft.runs.store import Store
 store = Store(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     store.save_sweep([], [], "launch.py", None)
 """
 LAUNCHER = """
 import sys, time
-from bnft.stopping import steady
-from bnft.store import Store
+from bnft.common.stopping import steady
+from bnft.runs.store import Store
 store = Store(sys.argv[1])
 name = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "launch.py", None)
 with store.locked(f"sweep-{name}", steady, steady):
