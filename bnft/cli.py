@@ -4,33 +4,49 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnft import __version__
+from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError
 from bnft.common.files import reachable
+
+if TYPE_CHECKING:  # `--help` needs no store
+    from bnft.runs.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; ends with 2 and one line for what a person can put right."""
-    options = _parser().parse_args(arguments)
-    try:
-        with reachable():
-            options.call(options)
-    except InputError as error:
-        print(f"bnft: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
+    with printing():
+        try:
+            parser = _parser()
+            options = parser.parse_args(arguments)
+            if "call" not in options:
+                parser.error("a COMMAND must be given")
+            with reachable():
+                options.call(options)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except Exception as error:
+            said = trouble(error)
+            if said is None:
+                raise
+            sys.exit(refused(said))
 
 
 class _Parser(argparse.ArgumentParser):
     """Refuses in one line, as everything else does, without the usage."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """A subcommand refuses what it does not know itself, since it has the names that could have been meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, []
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"bnft: {message}; see {self.prog} --help\n")
+        known = [name for action in self._actions for name in (*action.option_strings, *(action.choices or ()))]
+        sys.exit(refused(f"{argparse_message(message, known)}; see {self.prog} --help"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="bnft", description="What batch normalisation can and cannot do. Runs are made with launch.py."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     table = commands.add_parser("table", help="Table 2, ours beside the paper's, and the paper's claims")
     table.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
     table.add_argument(
@@ -52,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(call=_report)
     export = commands.add_parser("export", help="a small copy of results, to keep beside a paper")
-    export.add_argument("folder", type=Path, metavar="FOLDER", help="where to; a store, as --store takes it")
+    export.add_argument("folder", type=_store, metavar="FOLDER", help="where to; a store, as --store takes it")
     export.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
     export.add_argument(
         "--models",
@@ -97,18 +113,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (table, report, export, status, wait, cancel, sync, dashboard):
         command.add_argument(
-            "--store", default="multirun", help="the folder that holds the runs (default: %(default)s)"
+            "--store", type=_store, default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
     return parser
+
+
+def _store(path: str) -> "Store":
+    from bnft.runs.store import Store, checked
+
+    return Store(checked(path))
 
 
 def _table(options: argparse.Namespace) -> None:
     from bnft.report import table
     from bnft.report.rows import select
     from bnft.runs.selection import meant
-    from bnft.runs.store import Store
 
-    store = Store(options.store)
+    store = options.store
     with meant(store, options.names) as names:
         selection = select(store, names)
     if options.format == "terminal":
@@ -121,9 +142,8 @@ def _table(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from bnft.report.write import report
     from bnft.runs.selection import meant
-    from bnft.runs.store import Store
 
-    store = Store(options.store)
+    store = options.store
     with meant(store, options.names) as names:
         page = report(store, names, options.output)
     print(f"report: {page}")
@@ -132,13 +152,12 @@ def _report(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from bnft.report.export import export
     from bnft.runs.selection import meant
-    from bnft.runs.store import Store
 
-    store = Store(options.store)
+    store = options.store
     with meant(store, options.names) as names:
-        runs = export(store, names, Store(options.folder), options.models)
+        runs = export(store, names, options.folder, options.models)
     size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
-    print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder}")
+    print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder.root}")
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -148,13 +167,12 @@ def _status(options: argparse.Namespace) -> None:
 
     from bnft.common.console import complain
     from bnft.runs.selection import readable, some_sweeps
-    from bnft.runs.store import Store
     from bnft.sweeps import run_table
     from bnft.sweeps.status import View
     from bnft.sweeps.terminal import Terminal
     from bnft.sweeps.wait import watch
 
-    store = Store(options.store)
+    store = options.store
     names = some_sweeps(store, options.names) if options.names else None
     if options.watch:
         with Terminal(console=Console(highlight=False)) as terminal:
@@ -176,11 +194,10 @@ def _status(options: argparse.Namespace) -> None:
 
 def _wait(options: argparse.Namespace) -> None:
     from bnft.runs.selection import some_sweeps, tell
-    from bnft.runs.store import Store
     from bnft.sweeps.run_table import counts
     from bnft.sweeps.wait import look, watch
 
-    store = Store(options.store)
+    store = options.store
     names = some_sweeps(store, options.names)
     if not names:
         view = look(store)
@@ -200,10 +217,9 @@ def _wait(options: argparse.Namespace) -> None:
 
 def _cancel(options: argparse.Namespace) -> None:
     from bnft.runs.selection import some_sweeps, tell
-    from bnft.runs.store import Store
     from bnft.sweeps.status import View, cancel
 
-    store = Store(options.store)
+    store = options.store
     names = some_sweeps(store, options.names)
     if not names:
         view = View(store)
@@ -227,19 +243,17 @@ def _job(options: argparse.Namespace) -> None:
 
 
 def _sync(options: argparse.Namespace) -> None:
-    from bnft.runs.store import Store
     from bnft.tracking.sync import sync
 
-    sys.exit(sync(Store(options.store), options.names, options.entity, options.project))
+    sys.exit(sync(options.store, options.names, options.entity, options.project))
 
 
 def _dashboard(options: argparse.Namespace) -> None:
     from bnft.common.console import complain
     from bnft.runs.selection import ALL, meant
-    from bnft.runs.store import Store
     from bnft.tracking.dashboard.sending import make
 
-    store, send = Store(options.store), not options.dry_run
+    store, send = options.store, not options.dry_run
     with meant(store, [options.sweep] if options.sweep else []) as (name,):
         sweep = None if name == ALL else name
         made = make(store, options.entity, options.project, sweep, options.layer, send, options.output)

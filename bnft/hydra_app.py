@@ -3,16 +3,20 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError, UnwritableError
 from bnft.common.files import reachable
 from bnft.config.compose import CONFIG_NAME, SCHEMA, register
-from bnft.config.messages import LIBRARY_ERRORS, about_input, library_message
+from bnft.config.messages import about_input, library_message
 
 __all__ = ["CONFIG_NAME", "guarded", "run_one"]
 
@@ -29,14 +33,22 @@ def run_one() -> None:
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
     assert isinstance(overrides, list)
     try:
-        if HydraConfig.get().mode == RunMode.RUN and not HydraConfig.get().launcher.get("_target_", "").endswith(HERE):
+        if HydraConfig.get().mode == RunMode.RUN and not _launcher().endswith(HERE):
             raise InputError("hydra/launcher: must be used with -m; without it, a run goes on this machine, at once")
         with reachable():
             _run_one([str(override) for override in overrides])
-    except InputError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+    except Exception as error:
+        said = trouble(error)
+        if said is None or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.exit(refused(str(error)))  # here, since Hydra would print a line of its own before raising this again
+        sys.exit(refused(said))  # here, since Hydra would print a line of its own before raising this again
+
+
+def _launcher() -> str:
+    """The class of the launcher; nothing if `hydra.launcher` was overridden by something else."""
+    hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False)
+    launcher = hydra["launcher"] if isinstance(hydra, dict) else None
+    return str(launcher.get("_target_")) if isinstance(launcher, dict) else ""
 
 
 def _run_one(overrides: list[str]) -> None:
@@ -79,20 +91,30 @@ def guarded(main: Callable[[], object]) -> None:
     """
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would otherwise print its own abbreviation and exit with 1
-    try:
-        with reachable():
-            main()
-    except InputError as error:
-        sys.exit(refused(str(error)))
-    except LIBRARY_ERRORS as error:
-        if not about_input(error):
-            raise
-        sys.exit(refused(library_message(error, SCHEMA)))
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+    with printing():
+        _check_flags(sys.argv[1:])
+        try:
+            with reachable():
+                main()
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if not about_input(error):
+                raise
+            sys.exit(refused(library_message(error, SCHEMA)))
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse in one line what Hydra's parser would answer with its whole usage."""
+    parser = get_args_parser()
+    flags = [option for action in parser._actions for option in action.option_strings]
+
+    def refuse(message: str) -> NoReturn:
+        sys.exit(refused(f"{argparse_message(message, flags)}; see {Path(sys.argv[0]).name} --help"))
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
 
 
 def quoted(argument: str) -> str:
@@ -104,9 +126,3 @@ def quoted(argument: str) -> str:
     bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
     wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
     return f"{name}=[{','.join(wrapped)}]"
-
-
-def refused(message: str) -> int:
-    """Say why something cannot be done; returns the exit code that goes with it."""
-    print(f"bnft: {message}", file=sys.stderr)
-    return 2

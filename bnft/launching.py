@@ -4,6 +4,7 @@ import textwrap
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +23,7 @@ from bnft.sweeps.tasks import tasks, undone
 from bnft.tracking.background import tracked
 
 SHOWN_FAILURES = 20
+MAX_RUNS = 100_000  # of one sweep
 
 
 def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
@@ -75,11 +77,17 @@ def launch(jobs: Sequence[Sequence[str]], backend: Backend) -> list[JobReturn]:
 
 
 def expanded(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
-    """The overrides of a sweep. Raises InputError for one that sweeps over nothing."""
+    """The overrides of a sweep. Raises InputError for one that sweeps over nothing, or over too much."""
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    runs = 1
     for override in overrides:
-        if override.is_sweep_override() and not list(override.sweep_string_iterator()):
-            raise InputError(f"{override.input_line}: must match at least one option; --help lists them")
+        if override.is_sweep_override():
+            count = sum(1 for _ in islice(override.sweep_string_iterator(), MAX_RUNS + 1))
+            if not count:
+                raise InputError(f"{override.input_line}: must match at least one option; --help lists them")
+            runs *= count
+            if runs > MAX_RUNS:
+                raise InputError(f"{override.input_line}: must make at most {MAX_RUNS:,} runs of a sweep")
     return overrides
 
 

@@ -17,6 +17,7 @@ from cogapp import Cog
 from PIL import Image
 
 from bnft.common.intervals import unpaired
+from bnft.evaluation.pgd import LOSS_ITERATIONS
 from bnft.report import costs, table
 from bnft.report.content import StudyDrawings
 from bnft.report.rows import Rate, Study, select
@@ -79,7 +80,7 @@ def losses(name: str) -> str:
         for row, label in zip(found.rows, found.labels(), strict=True)
         if row.first.get("pgd_loss") is not None
     ]
-    return _markdown(("Model", "cross-entropy on PGD examples"), lines)
+    return _markdown(("Model", f"cross-entropy on PGD examples ({LOSS_ITERATIONS} iterations)"), lines)
 
 
 def statements(name: str) -> str:

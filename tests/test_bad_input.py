@@ -120,7 +120,7 @@ VALUES = (
     ("evaluation.eps=null", "evaluation.eps=null", "a number, above 0"),
     ("evaluation.n_images=501", "evaluation.n_images=501", "at most the 500 test images"),
     ("device=cuda:7", "device=cuda:7", "one of auto, cpu"),
-    ("threads=0", "threads=0", "a whole number, at least 1, or null"),
+    ("threads=0", "threads=0", "a whole number, at least 1, at most 1024, or null"),
     ("seed=-1", "seed=-1", "a whole number, at least 0"),
     ("precision=fp8", "precision=fp8", "one of auto, bf16, fp32"),
 )
@@ -422,7 +422,7 @@ def test_a_policy_of_ones_own(refused: Callable[..., str], tmp_path: Path, conte
         (("--store", "nowhere"), ("store=nowhere", "must be a folder with runs")),
         (("2026-11-22T00-00-00.000",), ("2026-11-22T00-00-00.000", "must be a sweep or a run in multirun, or all")),
         (("--format", "xlsx"), ("--format", "'xlsx'", "choose from 'terminal', 'md', 'csv', 'tex', 'json'")),
-        (("--wide",), ("--wide", "bnft --help")),
+        (("--wide",), ("--wide", "bnft table --help")),
     ],
     ids=["empty store", "no store", "unknown sweep", "unknown format", "unknown option"],
 )

@@ -1,6 +1,7 @@
 """The errors that a person, not a programmer, can put right."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class Failure:
 def rejected(key: str, value: object, must: str) -> InputError:
     """The usual refusal: `key=value: must be ...`."""
     return InputError(f"{key}={show(value)}: must be {must}")
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """` (did you mean ...?)` with the one of `names` that is close to `name`; empty if none is."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 
 def show(value: object) -> str:

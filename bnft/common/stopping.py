@@ -1,5 +1,6 @@
 """Being asked to stop, and stopping where nothing is lost."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,15 @@ def ignored(*signals: signal.Signals) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_no_locks() -> None:
+    """Prepare this process, which starts no others, to be killed at any moment.
+
+    With a start method other than fork, a lock of multiprocessing keeps a name in the system until its process ends in
+    order. tqdm, if it is installed, makes such a lock as soon as PyTorch uses it.
+    """
+    multiprocessing.set_start_method("fork", force=True)
 
 
 @contextmanager

@@ -3,13 +3,15 @@ Hydra.
 """
 
 import copy
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
+import omegaconf._utils
 from hydra import compose as hydra_compose
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
@@ -18,19 +20,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
+from yaml.nodes import CollectionNode
 
 from bnft.common.constraints import in_words, number
 from bnft.common.errors import InputError, rejected
 from bnft.config import components, sources
-from bnft.config.messages import (
-    LIBRARY_ERRORS,
-    about_input,
-    annotations_of,
-    library_message,
-    not_given,
-    pydantic_message,
-    unknown_key,
-)
+from bnft.config.messages import about_input, annotations_of, library_message, not_given, pydantic_message, unknown_key
 from bnft.config.schema import AttackKeys, Config, DataKeys
 from bnft.evaluation.settings import ATTACKS, Evaluation
 
@@ -41,11 +36,14 @@ PLACES = ("store", "device", "threads", "wandb")  # where and on what; no part o
 INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a base is composed with these of its child's overrides
 FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
 
+MAX_VALUES = 10_000  # of a configuration with all aliases and interpolations written out
 CHOICES_KEPT = 1000  # resolved configurations kept in a plan: many runs differ in their seed only
 _SEED = re.compile(r"seed=\d+")
+_INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 _FOLLOWS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
 
 SCHEMA = annotations_of(Config)
+_yaml_loader = omegaconf._utils.get_yaml_loader
 _ROOT = TypeAdapter(Config)
 
 
@@ -59,6 +57,37 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+    omegaconf._utils.get_yaml_loader = _bounded_loader
+
+
+@cache
+def _bounded_loader() -> type:
+    """OmegaConf's loader of YAML, but for files whose aliases stand for more than could be read in a moment."""
+
+    class Loader(_yaml_loader()):  # type: ignore[misc]
+        def get_single_node(self) -> Any:
+            try:
+                node = super().get_single_node()
+                count = _nodes(node, {})
+            except RecursionError:
+                raise InputError(f"{self.name}: is nested too deeply") from None
+            if count > MAX_VALUES:
+                raise InputError(f"{self.name}: must have at most {MAX_VALUES:,} values with its aliases written out")
+            return node
+
+    return Loader
+
+
+def _nodes(node: Any, known: dict[int, float]) -> float:
+    """How many nodes of YAML there are in `node` with its aliases written out; `known` are those counted already."""
+    if isinstance(node, (tuple, list)):
+        return sum(_nodes(item, known) for item in node)
+    if not isinstance(node, CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # for an alias inside of what it stands for
+        known[id(node)] = 1 + _nodes(node.value, known)
+    return known[id(node)]
 
 
 def _times(factor: Any, value: Any) -> Any:
@@ -110,7 +139,7 @@ def compose(overrides: Sequence[str]) -> Composed:
             raw = {**raw, "seed": int(seeds[-1].partition("=")[2])}
         else:
             policy, raw = _resolved(tuple(overrides))
-    except LIBRARY_ERRORS as error:
+    except Exception as error:
         if not about_input(error):
             raise
         raise InputError(library_message(error, SCHEMA)) from None
@@ -131,9 +160,34 @@ def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     policy, config = _groups(choices)
     config = copy.deepcopy(config)
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    _check_size(OmegaConf.to_container(config, resolve=False))
     raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
     return policy, {str(key): value for key, value in raw.items()}
+
+
+def _check_size(root: Any) -> None:
+    """Raise InputError for interpolations that stand for more than could be resolved in a moment."""
+    known: dict[str, int] = {}
+
+    def size(value: Any) -> int:
+        if isinstance(value, dict):
+            return sum(map(size, value.values()))
+        if isinstance(value, list):
+            return sum(map(size, value))
+        return 1 + sum(map(size_at, _INTERPOLATION.findall(value) if isinstance(value, str) else ()))
+
+    def size_at(key: str) -> int:
+        if key not in known:
+            known[key] = 0  # for one inside of what it stands for, which OmegaConf refuses
+            known[key] = size(
+                reduce(lambda value, part: value.get(part) if isinstance(value, dict) else None, key.split("."), root)
+            )
+        if known[key] > MAX_VALUES:
+            raise InputError(f"{key}: must have at most {MAX_VALUES:,} values with its interpolations written out")
+        return known[key]
+
+    size(root)
 
 
 @lru_cache(maxsize=CHOICES_KEPT)
@@ -176,6 +230,8 @@ def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
     policy = config.hydra.runtime.choices.get("policy")
     if policy is None:
         raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", str(policy)):  # it becomes part of the names of folders
+        raise rejected("policy", policy, "a file directly in conf/policy/, named by letters, digits, _ . + and - only")
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
     del config["hydra"]  # it has interpolations that only a job can resolve

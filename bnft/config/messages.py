@@ -1,6 +1,6 @@
 """Errors of the libraries underneath, put into one line: the key, the value, and what is allowed."""
 
-import difflib
+import itertools
 import traceback
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,11 +23,12 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from bnft.common.constraints import in_words
-from bnft.common.errors import InputError, show
+from bnft.common.ending import trouble
+from bnft.common.errors import did_you_mean, show
 
 Annotations = Mapping[str, Any]
 
-LIBRARY_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
+LIBRARY_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def pydantic_message(
@@ -53,8 +54,7 @@ def unknown_key(key: str, value: object, allowed: Iterable[str], written: str = 
     """The refusal of a key that does not exist. `written` is the override that it stands in, if there is one."""
     names = [name for name in allowed if not name.startswith("_")]
     group, _, name = key.rpartition(".")
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" (did you mean {'.'.join(filter(None, [group, close[0]]))}?)" if close else ""
+    hint = did_you_mean(name, names, f"{group}." if group else "")
     there = f"; {group or 'the configuration'} has {', '.join(names)}" if names else ""
     return f"{show(written) or f'{key}={show(value)}'}: no such key{hint}{there}"
 
@@ -65,25 +65,28 @@ def not_given(key: str, words: str = "") -> str:
 
 
 def about_input(error: BaseException) -> bool:
-    """Whether one of LIBRARY_ERRORS is about what a person asked for.
+    """Whether an error is about what a person asked for.
 
-    Hydra meets some overrides, `attack=null` for one, with a bare ValueError or TypeError. These count only where it
-    was composing, which runs no code of ours. What goes wrong inside a resolver of ours is our bug, though OmegaConf
-    wraps it, unless it is an InputError.
+    Hydra meets some overrides, `attack=null` for one, with a bare ValueError, TypeError or RuntimeError. These count
+    only if Hydra had not called any code of ours. What goes wrong inside a resolver of ours is our bug, though
+    OmegaConf wraps it, unless `trouble` knows it.
     """
-    if isinstance(error, (HydraException, OmegaConfBaseException, YAMLError)):
+    if trouble(error):
+        return True
+    if isinstance(error, LIBRARY_ERRORS):
         inner = list(_causes(error))[1:]
-        refused = any(isinstance(cause, InputError) for cause in inner)
+        refused = any(trouble(cause) or isinstance(cause, YAMLError) for cause in inner)
         return refused or not any(module.startswith("bnft.") for cause in inner for module in _modules(cause))
-    return any(frame.f_code.co_name == "load_configuration" for frame, _ in traceback.walk_tb(error.__traceback__))
+    called = list(itertools.dropwhile(lambda module: not module.startswith("hydra."), _modules(error)))
+    return bool(called) and not any(module.startswith(("bnft.", "hydra_plugins.")) for module in called)
 
 
 def library_message(error: Exception, schema: Annotations) -> str:
     """An error of Hydra or OmegaConf in one line. `schema` has the annotations of the configuration's root."""
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, InputError):  # from a resolver of ours
-            return str(cause)
+        if said := trouble(cause):  # from a resolver of ours, for one
+            return said
     if isinstance(error, OverrideParseException):
         reason = next((line for line in error.message.splitlines() if not line.startswith("Error parsing")), "")
         return f"{show(error.override)}: must be key=value, with quotes around special characters ({reason})"
@@ -95,9 +98,12 @@ def library_message(error: Exception, schema: Annotations) -> str:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
             return _omegaconf_message(cause, schema, override.input_line or "" if override else "")
     text = _one_line(str(error))
+    for group in ("launcher", "sweeper"):  # Hydra makes the sweeper, and that the launcher
+        if any(frame.f_code.co_name == f"instantiate_{group}" for frame, _ in traceback.walk_tb(error.__traceback__)):
+            return f"hydra.{group}: cannot be set up ({text}); hydra/{group}=NAME chooses one, --help lists them"
     if override:
         return f"{show(override.input_line)}: cannot be used here, see --help ({text})"
-    return text if isinstance(error, HydraException | OmegaConfBaseException | YAMLError) else f"overrides: {text}"
+    return text if isinstance(error, LIBRARY_ERRORS) else f"{_file(error) or 'command line'}: {text}"
 
 
 def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
@@ -108,6 +114,8 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
     typed = OmegaConf.get_type(error.parent_node)  # of a launcher's keys, which are in no schema of ours
     words = _allowed(schema, key.split(".")) or _allowed(_annotations(typed), [str(error.key)])
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
+        if key == "policy":
+            return "policy: its file must begin with the line `# @package _global_` and have keys below it"
         return unknown_key(key, None, map(str, siblings) if "." in key else [*schema, "policy"], written)
     if isinstance(error, MissingMandatoryValue):
         return not_given(key, words)
@@ -136,6 +144,14 @@ def _modules(error: BaseException) -> Iterator[str]:
     """The modules that `error` came through, up to where it was caught."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         yield frame.f_globals.get("__name__", "")
+
+
+def _file(error: BaseException) -> str | None:
+    """The file of the configuration that Hydra was reading when it met `error`."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "load_config" and "full_path" in frame.f_locals:
+            return str(frame.f_locals["full_path"])
+    return None
 
 
 def _override(error: BaseException) -> Override | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from bnft.batchnorm.selectors import SELECTORS, STATISTICS
-from bnft.common.constraints import Rule, Strict, above, at_least, below, not_empty, number, one_of
+from bnft.common.constraints import Rule, Strict, above, at_least, at_most, below, not_empty, number, one_of
 from bnft.evaluation.settings import Evaluation
 
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
@@ -84,7 +84,7 @@ class Config(Strict):
     seed: Annotated[int, at_least(0)] = 0
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"
     device: str = "auto"
-    threads: Annotated[int | None, at_least(1)] = None
+    threads: Annotated[int | None, at_least(1), at_most(1024)] = None
     store: str = "multirun"
     model: Any = MISSING
     data: Any = MISSING

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bnft.common.stopping import STOP_SIGNALS, Pulse, Stopped, ignored
+from bnft.common.stopping import STOP_SIGNALS, Pulse, Stopped, ignored, leave_no_locks
 from bnft.evaluation.autoattack import recorded
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.settings import AUTOATTACK_PASSES, Evaluation
@@ -129,6 +129,7 @@ def _can_be_sent(model: nn.Module) -> bool:
 
 def _help(connection: Connection, job: Job, build: Build, threads: int) -> None:
     """What a helper does: attacks the batches that it is sent, until nobody listens."""
+    leave_no_locks()
     torch.set_num_threads(threads)
     attacks: Sequence[Attack] = ()
     with suppress(EOFError, ConnectionError, Stopped):

@@ -23,7 +23,7 @@ from bnft.config.compose import (
     pristine_overrides,
 )
 from bnft.runs import identity
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.store import RunFolder, Store, checked
 
 MODEL_FILE = "model.safetensors"
 PAPER_ATTACK = (
@@ -138,7 +138,7 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
         raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
     if any(point.config["wandb"] != composed[0].config["wandb"] for point in composed):
         raise InputError("wandb: must be the same for all runs of a sweep")
-    store = Store(checked_store(stores.pop()))
+    store = Store(checked(stores.pop()))
     found: dict[tuple[str, str], Run] = {}
     for point in composed:
         if here:
@@ -157,17 +157,6 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
 def ancestors(run: Run) -> list[Run]:
     """The runs that `run` needs, the furthest first."""
     return [*ancestors(run.base), run.base] if isinstance(run.base, Run) else []
-
-
-def checked_store(store: str) -> Path:
-    """The store's folder, which need not exist yet. Raises InputError where it cannot become one."""
-    path = Path(store).expanduser()
-    for part in (path, *path.parents):
-        if part.exists():
-            if not part.is_dir():
-                raise rejected("store", store, f"a folder; {part} is a file")
-            break
-    return path
 
 
 def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked: bool = True) -> Run:
@@ -238,18 +227,15 @@ def _base(
         if checked and run.config["model"] != point.config["model"]:
             check_fits(build.model(run.config, build.dataset(run.config)).state_dict(), point.config, base)
         return run, run.identity
-    if (store.run(base).path / "config.yaml").exists():
+    if (store.run(base).path / "config.yaml").is_file():
         return _stored(store.run(base).path, point)
     path = as_path(base)
     if path is None:
         known = ", ".join(policies())
         raise rejected("base", base, f"a policy ({known}), a run in {store.root}, a folder, or a .safetensors file")
-    if path.is_dir() and (path / "config.yaml").exists():
+    if path.is_dir() and (path / "config.yaml").is_file():
         return _stored(path, point)
-    file = path / MODEL_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise rejected("base", base, f"a folder with {MODEL_FILE}, or a .safetensors file")
-    return _file(file, point)
+    return _file(path / MODEL_FILE if path.is_dir() else path, point)
 
 
 def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
@@ -264,9 +250,11 @@ def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
 
 def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[ModelFile, dict[str, Any]]:
     """A file of weights, which is that of `run` if one is given."""
+    if not file.is_file():  # a pipe or a device could be read forever
+        raise rejected("base", point.config["base"], f"a folder with {MODEL_FILE}, or a .safetensors file")
     try:
         state, _ = run.model() if run is not None else files.read_tensors(file)
-    except DamagedError as error:
+    except (DamagedError, OSError) as error:  # the latter from files that cannot be mapped, as those in /proc
         raise InputError(f"base={point.config['base']}: must be a .safetensors file with weights; {error}") from None
     check_fits(state, point.config, str(point.config["base"]))
     sha256 = files.sha256(file)

@@ -21,6 +21,7 @@ import math
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from bnft.batchnorm.record import BatchNormRecord
 from bnft.common import files
-from bnft.common.errors import DamagedError, InputError, UnwritableError
+from bnft.common.errors import DamagedError, InputError, UnwritableError, rejected
 from bnft.common.stopping import steady
 from bnft.evaluation.settings import STANDS
 from bnft.runs import identity
@@ -67,6 +68,27 @@ def task_name(run: str, evaluation: str | None) -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def checked(store: str) -> Path:
+    """The folder of a store, which need not exist yet. Raises InputError if it cannot become one."""
+    if not store:
+        raise rejected("store", store, "a folder; . is the current one")
+    try:
+        path = Path(store).expanduser()
+        for part in (path, *path.parents):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if not stat.S_ISDIR(os.stat(part).st_mode):
+                    raise rejected("store", store, f"a folder; {part} is a file")
+                longest = max((len(os.fsencode(name)) for name in path.parts), default=0)
+                if longest > os.pathconf(part, "PC_NAME_MAX"):
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+                break
+    except OSError as error:
+        raise rejected("store", store, f"a folder that can be made ({error.strerror})") from None
+    except (RuntimeError, ValueError) as error:  # ~ of an unknown user, and a NUL byte
+        raise rejected("store", store, f"a folder that can be made ({error})") from None
+    return path
 
 
 class EvaluationFolder:

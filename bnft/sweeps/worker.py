@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import Failure, InputError
-from bnft.common.stopping import STOP_SIGNALS, Stopped
+from bnft.common.stopping import STOP_SIGNALS, Stopped, leave_no_locks
 from bnft.runs.store import Store
 from bnft.sweeps.tasks import Task
 
@@ -76,6 +76,7 @@ def serve(connection: Connection, environment: Mapping[str, str]) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the pool gets them too, and asks us to stop where nothing is lost
     os.environ.update(environment)
+    leave_no_locks()
     threading.Thread(target=_end_as_orphan, daemon=True).start()
     wire = Wire(connection)
     with suppress(EOFError, ConnectionError):
