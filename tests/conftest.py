@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,33 +11,14 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from support.command import ROOT, Outcome
 
 if TYPE_CHECKING:
-    from on_slurm import Site
-    from slurm_cluster import Cluster
+    from support.on_slurm import Site
+    from support.slurm_cluster import Cluster
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]  # the latter for `_target_: mischief.attack`
 os.environ["WANDB_MODE"] = "disabled"  # but in the tests of tracking: they need time and a folder each
-
-TINY = (  # a run in about a second: one epoch, few images, PGD
-    "schedule.epochs=1",
-    "evaluation=pgd",
-    "evaluation.iterations=2",
-    "evaluation.n_images=20",
-    "model.width=2",
-    "schedule.batch_size=256",
-    "base_overrides=['schedule.epochs=1','schedule.batch_size=256']",
-)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +78,7 @@ def images() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Cluster]":
     """A SLURM cluster for all tests of this process, of so few CPUs that jobs wait for each other."""
-    from slurm_cluster import Cluster, missing
+    from support.slurm_cluster import Cluster, missing
 
     if lacking := missing():
         pytest.skip(f"a SLURM cluster cannot run here without: {', '.join(lacking)}")
@@ -111,6 +91,6 @@ def site(
     cluster: "Cluster", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
 ) -> "Iterator[Site]":
     """A folder on the cluster to launch sweeps from."""
-    from on_slurm import visiting
+    from support.on_slurm import visiting
 
     yield from visiting(cluster, tmp_path, monkeypatch, launch)

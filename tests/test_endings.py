@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, Outcome
-from programs import finish, start, statuses, until, work
-from test_bad_input import refusal, tree
+from support.command import ROOT, TINY, Outcome, refusal, tree
+from support.programs import finish, start, statuses, until, work
 
 from bnft import cli
 from bnft.common.files import read_json

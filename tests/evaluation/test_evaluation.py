@@ -1,0 +1,321 @@
+"""Evaluation equals the official AutoAttack image by image, resumes where it was, and cannot quietly lie."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from pyautoattack import AutoAttack
+from pyautoattack.square import SquareAttack
+from support.evaluating import EPS, Watched
+from torch import nn
+
+from bnft.data.dataset import Arrays, Dataset, prepare
+from bnft.evaluation import autoattack, fast, query_cache
+from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
+from bnft.evaluation.evaluate import EvaluationError, confirm, evaluate
+from bnft.evaluation.query_cache import remembered
+from bnft.evaluation.settings import Evaluation
+
+STANDARD = Evaluation(attack="autoattack", version="standard", norm="Linf", eps=EPS, n_images=24, batch_size=10, seed=3)
+PGD = Evaluation(attack="pgd", norm="Linf", eps=EPS, n_images=24, batch_size=10, iterations=5, restarts=2)
+
+
+@pytest.fixture(autouse=True)
+def _short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer iterations of the slow attacks, in the official run and in ours alike."""
+    initialise = AutoAttack.__init__
+
+    def short(self: AutoAttack, *arguments: object, **keywords: object) -> None:
+        initialise(self, *arguments, **keywords)
+        self.fab.n_iter, self.square.n_queries = 10, 200
+
+    monkeypatch.setattr(AutoAttack, "__init__", short)
+
+
+def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> torch.Tensor:
+    """Which images stand after these attacks, according to `run_standard_evaluation`."""
+    official = AutoAttack(model, norm="Linf", eps=EPS, seed=STANDARD.seed)
+    official.attacks_to_run = names
+    official.verbose = False
+    x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
+    adversarial, _ = official.run_standard_evaluation(x, y, batch_size=STANDARD.batch_size)
+    with torch.no_grad():
+        return model(adversarial).argmax(1) == y
+
+
+def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
+    outcomes, summary = evaluate(model, digits, STANDARD, Watched())
+    names = [step["attack"] for step in summary["cascade"]]
+    assert names == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    fell = outcomes.fallen_at
+    assert len(set(fell.tolist())) >= 3, "the model must be such that several attacks matter"
+    for number in range(1, len(names) + 1):
+        ours = (fell == STANDS) | (fell > number)
+        assert torch.equal(ours, official_verdicts(model, digits, names[:number])), names[number - 1]
+
+
+def test_adversarial_images_equal_the_official_ones(model, digits):
+    official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=["apgd-ce", "square"], seed=3)
+    official.verbose = False
+    x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
+    expected, _ = official.run_standard_evaluation(x, y, batch_size=10)
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square"])
+    outcomes, _ = evaluate(model, digits, config, Watched())
+    torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits, stop_after):
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square", "fab-t"])
+    undisturbed = Watched()
+    expected, _ = evaluate(model, digits, config, undisturbed)
+    first = Watched(stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, digits, config, first)
+    second = Watched()
+    outcomes, _ = evaluate(model, digits, config, second, first.states[-1])
+    assert torch.equal(outcomes.fallen_at, expected.fallen_at)
+    assert torch.equal(outcomes.adversarial, expected.adversarial)
+    assert len(first.states) + len(second.states) == len(undisturbed.states), "no batch is attacked twice"
+
+
+def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_images(model, digits):
+    _, summary = evaluate(model, digits, PGD, Watched())
+    with torch.no_grad():
+        wrong = model(digits.pixels(digits.x_test)).argmax(1) != digits.y_test
+    assert summary["clean"]["images"] == 500
+    assert summary["clean"]["errors"] == int(wrong.sum())
+    assert summary["robust"]["images"] == 24
+    low, high = summary["robust"]["interval"]
+    assert low < summary["robust"]["error"] < high
+
+
+def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits):
+    class Constant(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float() + 0 * x.sum()
+
+    outcomes, summary = evaluate(Constant().eval(), digits, PGD, Watched())
+    zeros = digits.y_test[:24] == 0
+    assert torch.equal(outcomes.fallen_at == CLEAN, ~zeros)
+    assert torch.equal(outcomes.fallen_at == STANDS, zeros)
+    assert summary["robust"]["errors"] == int((~zeros).sum())
+
+
+def test_a_model_in_train_mode_is_refused(model, digits):
+    broken = copy.deepcopy(model)
+    broken[1].train()
+    with pytest.raises(EvaluationError, match=r"eval mode.*: 1"):
+        evaluate(broken, digits, PGD, Watched())
+
+
+def test_half_precision_weights_are_refused(model, digits):
+    with pytest.raises(EvaluationError, match=r"fp32.*bfloat16"):
+        evaluate(copy.deepcopy(model).to(torch.bfloat16), digits, PGD, Watched())
+
+
+def test_inputs_outside_the_unit_interval_are_refused(model, digits):
+    with pytest.raises(EvaluationError, match=r"must be in \[0, 1\]"):
+        evaluate(model, replace(digits, levels=8), PGD, Watched())
+
+
+def test_logits_that_are_not_finite_are_refused(digits):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x.new_full((len(x), 10), float("nan"))
+
+    with pytest.raises(EvaluationError, match="not finite"):
+        evaluate(Broken().eval(), digits, PGD, Watched())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x + 2 * EPS * (0.5 - x).sign(), "overstepped its budget: Linf 0.2"),
+        (lambda x: x - 0.05, r"must be in \[0, 1\]"),
+        (lambda x: x * float("nan"), "not finite"),
+    ],
+    ids=["budget", "range", "nan"],
+)
+def test_an_attack_that_cheats_is_caught(digits, change, message):
+    class Fooled(nn.Module):
+        def forward(self, x):
+            return torch.zeros(len(x), 10)
+
+    x, y = digits.pixels(digits.x_test[:5]), torch.ones(5, dtype=torch.long)
+    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
+    cheat = Attack("cheat", lambda images, labels, batch: change(images))
+    with pytest.raises(EvaluationError, match=message):
+        run(Fooled(), x, y, [cheat], norm="Linf", eps=EPS, batch_size=5, cascade=cascade, watcher=Watched())
+
+
+def test_rounding_at_the_budget_is_no_cheating(digits):
+    x = digits.pixels(digits.x_test[:5])
+    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
+    edge = Attack("edge", lambda images, labels, batch: torch.where(images < 0.5, images + EPS, images - EPS))
+    run(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        x,
+        torch.full((5,), -1),
+        [edge],
+        norm="Linf",
+        eps=EPS,
+        batch_size=5,
+        cascade=cascade,
+        watcher=Watched(),
+    )
+    assert (cascade.fallen_at == 1).all()
+
+
+def test_an_image_that_does_not_fool_when_scored_again_stands(digits):
+    x = digits.pixels(digits.x_test[:3])
+    cascade = Cascade.start(x, torch.ones(3, dtype=torch.bool))
+    cascade.fallen_at[:2] = 1
+    assert confirm(cascade, x, torch.tensor([True, False, False]), PGD) == 1
+    assert cascade.fallen_at.tolist() == [1, STANDS, STANDS]
+
+
+def test_the_model_is_left_without_a_trace(model, digits):
+    model.zero_grad()
+    before = copy.deepcopy(model.state_dict())
+    evaluate(model, digits, replace(STANDARD, version="custom", attacks=["fab-t"], n_images=4), Watched())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (2, ["apgd-ce", "fab-t", "square"]),
+        (3, ["apgd-ce", "fab-t", "square"]),
+        (4, ["apgd-ce", "apgd-t", "fab-t", "square"]),
+    ],
+)
+def test_fewer_classes_than_autoattack_expects(classes, expected):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (30, 4, 4, 1), generator=random).to(torch.uint8).numpy()
+    y = (torch.arange(30) % classes).numpy()
+    data = prepare(Arrays(x, y, x, y), classes)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
+    config = replace(STANDARD, n_images=6, eps=0.02)
+    attacks, notes = autoattack.attacks(net, net, config, classes, torch.device("cpu"))
+    assert [attack.name for attack in attacks] == expected
+    assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
+    assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
+    _, summary = evaluate(net, data, replace(config, version="custom", attacks=["apgd-ce", "fab-t"]), Watched())
+    assert any("target classes" in warning for warning in summary["warnings"])
+
+
+def test_autoattacks_own_warnings_are_kept(digits):
+    class Random(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1)) + torch.randn(len(x), 10)
+
+    config = replace(STANDARD, version="custom", attacks=["apgd-ce"], n_images=10)
+    _, summary = evaluate(Random().eval(), digits, config, Watched())
+    assert any("randomized defense" in warning for warning in summary["warnings"])
+
+
+def test_pgd_restarts_attack_only_what_stands(model, digits):
+    watched = Watched()
+    outcomes, summary = evaluate(model, digits, PGD, watched)
+    assert [step["attack"] for step in summary["cascade"]] == ["pgd-5 (1)", "pgd-5 (2)"]
+    assert summary["cascade"][0]["errors"] <= summary["cascade"][1]["errors"]
+    again, _ = evaluate(model, digits, PGD, Watched())
+    assert torch.equal(outcomes.adversarial, again.adversarial)
+
+
+def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
+    """Remembered answers change no adversarial image, though most queries on small images are repeats."""
+    calls: list[int] = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x.flatten(1))
+
+    torch.manual_seed(0)
+    model = Counting(64, 10).requires_grad_(False)
+    images = digits.pixels(digits.x_test[:40])
+    labels = model(images).argmax(1)
+    found, asked = [], []
+    for predict in (model, remembered(model, images)):
+        calls.clear()
+        square = SquareAttack(predict, eps=0.02, n_queries=4000, seed=0, resc_schedule=False)
+        found.append(square.perturb(images, labels))
+        asked.append(sum(calls))
+    assert torch.equal(*found)
+    assert asked[1] < asked[0] / 2
+
+
+def test_memory_of_answers_is_bounded(digits, monkeypatch):
+    images = digits.pixels(digits.x_test[:40])
+    monkeypatch.setattr(query_cache, "MEMORY", 50 * images[0].numel() * 4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    memory = remembered(model, images)
+    for part in (images[:30], images[10:40], images[:3], images):
+        torch.testing.assert_close(memory(part), model(part).detach())
+        assert len(memory._places) <= 50
+
+
+def test_images_on_which_queries_do_not_repeat_are_not_remembered():
+    model = nn.Flatten()
+    assert remembered(model, torch.zeros(2, 3, 32, 32)) is model
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(model, digits, monkeypatch, bf16):
+    monkeypatch.setattr(autoattack, "has_fast_bf16", lambda _: bf16)
+    standard, _ = evaluate(model, digits, STANDARD, Watched())
+    outcomes, summary = evaluate(model, digits, replace(STANDARD, search="fast"), Watched())
+    differing = ((outcomes.fallen_at == STANDS) != (standard.fallen_at == STANDS)).sum()
+    assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
+    precision = "bf16" if bf16 else "fp32"
+    assert f"fast search in {precision}: not the standard evaluation" in summary["warnings"]
+
+
+def test_sieve_computes_no_image_that_fell_and_is_exact_about_who_did():
+    labels, computed = torch.arange(40) % 2, []
+    wrong = torch.zeros(40, dtype=torch.bool)
+
+    class Model(nn.Module):
+        def forward(self, x):
+            computed.append(len(x))
+            places = x[:, 0].long()
+            shown = torch.where(wrong[places], 1 - labels[places], labels[places])
+            return nn.functional.one_hot(shown, 2).float() + 0 * x[:, :1] + x[:, 1:]
+
+    sieve = fast.Sieve(Model(), Model(), bf16=False)
+    x = torch.stack([torch.arange(40.0), torch.zeros(40)], 1).requires_grad_()
+    with sieve.standing(labels):
+        assert torch.equal(sieve(x).argmax(1), labels)
+        wrong[:30] = True
+        assert torch.equal(sieve(x).argmax(1) != labels, wrong), "an image that falls is seen to fall, once"
+        wrong[39] = True
+        logits = sieve(x)
+        assert (logits.argmax(1) != labels).nonzero().flatten().tolist() == [39]
+        (gradient,) = torch.autograd.grad(logits.sum(), x)
+        assert not gradient[:30].any() and gradient[30:].any(1).all()
+    assert computed == [40, 40, 16], "what is left goes in batches of a few sizes"
+    sieve(x)
+    assert computed[-1] == 40, "outside the block it is the model"
+
+
+def test_images_are_taken_for_fallen_in_fp32_only():
+    """bf16 rounds the logits 1 and 1.001 to the same number; that image has not fallen."""
+
+    class Model(nn.Module):
+        def forward(self, x):
+            close = torch.tensor([1.0, 1.001])
+            return (close.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else close) + 0 * x
+
+    sieve = fast.Sieve(Model(), Model(), bf16=True)
+    with sieve.standing(torch.ones(3, dtype=torch.long)):
+        assert (sieve(torch.zeros(3, 2)).argmax(1) == 1).all()
+        assert not sieve._fallen.any()

@@ -1,0 +1,647 @@
+"""The report's page in a real browser, without a network: what it draws, what it says, and that all can read it."""
+
+import itertools
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import made_store, written
+from support.made_store import DEEP, KINDS, MadeStore, needed
+
+from bnft.batchnorm.record import QUANTITIES
+from bnft.cli import main
+from bnft.common.intervals import wilson
+from bnft.report import write
+from bnft.report.groups import DRAWN_TOGETHER, groups
+from bnft.report.rows import select
+from bnft.report.style import OTHER_COLOURS, PART_COLOURS, POLICY_COLOURS, looks
+from bnft.runs.store import Store
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WIDE, PHONE = 1400, 390
+HOSTILE = '<script>alert(1)</script> & "x"'
+BREAKING = "</script><img src=x onerror=alert(1)>"
+
+
+@dataclass
+class Written:
+    """A report, what it is of, and the seconds of computing that it took."""
+
+    made: MadeStore
+    index: Path
+    seconds: float
+
+    def results(self) -> dict[str, list[dict[str, Any]]]:
+        """What the result files say, by policy, the usual eps alone."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for file in sorted(self.made.store.root.glob("*/evaluation/*/result.json")):
+            result = json.loads(file.read_text())
+            if not result["run"]["overrides"]:
+                found.setdefault(result["run"]["policy"], []).append(result)
+        return found
+
+
+Reporter = Callable[..., Written]
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reporter:
+    """Make a store with a sweep and write its report; without files for print, unless `printed`."""
+
+    def call(fill: Callable[[MadeStore], Any], printed: bool = False, command: str | None = None) -> Written:
+        made = MadeStore(Store(tmp_path_factory.mktemp("store") / "multirun"))
+        fill(made)
+        made.sweep(*([command] if command else []))
+        with pytest.MonkeyPatch.context() as patch:
+            if not printed:
+                patch.setattr(write, "PRINTED_GROUPS", 0)
+            began = time.process_time()  # whatever else the machine is at
+            index = write.report(made.store, [])
+            return Written(made, index, time.process_time() - began)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    program = needed("chromium", "chromium-browser", "google-chrome")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])  # which root cannot have
+        yield found
+        found.close()
+
+
+@contextmanager
+def opened(browser: "Browser", index: Path, width: int = WIDE, scheme: str = "light") -> "Iterator[Page]":
+    """The page in a browser without a network. At the end, it must have logged, asked for and thrown nothing."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url in (index.as_uri(),) or request.url.startswith(("data:", "blob:"))
+            else heard.append(f"request: {request.url}")
+        ),
+    )
+    page.goto(index.as_uri())
+    yield page
+    assert heard == []
+    context.close()
+
+
+def scrolled(page: "Page") -> None:
+    """Scroll over the whole page, and see that every chart is drawn when it comes into sight."""
+    for place in range(page.locator(".chart").count()):
+        chart = page.locator(".chart").nth(place)
+        chart.scroll_into_view_if_needed()  # and stay: a busy browser skips the frames of what only flies by
+        until(lambda chart=chart: chart.get_attribute("data-drawn") is not None, 60)
+    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for what a browser does in its own time."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+EMPTY_CHARTS = """() => [...document.querySelectorAll('.chart')]
+    .filter((chart) => ![...chart.querySelectorAll('svg .role-mark path')].some(
+        (path) => (path.getAttribute('d') || '').length > 8))
+    .map((chart) => chart.getAttribute('aria-label'))"""
+REPEATED_IDS = """() => { const ids = [...document.querySelectorAll('[id]')].map((element) => element.id);
+    return ids.filter((id, place) => ids.indexOf(id) !== place); }"""
+BROKEN_LINKS = """() => [...document.querySelectorAll('a[href^="#"]')].map((link) => link.getAttribute('href'))
+    .filter((target) => !document.getElementById(target.slice(1)))"""
+
+
+def whole_and_sound(page: "Page") -> None:
+    """Every chart is drawn and holds marks, and every link within the page leads somewhere."""
+    scrolled(page)
+    assert page.locator(".chart").count() > 0
+    assert page.evaluate(EMPTY_CHARTS) == []
+    assert page.evaluate(REPEATED_IDS) == []
+    assert page.evaluate(BROKEN_LINKS) == []
+
+
+def rows(page: "Page", table: str = "table.results") -> list[list[str]]:
+    """The cells of a table's body, as text on one line."""
+    found = page.locator(f"{table} tbody tr").evaluate_all(
+        "(lines) => lines.map((line) => [...line.cells].map((cell) => cell.textContent))"
+    )
+    return [[" ".join(cell.split()) for cell in line] for line in found]
+
+
+def add_all(made: MadeStore) -> None:
+    made.add()
+
+
+@pytest.fixture(scope="module")
+def table2(reported: Reporter) -> Written:
+    """All eleven rows, with everything for print."""
+    return reported(add_all, printed=True)
+
+
+@pytest.fixture(scope="module")
+def seeds(reported: Reporter) -> Written:
+    return reported(lambda made: made.add(("normal", "adv", "bn_stats", "bn_params"), seeds=(0, 1, 2)))
+
+
+# the whole of it
+
+
+def test_the_page_is_quick_small_and_alone(table2: Written) -> None:
+    assert table2.seconds < 10
+    assert table2.index.stat().st_size < 5e6
+    page = table2.index.read_text()
+    linked = re.findall(r'href="(figures/[^"]+)"', page)
+    assert linked and all((table2.index.parent / file).stat().st_size > 1000 for file in linked)
+
+
+def test_every_chart_is_drawn_without_a_word(browser: "Browser", table2: Written) -> None:
+    with opened(browser, table2.index) as page:
+        assert page.locator(".chart[data-drawn]").count() < page.locator(".chart").count()  # the rest is below
+        whole_and_sound(page)
+        titles = page.locator("figure h3").all_text_contents()
+        for start in ("Robust against", "Figure 1", "Figure 2", "Figure 3", "Channels", "Training", "Cascade", "Cost"):
+            assert any(title.startswith(start) for title in titles), start
+
+
+def test_the_table_holds_the_numbers_of_the_result_files(browser: "Browser", table2: Written) -> None:
+    results = table2.results()
+    with opened(browser, table2.index) as page:
+        shown = rows(page)
+    assert len(shown) == len(results) == len(KINDS)
+    for policy, cells in zip(KINDS, shown, strict=True):  # which are in the paper's order
+        (result,) = results[policy]
+        clean, robust = result["clean"], result["robust"]
+        assert cells[0] == result["run"]["title"]
+        assert cells[1] == "{:.2f} [{:.1f}, {:.1f}]".format(clean["error"], *clean["interval"])
+        assert cells[3] == "{:.1f} [{:.1f}, {:.1f}]".format(robust["error"], *robust["interval"])
+        assert cells[5].strip("()") in {
+            f"{result['training']['counts'][key]:.3f}" for key in ("share", "statistics_share")
+        }
+        assert cells[6] == "1"
+
+
+def test_several_seeds_are_one_row_and_one_line(browser: "Browser", seeds: Written) -> None:
+    results = seeds.results()
+    with opened(browser, seeds.index) as page:
+        whole_and_sound(page)
+        for policy, cells in zip(("normal", "adv", "bn_stats", "bn_params"), rows(page), strict=True):
+            for place, name, digits in ((1, "clean", 2), (3, "robust", 1)):
+                errors = [result[name]["error"] for result in results[policy]]
+                images = results[policy][0][name]["images"]
+                low, high = wilson(fmean(errors) / 100 * images, images)
+                expected = f"{fmean(errors):.{digits}f} ± {stdev(errors):.{digits}f} [{low:.1f}, {high:.1f}]"
+                assert cells[place] == expected
+            assert cells[6] == "3"
+        for panel in page.locator("figure[id$=training] .chart").all():
+            assert panel.locator(".mark-line.role-mark path").count() == 4  # not one a seed
+        shown = page.locator("figure[id$=training] figcaption").text_content() or ""
+        assert "Means over seeds" in shown
+
+
+# Figure 1
+
+
+def expected_counts(made: MadeStore, policies: Sequence[str], layer: str, quantity: str) -> tuple[Any, Any]:
+    """Figure 1's edges, and counts of shape (policies, epochs, bins), by NumPy's own histogram."""
+    records = [next(made.store.root.glob(f"{policy}-??????????")) for policy in policies]
+    values = [made.store.run(folder.name).batchnorm().values(layer, quantity).astype(float) for folder in records]
+    pooled = np.concatenate([found.ravel() for found in values])
+    low, high = np.percentile(np.log10(pooled) if quantity == "variance" else pooled, [0.5, 99.5])
+    edges = np.linspace(low, high, 41)
+    edges = 10**edges if quantity == "variance" else edges
+    counts = [[np.histogram(np.clip(line, edges[0], edges[-1]), edges)[0] for line in found] for found in values]
+    return edges, np.array(counts)
+
+
+def drawn_counts(page: "Page", panel: int) -> dict[str, list[float]]:
+    """The heights of each line of a panel of Figure 1, by colour, in pixels above its zero."""
+    chart = page.locator("figure[id$=figure1] .chart").nth(panel)
+    lines = chart.locator(".mark-line.role-mark path").evaluate_all(
+        "(paths) => paths.map((path) => [path.getAttribute('stroke'), path.getAttribute('d')])"
+    )
+    found = {}
+    for colour, path in lines:
+        points = [tuple(map(float, point.split(","))) for point in re.findall(r"[-\d.e]+,[-\d.e]+", path)]
+        heights = [point[1] for point in points]
+        found[colour.upper()] = [heights[0], *heights[2::2]]  # a step is two points
+    ground = 190.0
+    return {colour: [ground - height for height in heights] for colour, heights in found.items()}
+
+
+def test_figure_1_counts_the_channels_of_the_record(table2: Written) -> None:
+    """What the page carries, for every layer, quantity and epoch."""
+    page = table2.index.read_text()
+    policies, labels = ("normal", "adv", "bn_params"), ("NORMAL", "ADV", "BN PARAMS")
+    for number, quantity in enumerate(QUANTITIES):
+        found = re.search(rf'id="study1-group1-figure1-{number}">(.*?)</script>', page)
+        assert found is not None
+        (lines,) = json.loads(found[1])["datasets"].values()
+        layers = sorted({line["l"] for line in lines})
+        assert len(layers) == 9 and len(lines) == 9 * 3 * 6
+        for layer in layers:
+            edges, counts = expected_counts(table2.made, policies, layer, quantity)
+            for line in (line for line in lines if line["l"] == layer):
+                assert line["c"][:-1] == counts[labels.index(line["row"]), line["e"]].tolist(), (layer, quantity)
+                assert (line["a"], line["z"]) == pytest.approx((edges[0], edges[-1]), rel=1e-3, abs=1e-4)
+                assert sum(line["c"][:-1]) in (16, 32, 64)
+
+
+def test_slider_and_list_show_the_histograms_of_that_epoch_and_layer(browser: "Browser", table2: Written) -> None:
+    policies = ("normal", "adv", "bn_params")
+    with opened(browser, table2.index) as page:
+        scrolled(page)
+        figure = page.locator("figure[id$=figure1]")
+        slider, layers, said = figure.locator("input[type=range]"), figure.locator("select"), figure.locator("output")
+        assert layers.input_value() == "network.stages.2.0.bn2"  # the 8th
+        assert said.text_content() == "5"
+
+        def check(layer: str, epoch: int) -> dict[int, Any]:
+            seen = {}
+            for panel, quantity in enumerate(QUANTITIES):
+                _, counts = expected_counts(table2.made, policies, layer, quantity)
+                seen[panel] = heights = drawn_counts(page, panel)
+                tallest = max(max(line) for line in heights.values())
+                for policy, expected in zip(policies, counts[:, epoch], strict=True):
+                    drawn = np.array(heights[POLICY_COLOURS[policy].upper()][:40])
+                    assert drawn / tallest == pytest.approx(expected / counts[:, epoch].max(), abs=0.01), quantity
+            return seen
+
+        last = check("network.stages.2.0.bn2", 5)
+        slider.focus()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(150)
+        assert said.text_content() == "0"
+        first = check("network.stages.2.0.bn2", 0)
+        assert all(first[panel] != last[panel] for panel in first)
+        page.keyboard.press("ArrowRight")
+        layers.select_option("network.stages.0.0.bn1")
+        page.wait_for_timeout(150)
+        assert said.text_content() == "1"
+        check("network.stages.0.0.bn1", 1)
+
+
+# what every reader needs
+
+TOO_PALE = """([least, marks]) => {
+    const channels = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+    const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
+        .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+    const contrast = (one, other) => {
+        const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const ground = (element) => {
+        for (let place = element; place; place = place.parentElement) {
+            const found = channels(getComputedStyle(place).backgroundColor);
+            if (found.length === 3 || found[3] > 0) return found;
+        }
+        return [255, 255, 255];
+    };
+    const pale = new Set();
+    const check = (element, colour, what) => {
+        const found = contrast(channels(colour), ground(element));
+        if (found < least) pale.add(`${what}: ${colour} ${found.toFixed(2)}`);
+    };
+    if (marks) {
+        for (const mark of document.querySelectorAll('.chart .role-mark path, .legend line, .chip')) {
+            const style = getComputedStyle(mark);
+            const drawn = style.stroke !== 'none' ? style.stroke : style.fill;
+            const colour = mark.matches('.chip') ? style.backgroundColor : drawn;
+            check(mark.closest('figure, td'), colour, mark.closest('figure') ? mark.closest('figure').id : 'table');
+        }
+        return [...pale];
+    }
+    for (const text of document.querySelectorAll('.chart svg text')) {
+        if (text.textContent.trim()) check(text.closest('figure'), getComputedStyle(text).fill, text.textContent);
+    }
+    for (const element of document.querySelectorAll('body *:not(script):not(option):not(select)')) {
+        if (element.closest('svg')) continue;
+        if ([...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+            check(element, getComputedStyle(element).color, element.textContent.slice(0, 40));
+    }
+    return [...pale];
+}"""
+CUT_OFF = """() => [...document.querySelectorAll('.chart')].flatMap((chart) => {
+    const box = chart.getBoundingClientRect();
+    return [...chart.querySelectorAll('svg text')].filter((text) => {
+        const place = text.getBoundingClientRect();
+        return place.width && (place.left < box.left - 2 || place.right > box.right + 2);
+    }).map((text) => `${chart.getAttribute('aria-label')}: ${text.textContent}`);
+})"""
+OVERLAPPING = """() => [...document.querySelectorAll('.chart')].flatMap((chart) =>
+    [...chart.querySelectorAll('.role-axis-label')].flatMap((axis) => {
+        const shown = [...axis.querySelectorAll('text')].filter((text) => getComputedStyle(text).opacity !== '0'
+            && getComputedStyle(text).display !== 'none').map((text) => text.getBoundingClientRect());
+        return shown.some((one, place) => shown.slice(place + 1).some((other) => one.left < other.right - 1
+            && other.left < one.right - 1 && one.top < other.bottom - 4 && other.top < one.bottom - 4))
+            ? [chart.getAttribute('aria-label')] : [];
+    }))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, WIDE])
+def test_it_fits_and_can_be_read(browser: "Browser", table2: Written, width: int, scheme: str) -> None:
+    with opened(browser, table2.index, width, scheme) as page:
+        scrolled(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate(OVERLAPPING) == []
+        assert page.evaluate(TOO_PALE, [4.5, False]) == []
+        assert page.evaluate(TOO_PALE, [3.0, True]) == []
+        grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 20, 20)"}
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == grounds[scheme]
+
+
+def test_charts_follow_when_the_reader_turns_to_the_dark(browser: "Browser", seeds: Written) -> None:
+    with opened(browser, seeds.index) as page:
+        scrolled(page)
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_timeout(600)
+        assert page.evaluate(TOO_PALE, [4.5, False]) == []
+        assert page.evaluate(EMPTY_CHARTS) == []
+
+
+def test_axes_say_what_they_are_of(browser: "Browser", table2: Written) -> None:
+    with opened(browser, table2.index) as page:
+        scrolled(page)
+        titles = set(page.locator(".role-axis-title text").all_text_contents())
+    expected = {"clean error (%)", "robust error (%)", "channels", "BN layer", "mean of m", "confidence", "images (%)"}
+    expected |= {
+        "logit",
+        "logits (%)",
+        "channels turned off (%)",
+        "epoch",
+        "cross-entropy",
+        "error (%)",
+        "learning rate",
+    }
+    assert expected | {"seconds a run"} <= titles
+
+
+def test_print_leaves_nothing_out(browser: "Browser", table2: Written, tmp_path: Path) -> None:
+    """Charts that nobody has scrolled to are drawn before the page goes to the printer."""
+    program = needed("pdftotext")
+    with opened(browser, table2.index) as page:
+        assert page.locator(".chart:not([data-drawn])").count() > 0
+        page.pdf(path=tmp_path / "page.pdf")
+    text = subprocess.run([program, tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True).stdout
+    for title in ("robust error (%)", "channels", "mean of m", "confidence", "cross-entropy", "seconds a run"):
+        assert title in text, title
+    assert "fab-t" in text  # the last of the charts
+
+
+# what sweeps may be
+
+
+def test_titles_and_values_are_text(browser: "Browser", reported: Reporter) -> None:
+    def fill(made: MadeStore) -> None:
+        made.add(("normal", "adv")).add(("evil",), titles={"evil": HOSTILE})
+        made.add(("adv",), overrides={"model.name": BREAKING})
+
+    written = reported(fill, command=f"launch.py -m 'policy={BREAKING}'")
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        labels = [cells[0] for cells in rows(page)]
+        assert HOSTILE in labels
+        assert any(BREAKING in label for label in labels)
+        assert any(HOSTILE in text for text in page.locator(".legend li").all_text_contents())
+        assert page.locator("main img[src=x]").count() == 0
+
+
+def test_a_sweep_that_is_half_done_names_what_is_missing(browser: "Browser", reported: Reporter) -> None:
+    written = reported(lambda made: made.add(("normal", "adv")).add(("bn_stats", "bn_params", "bn_only"), done=False))
+    entries = written.made.store.sweep(written.made.store.sweeps()[-1])["runs"]
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        said = page.locator(".missing").text_content() or ""
+        assert "3 of 5 runs" in said
+        assert all(entry["run"] in said for entry in entries[2:]) and entries[0]["run"] not in said
+        assert [cells[0] for cells in rows(page)] == ["NORMAL", "ADV"]
+
+
+def test_nothing_is_done_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = MadeStore(Store(tmp_path / "multirun")).add(("normal",), done=False)
+    made.sweep()
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "--store", str(made.store.root)])
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1 and "done" in said.err
+    assert not (made.store.root / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "policies", [("bn_only_params",), ("adv",), ("bn_stats", "bn_stats_no_reset"), ("bn_only", "mine")], ids="+".join
+)
+def test_any_policies(browser: "Browser", reported: Reporter, policies: Sequence[str]) -> None:
+    written = reported(lambda made: made.add(policies))
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        assert len(rows(page)) == len(policies)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.locator("figure[id$=figure1] .legend li").count() == len(policies)
+
+
+def test_several_eps_values(browser: "Browser", reported: Reporter) -> None:
+    written = reported(lambda made: made.add(("normal", "adv", "bn_params"), eps=(0.05, 0.15)))
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        assert [cells[0] for cells in rows(page)][3:] == [
+            f"{x} [evaluation.eps=0.05]" for x in ("NORMAL", "ADV", "BN PARAMS")
+        ]
+        assert page.locator("h2.group").all_text_contents() == ["evaluation.eps=0.15", "evaluation.eps=0.05"]
+        curve = page.locator("figure[id$=eps] .chart")
+        assert curve.locator(".mark-line.role-mark path").count() == 3
+        assert {"0.05", "0.15"} <= set(curve.locator(".role-axis-label text").all_text_contents())
+        assert page.locator("figure[id$=figure3]").count() == 2
+        assert page.locator("figure[id$=figure1]").count() == 1  # the models are the same ones
+        most = page.locator(".chart").evaluate_all(
+            "(charts) => charts.map((chart) => chart.querySelectorAll('.mark-line.role-mark path').length)"
+        )
+        assert max(most) <= 3
+
+
+def test_several_models(browser: "Browser", reported: Reporter) -> None:
+    some = ("normal", "adv", "bn_params")
+    written = reported(lambda made: made.add(some).add(some[:2], model=DEEP))
+    with opened(browser, written.index, PHONE) as page:
+        whole_and_sound(page)
+        assert page.locator("section").count() == 2
+        assert len(rows(page, "#study1 table.results")) == 3 and len(rows(page, "#study2 table.results")) == 2
+        assert page.locator("nav a").count() == 2
+        counts = [page.locator(f"#study{number} select option").count() for number in (1, 2)]
+        assert counts == [9, 21]
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_many_policies_of_a_users_own(browser: "Browser", reported: Reporter) -> None:
+    mine = [f"mine_{number}" for number in range(16)]
+    written = reported(lambda made: made.add(("normal", *mine)))
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        drawn = set()
+        for legend in page.locator("figure[id$=errors] .legend").all():
+            labels = [text.strip() for text in legend.locator("li").all_text_contents()]
+            told = legend.locator("li line").evaluate_all(
+                "(lines) => lines.map((line) => line.getAttribute('stroke') + line.getAttribute('stroke-dasharray'))"
+            )
+            assert len(labels) <= DRAWN_TOGETHER and len(set(told)) == len(told)
+            drawn |= set(labels)
+        assert len(drawn) == 17
+
+
+def test_variants_of_one_policy_have_a_colour_each_in_table_and_figures(browser: "Browser", reported: Reporter) -> None:
+    def fill(made: MadeStore) -> None:
+        for overrides in ({}, {"attack.iterations": 2}, {"attack.iterations": 20}):
+            made.add(("bn_params",), overrides=overrides)
+
+    written = reported(fill)
+    with opened(browser, written.index) as page:
+        whole_and_sound(page)
+        chips = page.locator("table.results .chip").evaluate_all(
+            "(chips) => chips.map((chip) => getComputedStyle(chip).backgroundColor)"
+        )
+        lines = page.locator("figure[id$=figure1] .legend line").evaluate_all(
+            "(lines) => lines.map((line) => getComputedStyle(line).stroke)"
+        )
+        assert chips == lines and len(set(chips)) == 3
+        own = [int(POLICY_COLOURS["bn_params"][place : place + 2], 16) for place in (1, 3, 5)]
+        assert chips[0] == "rgb({}, {}, {})".format(*own)  # the paper's row keeps its own
+
+
+@pytest.mark.long
+def test_two_hundred_runs(browser: "Browser", reported: Reporter) -> None:
+    written = reported(lambda made: made.add(seeds=range(6), eps=(0.1, 0.15, 0.2)), printed=True)
+    assert len(written.made.results) == 198
+    assert written.seconds < 60
+    assert written.index.stat().st_size < 5e6
+    with opened(browser, written.index, PHONE) as page:
+        whole_and_sound(page)
+        assert len(rows(page)) == 33
+        most = page.locator(".chart").evaluate_all(
+            "(charts) => charts.map((chart) => chart.querySelectorAll('.mark-line.role-mark path').length)"
+        )
+        assert max(most) == 11
+
+
+# colours
+
+# Machado, Oliveira and Fernandes (2009), "A Physiologically-based Model for Simulation of Color Vision Deficiency",
+# severity 1, on linear RGB.
+SIGHT = {
+    "usual": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+TOLD_APART = 15.0  # CIE76; a just noticeable difference is about 2.3, and thin lines and small points need several
+TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+WHITE_POINT = [0.95047, 1.0, 1.08883]
+
+
+def linear(colour: str) -> Any:
+    values = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(light: Any) -> Any:
+    ratio = np.array(TO_XYZ) @ np.clip(light, 0, 1) / WHITE_POINT
+    x, y, z = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def difference(one: str, other: str, sight: str) -> float:
+    seen = [lab(np.array(SIGHT[sight]) @ linear(colour)) for colour in (one, other)]
+    return float(np.linalg.norm(seen[0] - seen[1]))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(float(linear(colour) @ TO_XYZ[1]) for colour in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_colour_blind_tell_policies_apart(sight: str) -> None:
+    """By colour alone the main ones, and all that have no other dash and shape."""
+    compared = {"normal", "adv", "bn_stats", "bn_only_params", "bn_params"}
+    look = looks(POLICY_COLOURS)
+    for one, other in itertools.combinations(POLICY_COLOURS, 2):
+        if {one, other} <= compared or look[one].dash == look[other].dash:
+            assert difference(look[one].colour, look[other].colour, sight) > TOLD_APART, (one, other)
+    own = looks(f"mine_{number}" for number in range(DRAWN_TOGETHER))
+    for one, other in itertools.combinations(own.values(), 2):
+        if one.dash == other.dash:
+            assert difference(one.colour, other.colour, sight) > TOLD_APART, (one, other)
+    for one, other in itertools.combinations(PART_COLOURS, 2):
+        assert difference(one, other, sight) > 10, (one, other)
+
+
+def test_rows_that_differ_in_what_is_free_have_a_colour_each(tmp_path: Path) -> None:
+    """Two schedules, say: both rows are the paper's, and neither is more so."""
+    for epochs in (5, 20):
+        written.write(Store(tmp_path), "adv", schedule={"epochs": epochs, "lr": 0.1})
+    (group,) = groups(written.study(Store(tmp_path)))
+    assert len(group.series) == 2 and len({series.look for series in group.series}) == 2
+
+
+def test_policies_of_one_family_differ_in_dash_and_shape() -> None:
+    families = [
+        ("normal", "normal_bn_only", "normal_bn_only_logits_conv1"),
+        ("normal", "bn_stats", "bn_stats_no_reset"),
+        ("adv", "bn_only", "bn_only_logits_conv1"),
+        ("bn_params", "bn_params_logits_conv1"),
+    ]
+    look = looks(POLICY_COLOURS)
+    for family in families:
+        assert len({look[policy].dash for policy in family}) == len(family)
+        assert len({look[policy].shape for policy in family}) == len(family)
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#141414"])
+def test_colours_stand_out_from_both_grounds(ground: str) -> None:
+    for colour in (*POLICY_COLOURS.values(), *OTHER_COLOURS, *PART_COLOURS):
+        assert contrast(colour, ground) >= 3, colour
+
+
+def test_a_policy_has_one_colour_whatever_stands_beside_it() -> None:
+    whole = looks(POLICY_COLOURS)
+    assert all(looks([policy])[policy] == look for policy, look in whole.items())
+    assert len({(look.colour) for look in whole.values()}) == len(whole)
+    assert not {*PART_COLOURS} & {*POLICY_COLOURS.values(), *OTHER_COLOURS}
+
+
+def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows that were evaluated again in another way take none of them out of the figures of the whole table."""
+    made = MadeStore(Store(tmp_path / "multirun")).add()
+    usual = made_store.ATTACKED
+    monkeypatch.setattr(made_store, "ATTACKED", usual // 2)
+    made.add(("normal", "adv", "bn_params"), seeds=(7, 8)).sweep()
+    (study,) = select(made.store, ["all"]).studies()
+    first, second = groups(study)
+    assert len(first.series) == 11 and [one.label for one in second.series] == ["NORMAL", "ADV", "BN PARAMS"]
+    assert all(one.row.first["evaluation"]["n_images"] == usual for one in first.series)
+    row = study.paper_row("bn_params")
+    assert row is not None and row.first["evaluation"]["n_images"] == usual
+    assert "base.seed" not in "".join(study.labels())

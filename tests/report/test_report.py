@@ -1,0 +1,476 @@
+"""The table, the claims and their formats, on synthetic stores: every number that is shown comes from result files."""
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.written import CIFAR10, DIGITS, EVALUATION, IMAGES, SCHEDULE, outcomes, rows, study, sweep, write
+
+from bnft.common.errors import InputError
+from bnft.common.intervals import wilson
+from bnft.report import claims
+from bnft.report.rows import select
+from bnft.report.table import FORMATS, render
+from bnft.runs.store import Store
+from bnft.studies import paper
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "multirun")
+
+
+@pytest.fixture
+def table2(store: Store) -> Store:
+    """All eleven rows, written in the opposite of the paper's order, and a sweep over them."""
+    sweep(store, *(write(store, row.policy, round(2 * row.robust_error)) for row in reversed(paper.ROWS)))
+    return store
+
+
+# the rows
+
+
+def test_rows_stand_in_the_papers_order_beside_its_numbers(table2: Store) -> None:
+    found = rows(table2)
+    assert [row["policy"] for row in found] == [
+        "normal",
+        "normal_bn_only",
+        "normal_bn_only_logits_conv1",
+        "adv",
+        "bn_only",
+        "bn_only_logits_conv1",
+        "bn_stats_no_reset",
+        "bn_stats",
+        "bn_only_params",
+        "bn_params",
+        "bn_params_logits_conv1",
+    ]
+    beside = {row["policy"]: (row["paper"]["clean_error"], row["paper"]["robust_error"]) for row in found}
+    assert beside["normal"] == (4.11, 99.8)
+    assert beside["adv"] == (17.67, 58.4)
+    assert beside["bn_params"] == (29.67, 70.5)
+    for row in found:
+        assert row["robust_error"] == pytest.approx(row["paper"]["robust_error"], abs=0.5)
+
+
+def test_one_object_a_row_for_programs(store: Store) -> None:
+    sweep(store, write(store, "adv", 57, clean=20, seed=3, warnings=["the defence is dynamic"]))
+    (row,) = rows(store)
+    assert row["policy"] == "adv" and row["label"] == "ADV" and row["overrides"] == {}
+    assert row["clean_error"] == 4.0 and row["clean_images"] == 500
+    assert row["robust_error"] == 28.5 and row["robust_images"] == IMAGES
+    assert row["clean_interval"] == pytest.approx(wilson(20, 500))
+    assert row["robust_interval"] == pytest.approx(wilson(57, IMAGES))
+    assert row["clean_sd"] is None and row["robust_sd"] is None
+    assert row["seeds"] == [3] and len(row["runs"]) == 1
+    assert row["paper"] == {"clean_error": 17.67, "robust_error": 58.4}
+    assert row["learning_percent"] == 0.864 and row["parameters"] == 77_754
+    assert row["seconds"] == 42.5 and row["warnings"] == ["the defence is dynamic"]
+
+
+def test_seeds_aggregate(store: Store) -> None:
+    counts = {0: (50, 10), 1: (60, 15), 2: (70, 20)}
+    sweep(store, *(write(store, "bn_params", fallen, clean=clean, seed=s) for s, (fallen, clean) in counts.items()))
+    (row,) = rows(store)
+    assert row["seeds"] == [0, 1, 2] and len(row["runs"]) == 3
+    assert row["robust_error"] == pytest.approx(30.0) and row["robust_sd"] == pytest.approx(5.0)
+    assert row["clean_error"] == pytest.approx(3.0) and row["clean_sd"] == pytest.approx(1.0)
+    assert row["robust_interval"] == pytest.approx(wilson(60, IMAGES))
+    assert "30.0 ± 5.0 [" in render(select(store), "md")
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept"),
+    [
+        ({"schedule": {**SCHEDULE, "epochs": 5}}, {}),
+        ({"evaluation": {**EVALUATION, "n_images": 100}, "fallen": outcomes(50, 100)}, {}),
+        ({"overrides": {"attack.eps": 0.1}}, {"attack.eps": 0.1}),
+        ({"data": {**DIGITS, "sha256": "e" * 64}}, {}),
+        ({"model": {"_target_": "bnft.models.resnet.ResNet", "width": 8}}, {}),
+    ],
+    ids=["schedule", "evaluation", "overrides", "data", "model"],
+)
+def test_only_equal_configurations_aggregate(store: Store, changed: dict[str, Any], kept: dict[str, Any]) -> None:
+    sweep(store, write(store, "bn_params", seed=0), write(store, "bn_params", **{"seed": 1, **changed}))
+    first, second = rows(store)
+    assert (first["seeds"], second["seeds"]) == ([0], [1])
+    assert first["robust_sd"] is None and second["robust_sd"] is None
+    assert first["overrides"] == {} and second["overrides"] == kept
+
+
+def test_rows_that_differ_in_what_is_free_are_told_apart(store: Store) -> None:
+    entries = [write(store, "normal", schedule={"epochs": epochs, "lr": 0.1}) for epochs in (5, 20)]
+    sweep(store, *entries)
+    assert [row["label"] for row in rows(store)] == ["NORMAL [schedule.epochs=5]", "NORMAL [schedule.epochs=20]"]
+
+
+def test_runs_with_overrides_stand_under_them_and_without_the_papers_numbers(store: Store) -> None:
+    changed = write(store, "normal", overrides={"freeze_policy.parameters": ["batchnorm", "first_conv"]})
+    sweep(store, changed, write(store, "mine", title="MINE"), write(store, "adv"), write(store, "normal"))
+    found = rows(store)
+    assert [row["label"] for row in found] == [
+        "NORMAL",
+        "ADV",
+        "NORMAL [freeze_policy.parameters=[batchnorm,first_conv]]",
+        "MINE",
+    ]
+    assert [row["paper"] is not None for row in found] == [True, True, False, False]
+    assert found[2]["overrides"] == {"freeze_policy.parameters": ["batchnorm", "first_conv"]}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_overrides_show_in_every_format(store: Store, form: str) -> None:
+    sweep(store, write(store, "normal", overrides={"attack.eps": 0.25}))
+    assert "attack.eps=0.25" in render(select(store), form)
+
+
+def test_runs_that_are_not_done_are_named(store: Store) -> None:
+    missing = write(store, "adv", done=False)
+    sweep(store, write(store, "normal"), missing)
+    assert select(store).missing == (missing["run"],)
+    for form in ("terminal", "md"):
+        shown = " ".join(render(select(store), form).split())
+        assert f"Not done yet: {missing['run']}." in shown and "NORMAL" in shown
+
+
+def test_nothing_is_done_yet(store: Store) -> None:
+    missing = write(store, "adv", done=False)
+    sweep(store, missing)
+    assert rows(store) == []
+    assert missing["run"] in render(select(store), "terminal")
+
+
+# what is compared with what
+
+
+def test_a_line_says_when_data_or_model_are_not_the_papers(store: Store) -> None:
+    sweep(store, write(store, "normal"))
+    for form in ("terminal", "md", "tex"):
+        shown = " ".join(render(select(store), form).split())
+        assert "Not the paper's data (digits instead of CIFAR-10)" in shown
+        assert "model (77,754 parameters instead of 4,327,754)" in shown
+        assert "not absolute numbers" in shown
+
+
+def test_it_says_so_for_what_differs_only(store: Store) -> None:
+    sweep(store, write(store, "normal", data=CIFAR10))
+    shown = render(select(store), "md")
+    assert "model (77,754" in shown and "budget (Linf 0.15" in shown and "instead of CIFAR-10" not in shown
+    papers = {**EVALUATION, "eps": paper.EPS}
+    sweep(store, write(store, "normal", data=CIFAR10, parameters=paper.MODEL_PARAMETERS, seed=1, evaluation=papers))
+    assert "Not the paper's" not in render(select(store), "md")
+
+
+def test_other_data_and_other_models_are_tables_of_their_own(store: Store) -> None:
+    small = {"_target_": "bnft.models.resnet.ResNet", "width": 2}
+    sweep(
+        store,
+        write(store, "normal"),
+        write(store, "normal", data=CIFAR10),
+        write(store, "normal", model=small, parameters=1_500),
+    )
+    shown = render(select(store), "md")
+    headings = re.findall(r"\*\*(.*)\*\*", shown)
+    assert headings == [
+        "Table 2 on digits: 77,754 parameters, Linf eps 0.15",
+        "Table 2 on cifar10: 77,754 parameters, Linf eps 0.15",
+        "Table 2 on digits: 1,500 parameters, Linf eps 0.15",
+    ]
+
+
+def test_warnings_of_autoattack_are_shown(store: Store) -> None:
+    sweep(store, write(store, "normal", warnings=["Square found much"]), write(store, "adv"))
+    assert "Note: Square found much" in render(select(store), "md")
+
+
+# formats
+
+
+AWKWARD = {"freeze_policy.parameters": ["network.stages.0|1.*", "50%_of $x^2 & {y} #1 ~z \\w"]}
+
+
+@pytest.fixture
+def awkward(store: Store) -> Store:
+    """Three rows, of which one has every character that some format gives a meaning to."""
+    changed = write(store, "normal", overrides=AWKWARD)
+    entries = [write(store, "normal", 200), write(store, "adv", 60), write(store, "adv", 64, seed=1), changed]
+    sweep(store, *entries)
+    return store
+
+
+def test_csv(awkward: Store) -> None:
+    text = render(select(awkward), "csv")
+    found = list(csv.DictReader(io.StringIO(text)))
+    assert [row["policy"] for row in found] == ["normal", "adv", "normal"]
+    assert all(None not in row and None not in row.values() for row in found)  # as many cells as there are names
+    normal, adv, changed = found
+    assert float(adv["robust_error"]) == 31.0 and float(adv["robust_sd"]) == pytest.approx(2**0.5)
+    assert adv["seeds"] == "0 1" and float(adv["paper_robust"]) == 58.4
+    assert float(normal["robust_low"]) < 100.0 and float(normal["robust_high"]) == 100.0
+    assert normal["robust_sd"] == "" and changed["paper_clean"] == changed["paper_robust"] == ""
+    assert "\\w" in changed["label"] and changed["robust_images"] == "200"
+
+
+def test_md(awkward: Store) -> None:
+    lines = render(select(awkward), "md").splitlines()
+    tables: list[list[list[str]]] = [[]]
+    for line in lines:
+        if line.startswith("|"):
+            assert line.endswith("|")
+            tables[-1].append(re.split(r"(?<!\\)\|", line)[1:-1])
+        elif tables[-1]:
+            tables.append([])
+    results, tested, *_ = tables
+    for cells in (results, tested):
+        assert len({len(line) for line in cells}) == 1
+        assert all(set(cell.strip()) <= {"-", ":"} for cell in cells[1])
+    assert len(results) == 2 + 3 and results[3][0].strip() == "ADV"
+    assert len(tested) >= 3 and tested[2][-1].strip() == "holds"
+
+
+def test_tex(awkward: Store) -> None:
+    text = render(select(awkward), "tex")
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrr}", r"\end{tabular}"):
+        assert code.count(rule) == 1
+    assert code.index(r"\toprule") < code.index(r"\midrule") < code.index(r"\bottomrule")
+    body = code[code.index(r"\midrule") + len(r"\midrule") : code.index(r"\bottomrule")].strip().splitlines()
+    assert len(body) == 3
+    for line in body:
+        assert line.endswith(r" \\") and len(re.findall(r"(?<!\\)&", line)) == 4
+        plain = re.sub(r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\pm\$", "", line)
+        plain = re.sub(r"\\[&%$#_{}]", "", plain.removesuffix(r" \\"))
+        assert not set(plain) & set("%$#_{}~^\\"), plain  # nothing special is left bare
+    assert r"31.0 $\pm$ 1.4 [" in body[1] and "± " not in code
+    unescaped = re.sub(r"\\[{}]", "", code)
+    assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_terminal_is_plain_off_a_terminal(awkward: Store) -> None:
+    text = render(select(awkward), "terminal")
+    assert "\x1b" not in text
+    assert "holds" in text and "NORMAL" in text and "58.4" in text
+
+
+# which results
+
+
+def test_the_newest_sweep_is_the_default(store: Store) -> None:
+    older = sweep(store, write(store, "normal"))
+    newer = sweep(store, write(store, "adv"))
+    assert [row["policy"] for row in rows(store)] == [row["policy"] for row in rows(store, newer)] == ["adv"]
+    assert [row["policy"] for row in rows(store, older)] == ["normal"]
+    assert [row["policy"] for row in rows(store, older, newer)] == ["normal", "adv"]
+
+
+def test_all_and_runs_by_name(store: Store) -> None:
+    alone = write(store, "bn_params")
+    sweep(store, write(store, "adv"))
+    assert [row["policy"] for row in rows(store, "all")] == ["adv", "bn_params"]
+    assert [row["policy"] for row in rows(store, alone["run"])] == ["bn_params"]
+
+
+def test_a_run_by_name_that_is_not_done(store: Store) -> None:
+    entry = write(store, "bn_params", done=False)
+    assert select(store, [entry["run"]]).missing == (entry["run"],)
+
+
+def test_without_a_sweep_everything_is_shown(store: Store) -> None:
+    write(store, "normal")
+    write(store, "adv")
+    assert [row["policy"] for row in rows(store)] == ["normal", "adv"]
+
+
+def test_an_entry_that_is_named_twice_counts_once(store: Store) -> None:
+    entry = write(store, "normal")
+    first, second = sweep(store, entry), sweep(store, entry, entry)
+    (row,) = rows(store, first, second)
+    assert row["seeds"] == [0]
+
+
+@pytest.mark.parametrize("name", ["yesterday", "adv-0000000000", "sweeps"])
+def test_a_name_that_is_neither_sweep_nor_run(store: Store, name: str) -> None:
+    entry = write(store, "normal")
+    made = sweep(store, entry)
+    with pytest.raises(InputError, match=rf"^{name}: must be a sweep or a run in .*{made}.*{entry['run']}"):
+        select(store, [name])
+
+
+def test_only_result_files_are_needed(table2: Store) -> None:
+    """Results, the outcomes of each image, and what was asked for together."""
+    before = {(names, form): render(select(table2, names), form) for names in ((), ("all",)) for form in FORMATS}
+    kept = {"result.json", "outcomes.safetensors"}
+    others = [file for file in table2.root.glob("*-*/**/*") if file.is_file() and file.name not in kept]
+    assert len(others) == len(paper.ROWS)
+    for file in others:
+        file.unlink()
+    assert {(names, form): render(select(table2, names), form) for names, form in before} == before
+
+
+def test_the_command_does_not_import_pytorch(table2: Store) -> None:
+    """Reading results takes a blink, not the seconds that PyTorch takes to import."""
+    program = (
+        "import sys\n"
+        "from bnft.cli import main\n"
+        "main(sys.argv[1:])\n"
+        "print(sorted({'torch', 'hydra', 'torchvision'} & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program, "table", "--store", str(table2.root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "BN PARAMS + log + conv1" in done.stdout
+    assert done.stderr == f"bnft: sweep {table2.sweeps()[-1]} (the newest)\n[]\n"
+
+
+# the claims
+
+LOWER, SAME, HIGHER = ("adv", "normal"), ("bn_stats", "normal"), ("bn_params", "adv")
+
+
+def verdict(store: Store, pair: tuple[str, str]) -> claims.Tested:
+    (found,) = [item for item in claims.tested(study(store)) if (item.claim.policy, item.claim.other) == pair]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pair", "first", "second", "expected"),
+    [
+        (LOWER, outcomes(60), outcomes(200), "holds"),
+        (LOWER, outcomes(200), outcomes(60), "does not hold"),
+        (LOWER, outcomes(100), outcomes(100), "not enough data"),
+        (LOWER, outcomes(99), outcomes(100), "not enough data"),
+        (HIGHER, outcomes(150), outcomes(60), "holds"),
+        (HIGHER, outcomes(60), outcomes(150), "does not hold"),
+        (HIGHER, outcomes(100), outcomes(100), "not enough data"),
+        (SAME, outcomes(199), outcomes(200), "holds"),
+        (SAME, outcomes(200), outcomes(200), "holds"),
+        (SAME, outcomes(150), outcomes(200), "does not hold"),
+        (SAME, outcomes(200), outcomes(150), "does not hold"),
+        (SAME, outcomes(180), outcomes(200), "not enough data"),
+        (SAME, outcomes(10, 10), outcomes(10, 10), "not enough data"),
+    ],
+)
+def test_verdicts(
+    store: Store, pair: tuple[str, str], first: list[bool], second: list[bool], expected: claims.Verdict
+) -> None:
+    for policy, fallen in zip(pair, (first, second), strict=True):
+        write(store, policy, fallen)
+    found = verdict(store, pair)
+    assert found.verdict == expected
+    assert found.images == len(first)
+    assert found.difference is not None
+    middle, low, high = found.difference
+    assert middle == pytest.approx(100 * (sum(first) - sum(second)) / len(first)) and low < middle < high
+
+
+@pytest.mark.parametrize(
+    ("relation", "low", "high", "expected"),
+    [
+        ("lower", -5.0, -0.1, "holds"),
+        ("lower", 0.1, 5.0, "does not hold"),
+        ("lower", -5.0, 0.0, "not enough data"),
+        ("higher", 0.1, 5.0, "holds"),
+        ("higher", -5.0, -0.1, "does not hold"),
+        ("higher", 0.0, 5.0, "not enough data"),
+        ("same", -10.0, 10.0, "holds"),
+        ("same", 1.0, 9.0, "holds"),  # small, though not zero
+        ("same", -10.1, 0.0, "not enough data"),
+        ("same", 5.0, 15.0, "not enough data"),
+        ("same", 10.1, 30.0, "does not hold"),
+        ("same", -30.0, -10.1, "does not hold"),
+    ],
+)
+def test_sides_of_the_interval(relation: str, low: float, high: float, expected: claims.Verdict) -> None:
+    assert claims.verdict(relation, low, high) == expected
+
+
+def test_rows_are_compared_image_by_image(store: Store) -> None:
+    """Half of the images fall in both rows: the same half says that they are alike, two halves say nothing."""
+    write(store, "normal", outcomes(100))
+    same = write(store, "bn_stats", outcomes(100))
+    assert verdict(store, SAME).verdict == "holds"
+    for file in (store.root / same["run"]).rglob("*"):
+        if file.is_file():
+            file.unlink()
+    write(store, "bn_stats", outcomes(100, shift=100))
+    assert verdict(store, SAME).verdict == "not enough data"
+
+
+def test_only_images_that_both_rows_have_are_compared(store: Store) -> None:
+    fewer = {**EVALUATION, "n_images": 50}
+    write(store, "normal", outcomes(200))
+    write(store, "adv", outcomes(10, 50), evaluation=fewer)
+    found = verdict(store, LOWER)
+    assert found.images == 50 and found.verdict == "holds"
+    assert found.difference is not None and found.difference[0] == pytest.approx(-80.0)
+
+
+def test_claims_use_every_seed(store: Store) -> None:
+    for seed, errors in enumerate((0, 100)):
+        write(store, "adv", outcomes(errors), seed=seed)
+        write(store, "normal", outcomes(200), seed=seed)
+    found = verdict(store, LOWER)
+    assert found.difference is not None and found.difference[0] == pytest.approx(-75.0)
+
+
+def test_a_row_that_is_missing_or_not_the_papers_says_nothing(store: Store) -> None:
+    write(store, "normal", outcomes(200))
+    write(store, "adv", outcomes(0), overrides={"attack.eps": 0.3})
+    found = verdict(store, LOWER)
+    assert (found.verdict, found.difference) == ("not enough data", None)
+    assert "-" in render(select(store, ["all"]), "md").splitlines()[-1]
+
+
+def test_rows_attacked_within_different_budgets_are_not_compared(store: Store) -> None:
+    write(store, "normal", outcomes(200))
+    write(store, "adv", outcomes(0), evaluation={**EVALUATION, "eps": 0.01})
+    assert verdict(store, LOWER).verdict == "not enough data"
+
+
+def test_claims_without_their_rows_are_left_out(store: Store) -> None:
+    write(store, "mine", title="MINE")
+    assert claims.tested(study(store)) == []
+    assert "claims" not in render(select(store, ["all"]), "terminal")
+
+
+def test_every_claim_is_about_rows_of_the_paper_and_true_there() -> None:
+    for claim in claims.CLAIMS:
+        difference = paper.BY_POLICY[claim.policy].robust_error - paper.BY_POLICY[claim.other].robust_error
+        assert {"lower": difference < 0, "higher": difference > 0, "same": abs(difference) < claims.SAME}[
+            claim.relation
+        ]
+
+
+def test_the_papers_pattern_passes_every_claim(table2: Store) -> None:
+    """With the paper's own robust errors as ours, on 200 images, no claim fails."""
+    found = claims.tested(study(table2))
+    assert len(found) == len(claims.CLAIMS)
+    assert {item.verdict for item in found} == {"holds"}
+    for item in found:
+        assert item.difference is not None
+        assert item.difference[0] == pytest.approx(item.paper_difference, abs=0.5)
+    shown = render(select(table2), "terminal")
+    for claim in claims.CLAIMS:
+        assert claim.text in shown
+    assert sum(line.rstrip("│ ").endswith("holds") for line in shown.splitlines()) == len(found)
+
+
+def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the_paper(tmp_path):
+    store = Store(tmp_path)
+    usual = {**EVALUATION, "eps": 8 / 255}
+    for number in (2, 4, 8):
+        write(store, "bn_stats", 180 + number, evaluation={**EVALUATION, "eps": number / 255})
+    write(store, "adv", 100, evaluation=usual)
+    (study,) = select(store, ["all"]).studies()
+    text = render(select(store, ["all"]), "md")
+    assert "Linf eps 8/255" in text.splitlines()[0], "within which most rows were attacked, wherever it stands"
+    shown = {line.split("|")[1].strip(): line.split("|") for line in text.splitlines() if line.startswith("| BN STATS")}
+    title = "BN STATS (reset)"
+    assert list(shown) == [title, f"{title} [evaluation.eps=2/255]", f"{title} [evaluation.eps=4/255]"]
+    robust = [cells[5].strip() for cells in shown.values()]
+    assert robust == ["99.6", "", ""], "the paper's error is for its own eps"
+    assert study.paper_row("bn_stats").budget == ("Linf", 8 / 255)

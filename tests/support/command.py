@@ -1,0 +1,45 @@
+"""Commands and how they end; runs small enough to be trained in a moment."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 400  # characters that a person will read in one go
+
+TINY = (  # a run in about a second: one epoch, few images, PGD
+    "schedule.epochs=1",
+    "evaluation=pgd",
+    "evaluation.iterations=2",
+    "evaluation.n_images=20",
+    "model.width=2",
+    "schedule.batch_size=256",
+    "base_overrides=['schedule.epochs=1','schedule.batch_size=256']",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every folder and file below `folder`, with a digest of its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in folder.rglob("*")
+    }
+
+
+def refusal(outcome: Outcome) -> str:
+    """The one line with which a command was refused."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n") and outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("bnft: ") and "Traceback" not in outcome.err
+    assert len(outcome.err) < LONGEST
+    return outcome.err

@@ -1,0 +1,37 @@
+"""A SLURM job with its work counted, as in counted.py, for `hydra.launcher.python`; its arguments are Python's own.
+
+`j` in $WORK is a job that has begun. $PACE is how many seconds each further unit takes at least, so that there is time
+for something to happen meanwhile.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from bnft.cli import main
+from bnft.sweeps.slurm import job
+
+carry_out = job._carry_out
+
+
+def counted(root: Path, tasks: Path, index: int, requests: object, track: object) -> int:
+    """Count what a task does; it is from here on that the job listens to signals."""
+    import counted as counting  # here, since it loads PyTorch
+
+    os.write(counting.WORK, b"j")
+    for module, name in ((counting.loop, "_update"), (counting.cascade, "check_adversarial")):
+        setattr(module, name, paced(getattr(module, name), float(os.environ.get("PACE", 0))))
+    return carry_out(root, tasks, index, requests, track)
+
+
+def paced(function, seconds: float):
+    def slow(*arguments, **keywords):
+        time.sleep(seconds)
+        return function(*arguments, **keywords)
+
+    return slow
+
+
+job._carry_out = counted
+main(sys.argv[sys.argv.index("bnft") + 1 :])  # `... -m bnft job STORE TASKS`

@@ -1,0 +1,99 @@
+"""Runs written by hand, with as little as a table needs."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bnft.common import files
+from bnft.common.intervals import wilson
+from bnft.report.rows import Study, select
+from bnft.report.table import render
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.studies import paper
+
+IMAGES = 200  # attacked, of 500 test images
+DIGITS = {"target": "bnft.data.digits.load", "sha256": "d" * 64, "augmentation": "none", "images": 1297}
+CIFAR10 = {"target": "bnft.data.cifar10.load", "sha256": "c" * 64, "augmentation": "crop_flip", "images": 50_000}
+SCHEDULE = {"epochs": 20, "lr": 0.1}
+EVALUATION = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": 0.15, "n_images": IMAGES}
+Entry = dict[str, str]
+
+
+def rate(errors: int, images: int) -> dict[str, Any]:
+    return {"errors": errors, "images": images, "error": 100 * errors / images, "interval": wilson(errors, images)}
+
+
+def outcomes(errors: int, images: int = IMAGES, shift: int = 0) -> list[bool]:
+    """Which of the images fall: `errors` of them, in one block that begins at image `shift`."""
+    return [shift <= index < shift + errors for index in range(images)]
+
+
+def write(
+    store: Store,
+    policy: str,
+    fallen: Sequence[bool] | int = 100,
+    *,
+    clean: int = 25,
+    seed: int = 0,
+    title: str = "",
+    overrides: dict[str, Any] | None = None,
+    data: dict[str, Any] = DIGITS,
+    model: dict[str, Any] | None = None,
+    schedule: dict[str, Any] = SCHEDULE,
+    evaluation: dict[str, Any] = EVALUATION,
+    parameters: int = 77_754,
+    warnings: Sequence[str] = (),
+    done: bool = True,
+) -> Entry:
+    """Write the files of one run as a run does, with made-up numbers; returns its entry in a sweep."""
+    fallen = outcomes(fallen) if isinstance(fallen, int) else list(fallen)
+    overrides = overrides or {}
+    named = identity.of_run(
+        model=model or {"_target_": "bnft.models.resnet.ResNet", "width": 16},
+        data={"sha256": data["sha256"], "augmentation": data["augmentation"]},
+        freeze_policy={"parameters": overrides.get("freeze_policy.parameters", ["all"]), "statistics": "update"},
+        attack={"eps": overrides["attack.eps"]} if "attack.eps" in overrides else None,
+        schedule=schedule,
+        precision="auto",
+        seed=seed,
+        base={"seed": seed} if policy.startswith("bn_params") else None,
+    )
+    title = title or (paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy)
+    name = f"{policy}-{identity.digest([policy, named])}"
+    run = {"name": name, "policy": policy, "title": title, "base": None, "overrides": overrides, "identity": named}
+    folder = store.run(name)
+    files.write_yaml(folder.path / "config.yaml", {"run": run})
+    evaluation_id = f"{evaluation['attack']}-{identity.digest(evaluation)}"
+    if done:
+        counts = {"parameters": parameters, "learning": 672, "share": 0.864, "statistics": 672}
+        result = {
+            "clean": rate(clean, 500),
+            "robust": rate(sum(fallen), len(fallen)),
+            "cascade": [],
+            "warnings": list(warnings),
+            "seconds": 12.5,
+            "run": run,
+            "evaluation": {"id": evaluation_id, **evaluation},
+            "data": data,
+            "training": {"run": name, "counts": counts, "seconds": 30.0},
+            "seed": seed,
+        }
+        fallen_at = torch.where(torch.tensor(fallen), 1, -1).to(torch.int8)
+        folder.evaluation(evaluation_id).save({"fallen_at": fallen_at}, result)
+    return {"run": name, "evaluation": evaluation_id}
+
+
+def sweep(store: Store, *entries: Entry) -> str:
+    return store.save_sweep(list(entries), [], "launch.py -m ...", None)
+
+
+def rows(store: Store, *names: str) -> list[dict[str, Any]]:
+    return json.loads(render(select(store, names), "json"))
+
+
+def study(store: Store) -> Study:
+    (only,) = select(store, ["all"]).studies()
+    return only

@@ -1,0 +1,245 @@
+"""The one training loop: what it computes, and that going on from a checkpoint changes no bit of it."""
+
+import copy
+from dataclasses import replace
+from statistics import fmean, stdev
+
+import pytest
+import torch
+from support.recipes import CPU, RECIPE
+from torch import nn
+
+from bnft.attacks.pgd import pgd
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.devices import Hardware
+from bnft.common.stopping import Stopped
+from bnft.data.augmentation import none
+from bnft.data.dataset import Dataset, prepare
+from bnft.data.digits import load
+from bnft.models.resnet import ResNet
+from bnft.training import loop
+from bnft.training.loop import Progress, train
+
+
+class Kept:
+    """Keeps every state that training saves, and counts the batches."""
+
+    def __init__(self, stop_at_step: int | None = None, stop_at_pulse: int | None = None) -> None:
+        self.saved: list[tuple[dict, Progress]] = []
+        self.steps = self.pulses = 0
+        self.stop_at_step, self.stop_at_pulse = stop_at_step, stop_at_pulse
+
+    def save(self, model, progress):
+        self.saved.append((copy.deepcopy(model.state_dict()), copy.deepcopy(progress)))
+
+    def stepped(self, progress, steps):
+        self.steps += 1
+        if self.steps == self.stop_at_step:
+            raise KeyboardInterrupt
+
+    def pulse(self):
+        self.pulses += 1
+        if self.pulses == self.stop_at_pulse:
+            raise Stopped
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    data = prepare(load(), 10)
+    return replace(data, x_train=data.x_train[:300], y_train=data.y_train[:300])
+
+
+def fresh(parameters=("all",), statistics="update", dropout=False) -> tuple[nn.Module, Freezing]:
+    torch.manual_seed(0)
+    model = ResNet(1, 10, 4, [1])
+    if dropout:
+        model.stages.append(nn.Dropout(0.3))
+    return model, Freezing(model, list(parameters), statistics)
+
+
+def trained(digits, recipe=RECIPE, keeper=None, **policy):
+    model, freezing = fresh(**policy)
+    progress = train(model, freezing, digits, recipe, CPU, keeper or Kept())
+    return model, progress
+
+
+def gone_on(digits, keeper, **policy):
+    """The model after going on from what `keeper` saved last, and the keeper of that rest."""
+    state, progress = keeper.saved[-1]
+    model, freezing = fresh(**policy)
+    model.load_state_dict(state)
+    rest = Kept()
+    train(model, freezing, digits, RECIPE, CPU, rest, progress)
+    return model, rest
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("statistics", ["update", "frozen", "reset"])
+def test_resumed_from_any_checkpoint_equals_undisturbed(digits, monkeypatch, statistics):
+    """Mid-epoch checkpoints too: here one is due after every batch."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    policy = {"statistics": statistics, "dropout": True}
+    keeper = Kept()
+    expected, done = trained(digits, keeper=keeper, **policy)
+    assert len(keeper.saved) == 8  # 4 whole batches an epoch
+    for state, progress in keeper.saved[::3]:
+        model, freezing = fresh(**policy)
+        model.load_state_dict(state)
+        resumed = train(model, freezing, digits, RECIPE, CPU, Kept(), copy.deepcopy(progress))
+        assert same(model, expected)
+        assert [{**line, "seconds": 0} for line in resumed.history] == [{**line, "seconds": 0} for line in done.history]
+        assert resumed.batchnorm.epochs == [0, 1, 2]
+
+
+@pytest.mark.parametrize("moment", [1, 2, 5, 9, 17])
+def test_stopped_in_mid_batch_it_goes_on_from_there(digits, moment):
+    """Pulses come before each batch and in the attack on it; whichever one stops, no whole batch is lost."""
+    expected, _ = trained(digits, parameters=["batchnorm"])
+    keeper = Kept(stop_at_pulse=moment)
+    with pytest.raises(Stopped):
+        trained(digits, keeper=keeper, parameters=["batchnorm"])
+    _, progress = keeper.saved[-1]
+    assert progress.epoch * 4 + progress.step == keeper.steps
+    model, rest = gone_on(digits, keeper, parameters=["batchnorm"])
+    assert same(model, expected) and rest.steps == 8 - keeper.steps
+
+
+def test_resuming_repeats_no_finished_epoch(digits):
+    keeper = Kept(stop_at_step=6)
+    with pytest.raises(KeyboardInterrupt):
+        trained(digits, keeper=keeper)
+    _, progress = keeper.saved[-1]
+    assert (progress.epoch, progress.step) == (1, 0)
+    _, rest = gone_on(digits, keeper)
+    assert rest.steps == 4
+
+
+def test_a_checkpoint_is_due_in_mid_epoch_after_five_minutes(digits):
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            self.now += 100.0
+            return self.now
+
+    model, freezing = fresh()
+    keeper = Kept()
+    train(model, freezing, digits, RECIPE, CPU, keeper, clock=Clock())
+    assert any(progress.step for _, progress in keeper.saved)
+
+
+def test_no_parameter_learns_but_statistics_move(digits):
+    model, freezing = fresh(["none"], "update")
+    before = copy.deepcopy(model)
+    train(model, freezing, digits, RECIPE, CPU, Kept())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before.get_parameter(name))
+    assert not torch.equal(model.bn.running_mean, before.bn.running_mean)
+    assert int(model.bn.num_batches_tracked) == 8, "attacks must not count as batches"
+
+
+def test_statistics_see_the_adversarial_batch(digits):
+    """Forwarding adversarial examples moves the statistics elsewhere than forwarding clean ones."""
+    adversarial, _ = trained(digits, parameters=["none"])
+    clean, _ = trained(digits, replace(RECIPE, attack=None), parameters=["none"])
+    assert not torch.equal(adversarial.bn.running_mean, clean.bn.running_mean)
+
+
+def test_learning_rate_follows_the_shape(digits):
+    rates = []
+    recipe = replace(RECIPE, attack=None, shape=lambda progress: rates.append(progress) or 1.0)
+    trained(digits, recipe)
+    assert rates == [index / 8 for index in range(8)]
+
+
+def test_training_learns(digits):
+    recipe = replace(RECIPE, attack=None, epochs=6, augmentation=none, batch_size=16, lr=0.1)
+    torch.manual_seed(0)
+    model = ResNet(1, 10, 16, [1, 1, 1])
+    progress = train(model, Freezing(model, ["all"], "update"), digits, recipe, CPU, Kept())
+    assert progress.history[-1]["clean_error"] < 10 < progress.history[0]["clean_error"]
+    assert [line["epoch"] for line in progress.history] == list(range(1, 7))
+
+
+def test_train_mode_attack_leaves_the_statistics_to_the_update(digits):
+    recipe = replace(RECIPE, attack_mode="train")
+    model, _ = trained(digits, recipe)
+    assert int(model.bn.num_batches_tracked) == 8
+
+
+def test_folded_attack_equals_the_plain_one(digits, monkeypatch):
+    """The fast path: one epoch against the folded view and against the model itself, but for rounding."""
+    folded, _ = trained(digits, replace(RECIPE, epochs=1))
+
+    class Plain:
+        def __init__(self, model, example):
+            self.model = model
+
+        def refresh(self):
+            return self.model
+
+    monkeypatch.setattr(loop, "Folded", Plain)
+    plain, _ = trained(digits, replace(RECIPE, epochs=1))
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(folded.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_diverging_loss_is_an_error(digits):
+    recipe = replace(RECIPE, attack=None, lr=1e30, shape=lambda progress: 1.0, nesterov=False, momentum=0.0)
+    with pytest.raises(RuntimeError, match=r"lower schedule\.lr"):
+        trained(digits, recipe)
+
+
+def test_a_frozen_tensor_that_moves_is_an_error(digits):
+    model, freezing = fresh(["batchnorm"])
+    before = freezing.frozen_state()
+    with torch.no_grad():
+        model.conv.weight.add_(1)
+    with pytest.raises(RuntimeError, match=r"conv\.weight"):
+        freezing.check_unchanged(before)
+
+
+@pytest.mark.long
+def test_bf16_trains_as_well_as_fp32():
+    """Clean and robust errors of eight trainings each, paired by seed, differ by less than their noise allows."""
+    data, count = prepare(load(), 10), 300
+    inputs, labels = data.x_test.float() / 255, data.y_test
+    differences: dict[str, list[float]] = {"clean": [], "robust": []}
+    for seed in range(8):
+        errors = {}
+        for precision in ("fp32", "bf16"):
+            torch.manual_seed(seed)
+            model = ResNet(1, 10, 8, [1, 1])
+            recipe = replace(RECIPE, epochs=4, lr=0.2, augmentation=none, seed=seed)
+            train(model, Freezing(model, ["all"], "update"), data, recipe, replace(CPU, precision=precision), Kept())
+            model.eval()
+            fooled = pgd(
+                model,
+                inputs[:count],
+                labels[:count],
+                generator=torch.Generator().manual_seed(0),
+                eps=0.1,
+                iterations=10,
+                step_size=0.025,
+            )
+            errors[precision] = [
+                100 * float((model(images).argmax(1) != labels[: len(images)]).float().mean())
+                for images in (inputs, fooled)
+            ]
+        for name, one, other in zip(differences, errors["bf16"], errors["fp32"], strict=True):
+            differences[name].append(one - other)
+    for name, found in differences.items():
+        mean, spread = fmean(found), stdev(found) / len(found) ** 0.5
+        assert abs(mean) < 4, f"{name}: {found}"
+        assert abs(mean) < 3.5 * max(spread, 0.3), f"{name}: {found}"  # t at 99 %, for seven degrees of freedom
+
+
+def test_bf16_keeps_weights_and_statistics_in_fp32(digits):
+    model, freezing = fresh()
+    train(model, freezing, digits, replace(RECIPE, epochs=1), Hardware(torch.device("cpu"), "bf16", 1), Kept())
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32, torch.int64}
