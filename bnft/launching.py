@@ -42,6 +42,8 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
         complain(f"bnft: all of it is done already; nothing was written ({error})")
         print_wanted(planned.store, [(run.name, run.evaluation_id) for run in planned.runs])
         return
+    for run in (*planned.bases, *planned.runs):  # those that are done are not opened
+        planned.store.remove_outdated(run.name)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")

@@ -52,11 +52,13 @@ def folders(path: Path) -> list[Path]:
         return []
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, owner: Path | None = None) -> None:
     """Replace the file at `path` by `content`, atomically and durably. Leaves nothing behind if it fails.
 
-    Raises UnwritableError where there is no room or no right to write.
+    `owner` is the config.yaml of the run that the file belongs to. Once it is gone, the folder of the run was removed,
+    and is not made again. Raises InputError then, UnwritableError where there is no room or no right to write.
     """
+    _check_owner(owner)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,12 +70,32 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _check_owner(owner)
         raise UnwritableError(
             f"{path}: cannot be written ({error.strerror}); the same command goes on once it can"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    try:
+        _check_owner(owner)
+    except InputError:  # the folder was removed meanwhile, and may have been made again for this file
+        path.unlink(missing_ok=True)
+        _remove_empty(path.parent, owner)
+        raise
+
+
+def _check_owner(owner: Path | None) -> None:
+    if owner is not None and not owner.exists():
+        raise InputError(f"{owner.parent}: was removed while its run went on; the same command makes it again")
+
+
+def _remove_empty(folder: Path, owner: Path | None) -> None:
+    """Remove `folder` and those above it as far as that of `owner`, if there is nothing in them."""
+    with suppress(OSError):
+        while owner is not None and folder.is_relative_to(owner.parent):
+            folder.rmdir()
+            folder = folder.parent
 
 
 def remove_temporary(folder: Path) -> None:
@@ -101,8 +123,8 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
 
-def write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Any, owner: Path | None = None) -> None:
+    write(path, (json.dumps(value, indent=1) + "\n").encode(), owner)
 
 
 def read_json(path: Path) -> Any:
@@ -113,9 +135,9 @@ def read_json(path: Path) -> Any:
         raise DamagedError(f"{path}: is damaged, it must be JSON ({error})") from None
 
 
-def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]], owner: Path | None = None) -> None:
     """One JSON object per line, with the checksum of the line and all lines before it."""
-    write(path, "".join(json.dumps(record) + "\n" for record in _chained(records)).encode())
+    write(path, "".join(json.dumps(record) + "\n" for record in _chained(records)).encode(), owner)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -157,13 +179,18 @@ def read_yaml(path: Path) -> Any:
         raise DamagedError(f"{error}; move its folder away") from None
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, Any] | None = None) -> str:
+def write_tensors(
+    path: Path,
+    tensors: "Mapping[str, Tensor]",
+    metadata: Mapping[str, Any] | None = None,
+    owner: Path | None = None,
+) -> str:
     """Tensors as safetensors, with `metadata` as JSON and checksums beside them. Returns the checksum of the whole."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     kept = sealed({**(metadata or {}), DIGESTS: {name: _digest(tensor) for name, tensor in plain.items()}})
-    write(path, save(plain, {METADATA: json.dumps(kept)}))  # one key alone, since safetensors keeps no order
+    write(path, save(plain, {METADATA: json.dumps(kept)}), owner)  # one key alone, since safetensors keeps no order
     return str(kept[CHECKSUM])
 
 

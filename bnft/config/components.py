@@ -88,12 +88,17 @@ def _component(key: str, name: str) -> Callable[..., Any] | None:
 
 
 def check(
-    key: str, config: Mapping[str, Any], common: type | None = None, supplied: tuple[str, ...] = ()
+    key: str,
+    config: Mapping[str, Any],
+    common: type | None = None,
+    supplied: tuple[str, ...] = (),
+    incomplete: bool = False,
 ) -> tuple[Checked, Checked]:
     """Check the component at `key`; return its target's arguments (with `_target_`) and the group's common keys.
 
-    `common` is a dataclass of keys that the group has whatever the target. Raises InputError with the key, the value
-    and what is allowed.
+    `common` is a dataclass of keys that the group has whatever the target. With `incomplete`, keys may be missing, and
+    those that the target does not have are left as they are. Raises InputError with the key, the value and what is
+    allowed.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
         group = key.replace(".", "/")
@@ -101,7 +106,7 @@ def check(
     target = locate(key, config["_target_"])
     shared = _fields(common) if common else {}
     try:
-        model, annotations = _schema(target, common, supplied)
+        model, annotations = _schema(target, common, supplied, incomplete)
     except ValueError as error:  # of classes and functions written in C
         raise rejected(f"{key}._target_", config["_target_"], f"one whose parameters can be read ({error})") from None
     values = {name: value for name, value in config.items() if name != "_target_"}
@@ -117,12 +122,14 @@ def check(
 
 @cache
 def _schema(
-    target: Callable[..., Any], common: type | None, supplied: tuple[str, ...]
+    target: Callable[..., Any], common: type | None, supplied: tuple[str, ...], incomplete: bool
 ) -> tuple[type[BaseModel], dict[str, Any]]:
     """The keys of a component as a model of pydantic, and their annotations; made once, since that takes longest."""
     fields, open_ended = _parameters(target, supplied)
     allowed = {**(_fields(common) if common else {}), **fields}
-    model = create_model("Component", __config__=_OPEN if open_ended else _CLOSED, **allowed)
+    optional: dict[str, Any] = {name: (annotation, None) for name, (annotation, _) in allowed.items()}
+    settings = _OPEN if open_ended or incomplete else _CLOSED
+    model = create_model("Component", __config__=settings, **(optional if incomplete else allowed))
     return model, {name: annotation for name, (annotation, _) in allowed.items()}
 
 

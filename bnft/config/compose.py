@@ -30,6 +30,7 @@ from bnft.config.schema import AttackKeys, Config, DataKeys
 from bnft.evaluation.settings import ATTACKS, Evaluation
 
 CONFIG_NAME = "config"
+USUAL_ATTACK = "bnft.attacks.pgd.pgd"  # whose keys attack=none has
 ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
 SHAPE_SUPPLIES = ("progress",)
 PLACES = ("store", "device", "threads", "wandb")  # where and on what; no part of what is computed
@@ -254,17 +255,22 @@ def check(raw: Mapping[str, Any]) -> dict[str, Any]:
     config["attack"] = _checked_attack(raw["attack"])
     config["schedule"]["shape"], _ = components.check("schedule.shape", raw["schedule"]["shape"], None, SHAPE_SUPPLIES)
     _check_together(config)
+    if config["attack"]["_target_"] is None:  # training on clean images
+        config["attack"] = None
     return config
 
 
-def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The training attack, or None for training on clean images."""
+def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
+    """The training attack. Without one, the keys that it would have if it were the usual one.
+
+    Other keys are then left as they are, since a sweep over attack=none,mine can set what only `mine` has.
+    """
     if not isinstance(attack, Mapping) or "_target_" not in attack:
         raise rejected("attack", attack, "a group of keys with a _target_, or attack=none")
-    if attack["_target_"] is None:
-        return None
-    arguments, keys = components.check("attack", attack, AttackKeys, ATTACK_SUPPLIES)
-    return {**keys, **arguments}
+    target = attack["_target_"]
+    named = {**attack, "_target_": USUAL_ATTACK if target is None else target}
+    arguments, keys = components.check("attack", named, AttackKeys, ATTACK_SUPPLIES, incomplete=target is None)
+    return {**keys, **arguments, "_target_": target}
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
@@ -272,8 +278,10 @@ def _check_together(config: Mapping[str, Any]) -> None:
     _check_evaluation(config["evaluation"])
     for group in ("attack", "evaluation"):
         values = config[group]
-        if values and values.get("norm") == "Linf" and (values.get("eps") or 0) > 1:
+        if values.get("norm") == "Linf" and (values.get("eps") or 0) > 1:
             follows = values["eps"] == config["data"]["eps"]
+            if follows and values.get("_target_", group) is None:  # no attack, and nobody gave it this eps
+                continue
             key = "data.eps" if follows else f"{group}.eps"
             raise rejected(key, values["eps"], f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
     schedule = config["schedule"]

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from bnft.common.errors import InputError
 
 SPLITS = ("train", "test")
+USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+MIN_SIDE = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,29 @@ def _check_images(name: str, images: NDArray[Any], levels: int) -> None:
         raise InputError(f"{name} holds no images: must hold at least one")
     if 0 in images.shape:
         raise InputError(f"{name} has shape {images.shape}: height, width and channels must be at least 1")
+    if _has_channels_first(images.shape):
+        raise InputError(
+            f"{name} has shape {images.shape}, which looks like (images, channels, height, width): must be (images,"
+            f" height, width, channels); {name}.transpose(0, 2, 3, 1) is"
+        )
     if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
         raise InputError(f"{name} holds NaN ({images.dtype}): must be uint8 pixel values from 0 to 255")
     if images.dtype != np.uint8:
         raise InputError(f"{name} has dtype {images.dtype}: must be uint8, pixel values from 0 to 255")
     if int(images.max()) > levels:
         raise InputError(f"{name} holds the value {int(images.max())}: must be from 0 to {levels}")
+
+
+def _has_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape are (N, C, H, W) by all appearances.
+
+    That is so if the second axis is a usual number of channels and the last is not, and the last two can be the sides
+    of an image: at least MIN_SIDE, and neither more than twice the other. So (N, H, W, C) is refused only if an image
+    of so few rows had many channels and about as many columns.
+    """
+    _, second, *sides = shape
+    short, long = min(sides), max(sides)
+    return second in USUAL_CHANNELS and sides[-1] not in USUAL_CHANNELS and short >= MIN_SIDE and long <= 2 * short
 
 
 def _check_labels(split: str, arrays: Arrays, num_classes: int) -> None:
@@ -117,7 +136,13 @@ def _check_labels(split: str, arrays: Arrays, num_classes: int) -> None:
         raise InputError(f"{name} holds NaN ({labels.dtype}): must be integers from 0 to {num_classes - 1}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{name} has dtype {labels.dtype}: must be integers from 0 to {num_classes - 1}")
-    for wrong in (int(labels.min()), int(labels.max())):
+    least = int(labels.min())
+    if split == "train" and least > 0:
+        raise InputError(
+            f"{name} holds labels from {least} to {int(labels.max())}, and none is 0: classes are counted from 0;"
+            f" subtract {least} from the labels"
+        )
+    for wrong in (least, int(labels.max())):
         if not 0 <= wrong < num_classes:
             raise InputError(f"{name} holds the label {wrong}: must be from 0 to {num_classes - 1} (data.num_classes)")
 

@@ -1,57 +1,70 @@
 """Data sets that people bring: an .npz file of plain arrays."""
 
+import io
+import os
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bnft.common.errors import InputError
+from bnft.common.errors import InputError, show
 from bnft.data.dataset import Arrays
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+HEADER_BYTES = 1 << 14  # more than the longest header that NumPy takes for safe
+COPIES = 4  # of the arrays in memory at the same time, about: as read, as tensors, what is computed of these
+BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # unpacked, and how many times the packed size; deflate reaches 1032
 
-# What NumPy and zipfile raise for what is not an archive, or is a damaged, encrypted or oddly compressed one.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; the others can unpack to gigabytes at once
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an array says of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Of the array, in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
 
 
 def load(path: str) -> Arrays:
     """`x_train, y_train, x_test, y_test` from an .npz file: uint8 images (N, H, W, C) and integer labels (N,).
 
-    Arrays that would need pickle are refused. Raises InputError for a file that is not such an archive.
+    Arrays that would need pickle are refused. Raises InputError for a file that is not such an archive, and for arrays
+    that are too large for this machine's memory.
     """
     arrays = read(path, *NAMES)
     return Arrays(arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"])
 
 
 def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
-    """Some of the arrays of the .npz file at `path`, by name."""
-    file = Path(path).expanduser()
-    wanted = f"data.path={path}: must be an .npz file with the arrays {', '.join(NAMES)}"
-    if not file.is_file():
-        raise InputError(f"{wanted}; there is no such file")
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise InputError(f"{wanted}; this file is not one ({error})") from None
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{wanted}; this file holds a single array")
-    with archive:
-        missing = [name for name in NAMES if name not in archive.files]
-        if missing:
-            raise InputError(f"{wanted}; this one holds {', '.join(archive.files) or 'none'}, not {', '.join(missing)}")
-        arrays = {}
-        for name in names:
-            try:
-                arrays[name] = archive[name]
-            except _UNREADABLE as error:
-                reason = "needs pickle, which is refused" if "allow_pickle" in str(error) else f"is damaged ({error})"
-                raise InputError(f"{wanted}; the array {name} {reason}") from None
-            if not isinstance(arrays[name], np.ndarray):  # NumPy hands out the bytes of what is not one
-                raise InputError(f"{wanted}; {name} is not an array")
-    return arrays
+    """Some of the arrays of the .npz file at `path`, by name. The sizes of all of them are checked first.
+
+    Refused is what memory cannot hold, and what is far smaller in the file than images can be.
+    """
+    with _Archive(path) as archive:
+        needed = COPIES * sum(header.size for header in archive.headers.values())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > memory:
+            raise InputError(
+                f"data.path={path}: must be smaller; it unpacks to arrays that need {needed / 1e9:,.1f} GB of memory,"
+                f" and this machine has {memory / 1e9:,.1f} GB"
+            )
+        for name in NAMES:
+            archive.check_packing(name)
+        return {name: archive.array(name) for name in names}
 
 
 def num_classes(path: str) -> int:
@@ -63,5 +76,86 @@ def num_classes(path: str) -> int:
 
 def channels(path: str) -> int:
     """The number of colour channels of the file's images: the last axis."""
-    images = read(path, "x_test")["x_test"]
-    return int(images.shape[-1]) if images.ndim == 4 else 1
+    with _Archive(path) as archive:
+        shape = archive.headers["x_test"].shape
+    return shape[-1] if len(shape) == 4 else 1
+
+
+class _Archive:
+    """An .npz file whose `headers` have been checked: each array is as large as the archive says that it unpacks to.
+
+    Raises InputError with what is wrong. Nothing but the headers is read before `array` is called.
+    """
+
+    def __init__(self, path: str) -> None:
+        file = Path(path).expanduser()
+        self._wanted = f"data.path={path}: must be an .npz file with the arrays {', '.join(NAMES)}"
+        if not file.is_file():
+            raise self._refusal("there is no such file")
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except Exception as error:  # zipfile raises almost anything for what is not an archive
+            with file.open("rb") as content:
+                single = content.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
+            raise self._refusal(
+                "this file holds a single array" if single else f"this file is not one ({_reason(error)})"
+            ) from None
+        self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
+        missing = [name for name in NAMES if name not in self._members]
+        if missing:
+            there = show(", ".join(self._members) or "none")
+            raise self._refusal(f"this one holds {there}, not {', '.join(missing)}")
+        self.headers = {name: self._header(name) for name in NAMES}
+
+    def __enter__(self) -> "_Archive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def check_packing(self, name: str) -> None:
+        packed, unpacked = self._members[name].compress_size, self._members[name].file_size
+        if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed):
+            sizes = f"{packed / 1e6:,.1f} MB and unpacks to {unpacked / 1e6:,.1f} MB"
+            raise self._refusal(f"the array {name} takes {sizes}; if that is right, save it with np.savez")
+
+    def array(self, name: str) -> NDArray[Any]:
+        with self._opened(name) as member:
+            array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+        return array
+
+    def _header(self, name: str) -> Header:
+        if self._members[name].compress_type not in _COMPRESSIONS:
+            raise self._refusal(f"the array {name} is compressed in another way than np.savez_compressed does it")
+        with self._opened(name) as member:
+            start = io.BytesIO(member.read(HEADER_BYTES))
+            if not start.getvalue().startswith(npy.MAGIC_PREFIX):
+                raise self._refusal(f"{name} is not an array")
+            version = npy.read_magic(start)
+            if version not in _HEADERS:
+                raise ValueError(f"its header is of version {version[0]}.{version[1]}")
+            shape, _, dtype = _HEADERS[version](start)
+            header, unpacked = Header(shape, dtype), self._members[name].file_size - start.tell()
+            if dtype.hasobject:
+                raise self._refusal(f"the array {name} needs pickle, which is refused")
+            if header.size != unpacked or min(shape, default=0) < 0:
+                what = f"{show(shape)} of {show(dtype.str)}, {header.size} bytes"
+                raise ValueError(f"its header says {what}, but it unpacks to {unpacked}")
+        return header
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with self._zip.open(self._members[name]) as member:
+                yield member
+        except InputError:
+            raise
+        except Exception as error:  # zipfile and NumPy raise almost anything for what is damaged
+            raise self._refusal(f"the array {name} is damaged ({_reason(error)})") from None
+
+    def _refusal(self, why: str) -> InputError:
+        return InputError(f"{self._wanted}; {why}")
+
+
+def _reason(error: Exception) -> str:
+    return show(str(error) or type(error).__name__)

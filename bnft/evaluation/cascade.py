@@ -101,6 +101,7 @@ def run(
             indices = batches[cascade.batch]
             originals, truth = images[indices.to(device)], labels[indices.to(device)]
             found = attack.run(originals, truth, cascade.batch) if finds is None else next(finds)
+            found = laid_out(found, originals)
             fooled = model(found).argmax(1) != truth
             check_adversarial(found[fooled], originals[fooled], norm, eps, attack.name)
             fallen = indices[fooled.cpu()]
@@ -111,6 +112,14 @@ def run(
             watcher.attacked(cascade, attacks)
         cascade.attack, cascade.batch = cascade.attack + 1, 0
         cascade.members = (cascade.fallen_at == STANDS).nonzero().squeeze(1)
+
+
+def laid_out(images: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A copy of `images` in the memory layout of `like`, which has their shape, and on its device.
+
+    Convolutions round differently in another layout, and both files and other processes change the layout.
+    """
+    return torch.empty_like(like).copy_(images)
 
 
 def check_adversarial(found: torch.Tensor, originals: torch.Tensor, norm: str, eps: float, name: str) -> None:

@@ -24,6 +24,7 @@ from bnft.evaluation.cascade import (
     Watcher,
     check_adversarial,
     check_images,
+    laid_out,
 )
 from bnft.evaluation.cascade import run as run_cascade
 from bnft.evaluation.processes import Job, helpers
@@ -102,7 +103,7 @@ def evaluate(
                 shared=shared.found if shared is not None else None,
             )
             pgd_loss = pgd.loss(model, view, attacked, truth, config)
-        adversarial = cascade.adversarial.to(images.device)
+        adversarial = laid_out(cascade.adversarial, attacked)
         adversarial_logits = score(model, adversarial, config.batch_size)
         unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
     outcomes = Outcomes(

@@ -210,6 +210,7 @@ class _Worker:
         for _ in range(2):
             if folder.trained:  # read without its lock, which whoever evaluates it holds
                 folder.config()
+                self.store.remove_outdated(base.name)
             else:
                 execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
             try:

@@ -92,10 +92,10 @@ def checked(store: str) -> Path:
 
 
 class EvaluationFolder:
-    """What one evaluation of a run leaves behind."""
+    """What one evaluation of a run leaves behind. `owner` is the run's config.yaml; see `files.write`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, owner: Path | None = None) -> None:
+        self.path, self._owner = path, owner
 
     def result(self) -> dict[str, Any] | None:
         """The result, or None if the evaluation is not done. Raises DamagedError if it is not whole.
@@ -133,14 +133,14 @@ class EvaluationFolder:
     def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Mapping[str, Any]) -> None:
         """Write both, over what is there. Until the end, the evaluation is not done."""
         (self.path / "result.json").unlink(missing_ok=True)
-        checksum = files.write_tensors(self.path / "outcomes.safetensors", outcomes)
-        files.write_json(self.path / "result.json", files.sealed({**result, "outcomes": checksum}))
+        checksum = files.write_tensors(self.path / "outcomes.safetensors", outcomes, owner=self._owner)
+        files.write_json(self.path / "result.json", files.sealed({**result, "outcomes": checksum}), self._owner)
         (self.path / "cascade.safetensors").unlink(missing_ok=True)
 
     def save_cascade(self, cascade: "Cascade") -> None:
         tensors = {name: getattr(cascade, name) for name in ("fallen_at", "adversarial", "members")}
         place = {name: getattr(cascade, name) for name in ("attack", "batch", "seconds", "warnings")}
-        files.write_tensors(self.path / "cascade.safetensors", tensors, place)
+        files.write_tensors(self.path / "cascade.safetensors", tensors, place, self._owner)
 
     def cascade(self) -> "Cascade | None":
         """The cascade to go on with, or None to start. Raises DamagedError if it is not whole."""
@@ -184,6 +184,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._owner: Path | None = None
 
     @property
     def name(self) -> str:
@@ -205,14 +206,31 @@ class RunFolder:
         return config
 
     def open(self, config: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it is this run's. To be called with the run's lock held."""
+        """Make the folder, or check that it is this run's. To be called with the run's lock held.
+
+        From then on, what is written through this object raises InputError if the folder was removed.
+        """
         if (self.path / "config.yaml").exists():
             self.config()
         elif self.path.exists() and any(file for file in self.path.iterdir() if not file.name.startswith(".")):
             raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
         else:
             files.write_yaml(self.path / "config.yaml", dict(config))
+        self._owner = self.path / "config.yaml"
         files.remove_temporary(self.path)
+        self.remove_outdated()
+
+    def remove_outdated(self) -> None:
+        """Remove what a process that was killed between two files left. To be called with the run's lock held."""
+        for file in self.outdated():
+            file.unlink(missing_ok=True)
+
+    def outdated(self) -> list[Path]:
+        """Saved states of what has been finished since. A newer one is of an evaluation that is done again."""
+        finished = [(self.path / "checkpoint.safetensors", self.path / "model.safetensors")]
+        for evaluation in self.evaluations():
+            finished.append((evaluation.path / "cascade.safetensors", evaluation.path / "result.json"))
+        return [state for state, made in finished if _is_older(state, made)]
 
     def status(self) -> dict[str, Any]:
         try:
@@ -226,7 +244,7 @@ class RunFolder:
         status = {**fields, "host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
         if "SLURM_ARRAY_JOB_ID" in os.environ:
             status["slurm_job"] = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        files.write_json(self.path / "status.json", status)
+        files.write_json(self.path / "status.json", status, self._owner)
 
     def end_status(self, state: str, error: str) -> None:
         """Write into status.json that the work ended before it was done; how far it was stays there.
@@ -266,8 +284,9 @@ class RunFolder:
         return state, record
 
     def save_logs(self, progress: "Progress", bn_eps: Mapping[str, float]) -> None:
-        files.write_lines(self.path / "history.jsonl", progress.history)
-        files.write_tensors(self.path / "batchnorm.safetensors", progress.batchnorm.stacked(), {"eps": dict(bn_eps)})
+        files.write_lines(self.path / "history.jsonl", progress.history, self._owner)
+        record = {"eps": dict(bn_eps)}
+        files.write_tensors(self.path / "batchnorm.safetensors", progress.batchnorm.stacked(), record, self._owner)
 
     def save_checkpoint(
         self, state: "Mapping[str, torch.Tensor]", progress: "Progress", record: Mapping[str, Any]
@@ -276,7 +295,8 @@ class RunFolder:
         tensors = {f"model/{name}": value for name, value in state.items()}
         tensors |= {f"velocity/{name}": value for name, value in progress.velocity.items()}
         place = {name: getattr(progress, name) for name in _PLACE}
-        files.write_tensors(self.path / "checkpoint.safetensors", tensors, {"progress": place, **record})
+        kept = {"progress": place, **record}
+        files.write_tensors(self.path / "checkpoint.safetensors", tensors, kept, self._owner)
 
     def checkpoint(self) -> "tuple[dict[str, torch.Tensor], Progress, dict[str, Any]] | None":
         """Model state, progress and record to go on from; None if there is no checkpoint.
@@ -307,7 +327,7 @@ class RunFolder:
         return model, progress, record
 
     def save_model(self, state: "Mapping[str, torch.Tensor]", record: Mapping[str, Any]) -> None:
-        files.write_tensors(self.path / "model.safetensors", state, record)
+        files.write_tensors(self.path / "model.safetensors", state, record, self._owner)
         (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
 
     def discard_model(self) -> bool:
@@ -344,12 +364,20 @@ class RunFolder:
         return made
 
     def evaluation(self, evaluation_id: str) -> EvaluationFolder:
-        return EvaluationFolder(self.path / "evaluation" / evaluation_id)
+        return EvaluationFolder(self.path / "evaluation" / evaluation_id, self._owner)
 
     def evaluations(self) -> list[EvaluationFolder]:
         """All evaluations that are done."""
         found = files.folders(self.path / "evaluation")
         return [EvaluationFolder(folder) for folder in found if (folder / "result.json").exists()]
+
+
+def _is_older(file: Path, other: Path) -> bool:
+    """Whether both files are there, and the first was not written after the second."""
+    try:
+        return file.stat().st_mtime_ns <= other.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
 
 
 def _acquired(lock: FileLock) -> bool:
@@ -436,6 +464,13 @@ class Store:
         try:
             yield
         finally:
+            lock.release()
+
+    def remove_outdated(self, name: str) -> None:
+        """Remove what a run needs no more, as `RunFolder.open` does, unless another process has its lock."""
+        folder = self.run(name)
+        if folder.outdated() and _acquired(lock := self._lock(name)):
+            folder.remove_outdated()
             lock.release()
 
     def is_locked(self, name: str) -> bool:

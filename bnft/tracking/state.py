@@ -37,7 +37,7 @@ class Tracking:
 
     def save(self, folder: RunFolder) -> None:
         """Raises InputError where it cannot be written."""
-        files.write_json(folder.path / FILE, asdict(self))
+        files.write_json(folder.path / FILE, asdict(self), folder.path / "config.yaml")
 
 
 def load(folder: RunFolder) -> Tracking:

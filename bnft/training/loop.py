@@ -144,7 +144,7 @@ def _epoch(
         while progress.step < steps:
             keeper.pulse()
             batch = slice(progress.step * recipe.batch_size, (progress.step + 1) * recipe.batch_size)
-            rate = recipe.lr * recipe.shape((progress.epoch + progress.step / steps) / recipe.epochs)
+            rate = _rate(recipe, progress.epoch, progress.step, steps)
             inputs = dataset.pixels(images[batch])
             torch.manual_seed(seed_for(recipe.seed, "modules", progress.epoch, progress.step))  # dropout and the like
             if recipe.attack is not None:
@@ -163,7 +163,7 @@ def _epoch(
     except Stopped:  # by the pulse: the last batch is done, and the attack on the next one has left no trace
         save()
         raise
-    _end_epoch(model, dataset, progress, rate)
+    _end_epoch(model, dataset, progress, _rate(recipe, progress.epoch, steps - 1, steps))
     keeper.save(model, _with_velocity(progress, freezing, optimizer))
 
 
@@ -199,6 +199,11 @@ class _Sums:
         if self._learning and not math.isfinite(losses):  # once it is not finite, it never is again
             raise RuntimeError(f"the loss became {losses} in epoch {progress.epoch + 1}: lower schedule.lr")
         progress.losses, progress.errors, progress.images = losses, int(self._errors), self._images
+
+
+def _rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """The learning rate of a step of an epoch, both from 0."""
+    return recipe.lr * recipe.shape((epoch + step / steps) / recipe.epochs)
 
 
 def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -80,6 +80,8 @@ VALUES = (
     ("policy=adv attack.eps=0", "attack.eps=0", "a number, above 0"),
     ("policy=adv attack.eps=nan", "attack.eps=nan", "a number, above 0, finite"),
     ("policy=adv attack.eps=8/0", "attack.eps=8/0", "a number, above 0"),
+    ("policy=normal attack.eps=abc", "attack.eps=abc", "a number, above 0"),
+    ("policy=normal attack.norm=bf16", "attack.norm=bf16", "one of Linf, L2"),
     ("policy=adv attack.examples=hard", "${attack.examples}", "'augmentations.hard' not found"),
     ("data.eps=256/255", "data.eps=1.00392", "at most 1 with evaluation.norm=Linf"),
     ("data.augmentation=mixup", "data.augmentation=mixup", "one of none, crop, crop_flip, autoaugment"),
@@ -234,6 +236,8 @@ ARRAYS = (
     ("y_train=y_train*1.5", "y_train has dtype float64", "integers from 0 to 2"),
     ("y_test=y_test*nan", "y_test holds NaN", "integers from 0 to 2"),
     ("y_train=y_train-1", "y_train holds the label -1", "from 0 to 2"),
+    ("y_train=y_train+1; y_test=y_test+1", "y_train holds labels from 1 to 3", "counted from 0", "subtract 1"),
+    ("x_train=x_train.transpose(0,3,1,2); x_test=x_test.transpose(0,3,1,2)", "(60, 3, 8, 8)", "x_train.transpose"),
     ("y_train=y_train*0; y_test=y_test*0", "data.num_classes=1", "at least 2"),
     ("y_train=y_train.astype(object)", "data.path=images.npz", "the array y_train needs pickle, which is refused"),
     ("y_test=None", "data.path=images.npz", "with the arrays x_train, y_train, x_test, y_test", "not y_test"),
@@ -469,7 +473,7 @@ def test_a_bug_is_not_swallowed(launch: Launch, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_bug_in_a_resolver_is_not_swallowed(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bnft.data.npz.read", broken)
+    monkeypatch.setattr("bnft.data.npz.channels", broken)
     with pytest.raises(InterpolationResolutionError, match="a bug of ours"):
         launch("data=npz", "data.path=images.npz")
 

@@ -174,6 +174,49 @@ def test_what_changes_no_number_changes_no_name(tmp_path):
         assert run_of("policy=bn_params", change).name != name, change
 
 
+WRONG_ATTACKS = (
+    "attack.eps=abc",
+    "attack.eps=2",
+    "attack.eps=null",
+    "attack.iterations=-1",
+    "attack.norm=bf16",
+    "attack.mode=idle",
+    "attack.keep=best",
+    "attack.random_start=maybe",
+    "attack.step_size=0",
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG_ATTACKS)
+def test_the_keys_of_an_attack_are_checked_where_none_is_used(wrong):
+    said = []
+    for policy in ("adv", "normal"):
+        with pytest.raises(InputError) as refusal:
+            compose([f"policy={policy}", wrong])
+        said.append(str(refusal.value))
+    assert said[0] == said[1] and said[0].startswith(f"{wrong}: must be ")
+
+
+def test_an_eps_that_only_an_attack_could_not_have_is_no_error_without_one():
+    line = ["data.eps=2", "evaluation.norm=L2"]
+    assert compose(["policy=normal", *line]).config["attack"] is None
+    with pytest.raises(InputError, match=r"data\.eps=2: must be at most 1 with attack\.norm"):
+        compose(["policy=adv", *line])
+
+
+def test_a_sweep_over_attacks_can_set_what_only_ones_own_has():
+    """Where there is no attack, only the keys of the usual one are checked, and none of them names the run."""
+    own, none = (["policy=adv", choice, "+attack.name=mine"] for choice in OWN_OR_NONE)
+    assert compose(own).config["attack"]["name"] == "mine"
+    assert run_of(*none).name == run_of("policy=adv", "attack=none").name
+    assert run_of("policy=normal", "+attack.name=mine", "attack.eps=0.1").name == run_of("policy=normal").name
+    raw = OmegaConf.to_container(hydra_compose("config", ["policy=normal"]), resolve=True)
+    assert check({**raw, "attack": {"_target_": None}})["attack"] is None, "it need not have those keys"
+
+
+OWN_OR_NONE = ("attack._target_=mischief.attack", "attack=none")
+
+
 def test_data_enter_by_content_not_by_path(data_file, tmp_path, images):
     def name(file: Path) -> str:
         line = [f"data.path={file}", "evaluation.n_images=10", "schedule.batch_size=16", "model=resnet8"]

@@ -1,6 +1,8 @@
 """Data sets: what they hold, what is refused, and what augmentation does to each image."""
 
 import pickle
+import time
+import tracemalloc
 import zipfile
 from urllib.error import URLError
 
@@ -112,6 +114,11 @@ REFUSED = {
     "grey images without a channel": ("x_test", lambda x: x[..., 0], ["x_test", "(30, 8, 8)", "4-dimensional"]),
     "no training images": ("x_train", lambda x: x[:0], ["x_train", "no images"]),
     "no test images": ("x_test", lambda x: x[:0], ["x_test", "no images"]),
+    "channels first": (
+        "x_train",
+        lambda x: x.transpose(0, 3, 1, 2),
+        ["x_train has shape (60, 3, 8, 8)", "(images, channels, height, width)", "x_train.transpose(0, 2, 3, 1)"],
+    ),
     "no pixels": ("x_train", lambda x: x[:, :, :0], ["x_train", "(60, 8, 0, 3)", "at least 1"]),
     "float images": ("x_train", lambda x: x / 255, ["x_train", "float64", "uint8"]),
     "wide integers": ("x_test", lambda x: x.astype(np.int64), ["x_test", "int64", "uint8"]),
@@ -128,6 +135,7 @@ REFUSED = {
     "true or false": ("y_train", lambda y: y > 1, ["y_train", "bool", "integers from 0 to 2"]),
     "labels of text": ("y_train", lambda y: y.astype(str), ["y_train", "<U", "integers from 0 to 2"]),
     "label too high": ("y_test", lambda y: y + 1, ["y_test", "label 3", "0 to 2", "data.num_classes"]),
+    "labels from 1": ("y_train", lambda y: y + 1, ["y_train", "from 1 to 3", "counted from 0", "subtract 1"]),
     "label below zero": ("y_train", lambda y: y - 1, ["y_train", "label -1", "0 to 2"]),
     "label beyond int64": (
         "y_test",
@@ -146,6 +154,32 @@ def test_wrong_arrays_are_refused(tmp_path, images, case):
     assert all(part in message for part in parts), message
     np.savez(tmp_path / "images.npz", **images)
     assert refusal_of(prepare, npz.load(str(tmp_path / "images.npz")), 3) == message
+
+
+def sized(*shape: int) -> Arrays:
+    images, labels = np.zeros(shape, np.uint8), np.arange(shape[0])
+    return Arrays(images, labels, images, labels)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 28, 28), (4, 32, 64), (3, 48, 32), (1, 8, 8)])
+def test_images_with_the_channels_first_are_refused(shape):
+    message = refusal_of(prepare, sized(2, *shape), 2)
+    assert f"x_train has shape (2, {shape[0]}, {shape[1]}, {shape[2]}), which looks like" in message
+    images = np.zeros((2, *shape), np.uint8).transpose(0, 2, 3, 1)  # the way out
+    assert prepare(Arrays(images, np.arange(2), images, np.arange(2)), 2).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((8, 8, 1), (32, 32, 3), (28, 28, 4), (3, 32, 3), (1, 8, 1), (4, 4, 4)),  # the usual channels
+        *((64, 64, 13), (8, 8, 2), (16, 16, 16), (32, 3, 32)),  # many channels, but of more than four rows
+        *((3, 3, 16), (4, 4, 16), (4, 4, 4), (1, 2, 2), (3, 2, 5)),  # maps of a few pixels
+        *((1, 1000, 22), (4, 100, 16), (1, 40, 8), (1, 64, 512)),  # rows of many values each, such as signals
+    ],
+)
+def test_unusual_images_are_not_taken_for_channels_first(shape):
+    assert prepare(sized(2, *shape), 2).image_shape == (shape[2], *shape[:2])
 
 
 def test_values_above_the_levels_are_refused(images):
@@ -238,6 +272,107 @@ def test_an_archive_of_other_files_is_not_npz(tmp_path):
             archive.writestr(f"{name}.npy", b"not an array")
     for read in (npz.load, npz.num_classes, npz.channels):
         assert "is not an array" in refusal_of(read, str(path))
+
+
+def header(shape: object, descr: object = "|u1", version: int = 1) -> bytes:
+    """The beginning of an array's file."""
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}\n"
+    return raw_header(text, version)
+
+
+def raw_header(text: str, version: int = 1, length: int | None = None) -> bytes:
+    size = (len(text) if length is None else length).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + size + text.encode()
+
+
+def archive(path, images, content: bytes, claimed: int | None = None, compression: int = zipfile.ZIP_DEFLATED) -> str:
+    """An .npz file whose y_test is this content, and is said to unpack to `claimed` bytes."""
+    np.savez(path, **{name: value for name, value in images.items() if name != "y_test"})
+    with zipfile.ZipFile(path, "a", compression) as file:
+        file.writestr("y_test.npy", content)
+        if claimed is not None:
+            file.getinfo("y_test.npy").file_size = claimed
+    return str(path)
+
+
+TIB = 2**40
+ZEROS = bytes(2**25)  # which compress to 32 kB
+HOSTILE = {
+    "a header without data": (header((100 * TIB,)), "is damaged (its header says [109951162777600] of |u1"),
+    "a negative shape": (header((-1, -30)) + bytes(30), "is damaged"),
+    "zeros behind a small array": (header((30,)) + ZEROS, "30 bytes, but it unpacks to 33554432)"),
+    "zeros": (ZEROS, "y_test is not an array"),
+    "a long header": (raw_header("", 2, 2**31) + ZEROS, "is damaged"),
+    "another version": (header((30,), version=3) + bytes(30), "is damaged (its header is of version 3.0)"),
+    "nothing": (b"\x93NUMPY", "is damaged"),
+    "nesting": (raw_header("-" * 9000 + "1"), "is damaged"),
+    "brackets": (raw_header("(" * 3000), "is damaged"),
+    "no keys": (raw_header("{}"), "is damaged"),
+    "a type of text": (header((30,), "u1; import os"), "is damaged"),
+    "a type without a form": (header((30,), [("a",)]), "is damaged"),
+    "objects": (header((30,), "|O"), "needs pickle, which is refused"),
+    "objects in fields": (header((30,), [("a", "|O")]), "needs pickle, which is refused"),
+    "code": (raw_header("__import__('os').mkdir('sprung')\n"), "is damaged"),
+    "code in a shape": (raw_header("{'descr': '|u1', 'shape': (__import__('os').mkdir('sprung'),)}"), "is damaged"),
+}
+
+
+@pytest.fixture
+def frugal():
+    """What happens in this test takes no second of the CPU, and no more memory than small arrays need."""
+    tracemalloc.start()
+    began = time.process_time()
+    yield
+    seconds, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds < 1 and peak < 8 * 2**20
+
+
+def assert_refused_by_all(path: str, said: str) -> None:
+    for read in (npz.load, npz.num_classes, npz.channels):
+        message = refusal_of(read, path)
+        assert message.startswith(f"data.path={path}: must be an .npz file") and said in message
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_no_content_of_an_npz_costs_memory_or_runs(tmp_path, monkeypatch, images, case, request):
+    monkeypatch.chdir(tmp_path)
+    content, said = HOSTILE[case]
+    path = archive("images.npz", images, content)
+    request.getfixturevalue("frugal")
+    assert_refused_by_all(path, said)
+    assert [file.name for file in tmp_path.iterdir()] == ["images.npz"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressions_that_unpack_without_bound_are_refused(tmp_path, images, compression, request):
+    path = archive(tmp_path / "images.npz", images, header((30,)) + ZEROS, compression=compression)
+    request.getfixturevalue("frugal")
+    assert_refused_by_all(path, "y_test is compressed in another way")
+
+
+def test_arrays_that_memory_cannot_hold_are_refused(tmp_path, images, frugal):
+    start = header((100 * TIB,))
+    path = archive(tmp_path / "images.npz", images, start, claimed=100 * TIB + len(start))
+    for read in (npz.load, npz.num_classes):
+        message = refusal_of(read, path)
+        assert f"data.path={path}: must be smaller" in message
+        assert "439,804.7 GB of memory, and this machine has" in message
+    assert npz.channels(path) == 3
+
+
+def test_an_array_that_unpacks_to_gigabytes_from_next_to_nothing_is_refused(tmp_path, images, frugal):
+    start = header((300_000_000,))
+    path = archive(tmp_path / "images.npz", images, start, claimed=300_000_000 + len(start))
+    assert "y_test takes 0.0 MB and unpacks to 300.0 MB" in refusal_of(npz.load, path)
+
+
+def test_less_content_than_the_archive_claims_is_damage(tmp_path, images, frugal):
+    start = header((2**20,))
+    path = archive(tmp_path / "images.npz", images, start + bytes(30), claimed=2**20 + len(start))
+    assert "y_test is damaged" in refusal_of(npz.num_classes, path)
+    path = archive(tmp_path / "images.npz", images, header((2**62, 2**62, 0)))
+    assert "y_test is damaged" in refusal_of(npz.num_classes, path)
 
 
 def test_a_missing_npz_and_a_folder(tmp_path):

@@ -154,7 +154,7 @@ def test_learning_rate_follows_the_shape(digits):
     rates = []
     recipe = replace(RECIPE, attack=None, shape=lambda progress: rates.append(progress) or 1.0)
     trained(digits, recipe)
-    assert rates == [index / 8 for index in range(8)]
+    assert list(dict.fromkeys(rates)) == [index / 8 for index in range(8)]
 
 
 def test_training_learns(digits):
