@@ -32,7 +32,8 @@ import torch
 
 from bnft.batchnorm.log import layer_eps
 from bnft.models.resnet import ResNet
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 from bnft.sweeps.terminal import Terminal
 from bnft.tracking.background import tracked
 from bnft.training.loop import Progress

@@ -8,7 +8,7 @@ same attack as in the official run; and a run that was killed goes on from its l
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -51,6 +51,14 @@ class Cascade:
         """The cascade before its first attack; `correct` says which of the n images are classified correctly."""
         fallen_at = torch.where(correct, STANDS, CLEAN).to(torch.int8).cpu()
         return cls(fallen_at, images.clone().cpu(), (fallen_at == STANDS).nonzero().squeeze(1))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The fields that are tensors; with `place`, the whole state."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+
+    def place(self) -> dict[str, Any]:
+        """The other fields, as JSON."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, torch.Tensor)}
 
     @property
     def standing(self) -> int:

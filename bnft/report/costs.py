@@ -10,6 +10,7 @@ from typing import Any
 from bnft.common import files
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.report.rows import Result, Row, Study
+from bnft.runs import layout
 from bnft.runs.store import Store
 
 PROGRAM = "launch.py"
@@ -87,7 +88,7 @@ def _cost(result: Result, label: str) -> Cost:
 
 def _base_cost(folder: Path) -> list[Cost]:
     try:
-        record = files.read_metadata(folder / "model.safetensors")
+        record = files.read_metadata(folder / layout.MODEL)
     except DamagedError:  # it is not there, or not whole
         return []
     hardware = record.get("hardware", {}).get("name")

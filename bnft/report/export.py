@@ -13,7 +13,10 @@ from bnft.common.errors import DamagedError, InputError
 from bnft.report.recorded import picked
 from bnft.report.rows import select
 from bnft.report.table import tell
-from bnft.runs.store import IMAGES, RunFolder, Store
+from bnft.runs import layout
+from bnft.runs.evaluation_folder import IMAGES
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 
 FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolute path, alone or within an override
 
@@ -41,15 +44,15 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
         _check(run, models)
     for run in runs.values():
         copy, config = target.run(run.name), run.config()
-        files.write_yaml(copy.path / "config.yaml", portable(config))
-        files.write_json(copy.path / "status.json", {"state": "done", "stage": "evaluated"})
+        files.write_yaml(copy.path / layout.CONFIG, portable(config))
+        files.write_json(copy.path / layout.STATUS, {"state": "done", "stage": "evaluated"})
         _copy_logs(run, copy)
         if config["run"]["policy"] in models:
             copy_model(run, copy)
         else:
-            (copy.path / "model.safetensors").unlink(missing_ok=True)
+            (copy.path / layout.MODEL).unlink(missing_ok=True)
     for result in selection.results:
-        kept, _ = files.read_tensors(result.folder.path / "outcomes.safetensors", without=IMAGES)
+        kept, _ = files.read_tensors(result.folder.path / layout.OUTCOMES, without=IMAGES)
         evaluation = target.run(result.run_folder.name).evaluation(result.folder.path.name)
         evaluation.save(kept, portable(result.values))
     tell(selection)
@@ -58,7 +61,7 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
 
 def copy_model(run: RunFolder, copy: RunFolder) -> None:
     """Put the model of a run beside the copy of its results; the same file, unless it is from before checksums."""
-    files.write_tensors(copy.path / "model.safetensors", *run.model())
+    files.write_tensors(copy.path / layout.MODEL, *run.model())
 
 
 def _check(run: RunFolder, models: Collection[str]) -> None:
@@ -74,12 +77,10 @@ def _check(run: RunFolder, models: Collection[str]) -> None:
 
 
 def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
-    files.write_lines(copy.path / "history.jsonl", run.history())
-    stacked, record = files.read_tensors(run.path / "batchnorm.safetensors")
+    files.write_lines(copy.path / layout.HISTORY, run.history())
+    stacked, record = files.read_tensors(run.path / layout.BATCHNORM)
     few = picked(stacked["epochs"].tolist())
-    files.write_tensors(
-        copy.path / "batchnorm.safetensors", {name: epochs[few] for name, epochs in stacked.items()}, record
-    )
+    files.write_tensors(copy.path / layout.BATCHNORM, {name: epochs[few] for name, epochs in stacked.items()}, record)
 
 
 def portable(value: Any) -> Any:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bnft.common.errors import DamagedError
 from bnft.report.distributions import BINS, common_edges, counted
 from bnft.report.rows import Rate, Result, Row
+from bnft.runs import layout
 
 Array = NDArray[np.float64]
 Kind = Literal["clean", "adversarial", "fooled"]
@@ -64,7 +65,7 @@ def confidence(logits: NDArray[Any]) -> Array:
 
 def scores(result: Result) -> Scores:
     """What a result's outcomes say of the attacked images. Raises DamagedError if they are not there or not whole."""
-    kept, file = result.scores, result.folder.path / "outcomes.safetensors"
+    kept, file = result.scores, result.folder.path / layout.OUTCOMES
     try:
         fallen_at, adversarial = kept["fallen_at"].astype(np.int64), kept["adversarial_logits"].astype(np.float64)
         images = len(fallen_at)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bnft.batchnorm.record import RECORDED, BatchNormRecord
 from bnft.common.errors import DamagedError
 from bnft.report.rows import Result, Row
-from bnft.runs.store import RunFolder
+from bnft.runs.run_folder import RunFolder
 
 EPOCHS = 16  # of a long training that are kept, so that hundreds of runs fit into memory and a page
 

@@ -17,8 +17,10 @@ from bnft.common.intervals import wilson
 from bnft.config.names import short
 from bnft.evaluation.settings import STANDS
 from bnft.runs import identity
+from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import pick
-from bnft.runs.store import EvaluationFolder, RunFolder, Store
+from bnft.runs.store import Store
 from bnft.studies import paper
 
 

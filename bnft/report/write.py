@@ -14,10 +14,10 @@ from bnft.report.figures.base import Figure
 from bnft.report.figures.errors import over_eps
 from bnft.report.rows import select
 from bnft.report.table import tell
+from bnft.runs import layout
 from bnft.runs.selection import default
 from bnft.runs.store import Store
 
-FOLDER = "reports"  # in the store
 TITLE = "Batch normalisation in adversarial training"
 PRINTED_GROUPS = 3  # of a study, the largest, whose figures are also written for print
 EVERY_EPOCH_GROUPS = 3  # of all, whose histograms are there at every logged epoch: they take the most of a page
@@ -33,7 +33,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
     selection = select(store, asked)
     if not selection.results:
         raise InputError(f"{', '.join(asked)}: has no run that is done yet; name another sweep or a run, or all")
-    folder = folder or store.root / FOLDER / "+".join(asked)[:100]
+    folder = folder or store.root / layout.REPORTS / "+".join(asked)[:100]
     drawings = [StudyDrawings(study) for study in selection.studies()]
     whole = 0
     for number, drawing in enumerate(drawings, start=1):

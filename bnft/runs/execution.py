@@ -24,9 +24,12 @@ from bnft.common.stopping import Pulse, Stopped, steady
 from bnft.config import build, sources
 from bnft.evaluation.cascade import Attack, Cascade
 from bnft.evaluation.evaluate import evaluate
-from bnft.runs.plan import MODEL_FILE, ModelFile, Run, own_sources
+from bnft.runs import layout
+from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.plan import ModelFile, Run, own_sources
 from bnft.runs.reporter import Reporter, duration
-from bnft.runs.store import EvaluationFolder, RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 from bnft.training.loop import Progress, train
 
 STATUS_SECONDS = 1.0  # status.json is rewritten at most this often within an epoch
@@ -214,7 +217,7 @@ class _Worker:
             else:
                 execute(base, self.store, self.reporter, evaluated=False, pulse=self.pulse, patient=self.patient)
             try:
-                return self._started_from(folder.path / MODEL_FILE, folder.model()[0])
+                return self._started_from(folder.path / layout.MODEL, folder.model()[0])
             except DamagedError as error:
                 self._discard_model(folder, error)
         raise DamagedError(f"{folder.path}: its model cannot be read back; check the disk")

@@ -96,3 +96,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         elif mine != other:
             found[path] = mine
     return found
+
+
+def same_hash(owner: object, run: str) -> bool:
+    """Whether the run `owner` has the hash of the run `run`; its policy can be called otherwise now."""
+    return str(owner).rpartition("-")[2] == run.rpartition("-")[2]

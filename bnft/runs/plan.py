@@ -22,10 +22,10 @@ from bnft.config.compose import (
     policies,
     pristine_overrides,
 )
-from bnft.runs import identity
-from bnft.runs.store import RunFolder, Store, checked
+from bnft.runs import identity, layout
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store, checked
 
-MODEL_FILE = "model.safetensors"
 PAPER_ATTACK = (
     "attack",
     "version",
@@ -227,15 +227,15 @@ def _base(
         if checked and run.config["model"] != point.config["model"]:
             check_fits(build.model(run.config, build.dataset(run.config)).state_dict(), point.config, base)
         return run, run.identity
-    if (store.run(base).path / "config.yaml").is_file():
+    if (store.run(base).path / layout.CONFIG).is_file():
         return _stored(store.run(base).path, point)
     path = as_path(base)
     if path is None:
         known = ", ".join(policies())
         raise rejected("base", base, f"a policy ({known}), a run in {store.root}, a folder, or a .safetensors file")
-    if path.is_dir() and (path / "config.yaml").is_file():
+    if path.is_dir() and (path / layout.CONFIG).is_file():
         return _stored(path, point)
-    return _file(path / MODEL_FILE if path.is_dir() else path, point)
+    return _file(path / layout.MODEL if path.is_dir() else path, point)
 
 
 def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
@@ -243,15 +243,15 @@ def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
     folder = Store(path.parent).run(path.name)
     config = folder.config()
     if not folder.trained:
-        raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {MODEL_FILE} yet")
-    base, _ = _file(path / MODEL_FILE, point, folder)
+        raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {layout.MODEL} yet")
+    base, _ = _file(path / layout.MODEL, point, folder)
     return base, config["run"]["identity"]
 
 
 def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[ModelFile, dict[str, Any]]:
     """A file of weights, which is that of `run` if one is given."""
     if not file.is_file():  # a pipe or a device could be read forever
-        raise rejected("base", point.config["base"], f"a folder with {MODEL_FILE}, or a .safetensors file")
+        raise rejected("base", point.config["base"], f"a folder with {layout.MODEL}, or a .safetensors file")
     try:
         state, _ = run.model() if run is not None else files.read_tensors(file)
     except (DamagedError, OSError) as error:  # the latter from files that cannot be mapped, as those in /proc

@@ -8,6 +8,7 @@ from typing import Any
 
 from bnft.common.console import complain
 from bnft.common.errors import DamagedError, InputError
+from bnft.runs import layout
 from bnft.runs.store import Store
 
 ALL = "all"
@@ -36,7 +37,7 @@ def pick(store: Store, names: Sequence[str] = ()) -> Picked:
     for name in names:
         if store.has_sweep(name):
             sweeps[name] = store.sweep(name)
-        elif (store.run(name).path / "config.yaml").exists() or store.run(name).evaluations():
+        elif (store.run(name).path / layout.CONFIG).exists() or store.run(name).evaluations():
             runs.append(name)
         else:
             raise InputError(f"{name}: must be a sweep or a run in {store.root}, or {ALL}; {_known(store)}")

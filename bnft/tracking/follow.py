@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import InputError
+from bnft.runs import layout
 from bnft.runs.store import Store
 from bnft.tracking.replay import INTERRUPTED, Replay, TakenError, complete, exit_code
 from bnft.tracking.session import TrackingError, restart
@@ -102,7 +103,7 @@ class Follower:
         code = exit_code(folder.status())
         done = [evaluation.path.name for evaluation in folder.evaluations()]
         over = code is not None and (code != 0 or watched.expected <= set(done))
-        now = (code, done, *(_stamp(folder.path, name) for name in ("history.jsonl", "batchnorm.safetensors")))
+        now = (code, done, *(_stamp(folder.path, name) for name in (layout.HISTORY, layout.BATCHNORM)))
         if now == watched.seen and not last:
             return
         watched.settled = False
@@ -150,7 +151,7 @@ class Follower:
                 self._take(watched.replay.folder.name, watched, error)
 
 
-def _stamp(folder: Path, name: str = "status.json") -> tuple[int, int] | None:
+def _stamp(folder: Path, name: str = layout.STATUS) -> tuple[int, int] | None:
     """Something that is another whenever a file has been written anew; None if it is not there."""
     try:
         found = os.stat(folder / name)

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from bnft.common.stopping import steady
+from bnft.runs import layout
 from bnft.runs.store import Store
 from bnft.tracking import server, state
 from bnft.tracking.rows import Records, described, order_of
 from bnft.tracking.session import FINISH_SECONDS, Described, Session
 from bnft.tracking.target import Target
 
-FOLDER = "wandb"  # of the store: W&B's own, where its tools look for it
 INTERRUPTED = 255  # the exit code that W&B has for what was stopped
 COUNT_SECONDS = (0.3, 1.0, 2.0)  # a server may take a moment to count the lines that it has taken
 
@@ -133,7 +133,7 @@ class Replay:
         tracking = self._tracking
         tracking.group, tracking.commit = tracking.group or self._group, tracking.commit or self._commit
         sent = tracking.sent(self.target.name)
-        wandb = self._store.root / FOLDER
+        wandb = self._store.root / layout.WANDB
         if sent.folder is not None:  # begun and never ended: its rows are logged again
             shutil.rmtree(wandb / sent.folder, ignore_errors=True)
         self._remember()

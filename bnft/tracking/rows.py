@@ -17,7 +17,9 @@ from bnft.batchnorm.record import QUANTITIES, BatchNormRecord
 from bnft.common import files
 from bnft.common.errors import DamagedError
 from bnft.report.outcomes import confidence
-from bnft.runs.store import EvaluationFolder, RunFolder
+from bnft.runs import layout
+from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.run_folder import RunFolder
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, Histogram, histogram
 
@@ -55,7 +57,7 @@ class Records:
         self.trained = folder.trained or bool(folder.evaluations())  # first: once it is there, the logs are whole
         self.history = folder.history()
         self.batchnorm: BatchNormRecord | None = None
-        if (folder.path / "batchnorm.safetensors").exists():
+        if (folder.path / layout.BATCHNORM).exists():
             self.batchnorm = folder.batchnorm()
 
     @cached_property
@@ -112,7 +114,7 @@ def order_of(known: Sequence[str], done: Sequence[EvaluationFolder]) -> list[str
     """The evaluations that are done, by id: those that have a step already first, then the others as they came."""
     names = {folder.path.name: folder for folder in done}
     new = [folder for name, folder in names.items() if name not in known]
-    new.sort(key=lambda folder: ((folder.path / "result.json").stat().st_mtime_ns, folder.path.name))
+    new.sort(key=lambda folder: ((folder.path / layout.RESULT).stat().st_mtime_ns, folder.path.name))
     return [*known, *(folder.path.name for folder in new)]
 
 
@@ -210,7 +212,7 @@ def _pixels(image: NDArray[np.floating]) -> NDArray[np.uint8]:
 def described(folder: RunFolder, config: Mapping[str, Any], commit: str | None) -> dict[str, Any]:
     """The run's configuration, with the commit, versions, hardware and counts as far as the run has recorded them."""
     found = {key: value for key, value in config.items() if key not in LOCAL}
-    for name in ("model.safetensors", "checkpoint.safetensors"):
+    for name in (layout.MODEL, layout.CHECKPOINT):
         with suppress(DamagedError):
             kept = files.read_metadata(folder.path / name)
             found |= {key: kept[key] for key in ("versions", "hardware", "counts") if key in kept}

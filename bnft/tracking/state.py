@@ -6,9 +6,8 @@ from typing import Any
 
 from bnft.common import files
 from bnft.common.errors import DamagedError
-from bnft.runs.store import RunFolder
-
-FILE = "tracking.json"
+from bnft.runs import layout
+from bnft.runs.run_folder import RunFolder
 
 
 @dataclass
@@ -37,13 +36,13 @@ class Tracking:
 
     def save(self, folder: RunFolder) -> None:
         """Raises InputError where it cannot be written."""
-        files.write_json(folder.path / FILE, asdict(self), folder.path / "config.yaml")
+        files.write_json(folder.path / layout.TRACKING, asdict(self), folder.path / layout.CONFIG)
 
 
 def load(folder: RunFolder) -> Tracking:
     """The tracking of a run. A file that is damaged is as good as none: the server knows what it has."""
     try:
-        found = files.read_json(folder.path / FILE)
+        found = files.read_json(folder.path / layout.TRACKING)
         return _tracking(found)
     except (FileNotFoundError, DamagedError, TypeError, AttributeError, KeyError):
         return Tracking()

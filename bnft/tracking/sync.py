@@ -6,6 +6,7 @@ from typing import Any
 
 from bnft.common.console import complain
 from bnft.common.errors import InputError
+from bnft.runs import layout
 from bnft.runs.selection import meant, pick, readable, runs_of
 from bnft.runs.store import Store
 from bnft.tracking.replay import INTERRUPTED, Replay, ShortError, TakenError, complete, exit_code
@@ -79,7 +80,7 @@ def select(store: Store, names: Sequence[str]) -> dict[str, str | None]:
 def _target(store: Store, name: str, entity: str | None, project: str | None) -> Target:
     """Where a run goes: what was said now, else what it was asked for with."""
     settings: dict[str, Any] = {}
-    if (store.run(name).path / "config.yaml").exists():
+    if (store.run(name).path / layout.CONFIG).exists():
         settings = store.run(name).config().get("wandb") or {}
     entity = entity or settings.get("entity") or os.environ.get("WANDB_ENTITY")
     found, why = online(project or settings.get("project") or "bnft", entity)
@@ -91,7 +92,7 @@ def _target(store: Store, name: str, entity: str | None, project: str | None) ->
 def _upload(store: Store, name: str, target: Target, sweep: str | None, commit: str | None) -> str:
     """Bring one run up to date; returns what was done."""
     folder = store.run(name)
-    if not (folder.path / "config.yaml").exists():
+    if not (folder.path / layout.CONFIG).exists():
         return "not begun"
     if complete(store, name, target):
         return "complete already"

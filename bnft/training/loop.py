@@ -6,7 +6,7 @@ A row that learns no parameter (BN STATS) only forwards its batches in train mod
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -64,6 +64,30 @@ class Progress:
     velocity: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     batchnorm: BatchNormLog = field(default_factory=BatchNormLog)
+
+    def place(self) -> dict[str, Any]:
+        """The fields that are numbers, as JSON; the others are tensors and logs, which have files of their own."""
+        apart = ("velocity", "history", "batchnorm")
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in apart}
+
+    @classmethod
+    def resumed(
+        cls,
+        place: dict[str, Any],
+        velocity: dict[str, torch.Tensor],
+        history: list[dict[str, Any]],
+        batchnorm: BatchNormLog,
+    ) -> "Progress":
+        """The progress at `place`, with what belongs to it of logs that may be longer, since they are written first.
+
+        Raises ValueError if the logs are shorter.
+        """
+        progress = cls(**place, velocity=velocity)
+        progress.history = [line for line in history if line["epoch"] <= progress.epoch]
+        progress.batchnorm = batchnorm.up_to(progress.epoch)
+        if len(progress.history) != progress.epoch or len(progress.batchnorm.epochs) != progress.epoch + 1:
+            raise ValueError("the logs lack epochs")
+        return progress
 
 
 class Keeper(Protocol):

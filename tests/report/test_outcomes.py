@@ -12,7 +12,8 @@ from support import made_up
 
 from bnft.report import gallery, outcomes
 from bnft.report.statements import Statement, statements
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 
 STANDS, WRONG = -1, 0
 LABELS = [0, 1, 0, 2]  # of the attacked images; two more test images are not attacked

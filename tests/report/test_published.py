@@ -12,7 +12,8 @@ from bnft import models
 from bnft.common.files import read_tensors
 from bnft.config import components
 from bnft.report.rows import select
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 from bnft.studies import paper
 
 KEPT = ROOT / "docs" / "results"

@@ -23,9 +23,11 @@ from bnft.common.errors import DamagedError
 from bnft.common.stopping import Stopped
 from bnft.report import table
 from bnft.report.rows import select
+from bnft.runs.evaluation_folder import IMAGES, EvaluationFolder
 from bnft.runs.execution import execute
 from bnft.runs.plan import Run, plan
-from bnft.runs.store import IMAGES, EvaluationFolder, RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 
 NOBODY = 65534  # a user who owns nothing
 LONGEST = 400  # characters of a refusal, without the folder of the test

@@ -26,7 +26,8 @@ from bnft.evaluation.evaluate import evaluate
 from bnft.evaluation.settings import Evaluation
 from bnft.models import build
 from bnft.models.resnet import ResNet
-from bnft.runs.store import EvaluationFolder, RunFolder
+from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.run_folder import RunFolder
 from bnft.tracking.state import Tracking
 from bnft.training.loop import Progress, Recipe, train
 from bnft.training.shapes import one_cycle

@@ -14,7 +14,8 @@ import torch
 from bnft.batchnorm.log import BatchNormLog
 from bnft.batchnorm.record import RECORDED
 from bnft.runs import identity
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 from bnft.studies import paper
 from bnft.training.loop import Progress
 from support.made_up import rate

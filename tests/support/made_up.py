@@ -11,7 +11,8 @@ from bnft.common import files
 from bnft.common.intervals import wilson
 from bnft.report.rows import Row, Study, select
 from bnft.runs import identity
-from bnft.runs.store import RunFolder, Store
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
 from bnft.studies import paper
 
 Layers = Mapping[str, Mapping[str, Sequence[Any]]]  # layer to quantity to values, of shape (epochs, channels)

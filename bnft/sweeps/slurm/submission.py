@@ -18,8 +18,9 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from bnft.common import files
 from bnft.common.console import complain
 from bnft.common.errors import InputError
+from bnft.runs import layout
 from bnft.runs.plan import Run
-from bnft.runs.store import SLURM_FOLDER, Store
+from bnft.runs.store import Store
 from bnft.sweeps.slurm import cluster
 from bnft.sweeps.slurm.arrays import Array
 from bnft.sweeps.slurm.snapshot import snapshot
@@ -129,7 +130,7 @@ class Submission:
 
     def __init__(self, store: Store, sweep: str, request: Request) -> None:
         self.store, self.sweep, self.request = store, sweep, request
-        self.folder = store.root.absolute() / SLURM_FOLDER / sweep
+        self.folder = store.root.absolute() / layout.SLURM / sweep
         self._submitted: list[dict[str, Any]] = []
 
     def submit(self, arrays: Sequence[Array]) -> None:

@@ -10,7 +10,7 @@ from bnft.common.errors import DamagedError, InputError, rejected
 from bnft.report import table
 from bnft.report.rows import select
 from bnft.report.style import looks
-from bnft.runs import identity
+from bnft.runs import identity, layout
 from bnft.runs.selection import newest, readable, runs_of
 from bnft.runs.store import Store
 from bnft.studies import paper
@@ -101,7 +101,7 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
 def _runs(store: Store, names: Iterable[str]) -> Iterable[Run]:
     for name in names:
         folder = store.run(name)
-        if not (folder.path / "config.yaml").exists():  # not begun
+        if not (folder.path / layout.CONFIG).exists():  # not begun
             continue
         config: dict[str, Any] = folder.config()
         recipe = canonical(identity.without(config["run"]["identity"], "seed"))
