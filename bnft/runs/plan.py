@@ -188,6 +188,13 @@ def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for one in found for name, value in sorted(one.items())}
 
 
+def edited_sources(run: Run) -> list[str]:
+    """The files of a person's own that are not what they were when the run was planned."""
+    sources.forget()
+    now, planned = own_sources(run.config), run.sources
+    return sorted(name for name in {*now, *planned} if now.get(name) != planned.get(name))
+
+
 def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
     """A component as it enters the identity."""
     return {**component, identity.SOURCE: sources.digest(sources.of(key, component["_target_"]))}

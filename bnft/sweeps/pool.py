@@ -84,7 +84,7 @@ def warm_up() -> None:
 
 
 @dataclass(eq=False)
-class _Worker:
+class _WorkerProcess:
     """A process and what it is at."""
 
     slot: Slot
@@ -118,7 +118,7 @@ class Pool:
         self._tasks, self._slots, self._store, self._reporter = tasks, places, store, reporter
         self._fail_fast, self._hang_seconds = fail_fast, hang_seconds
         self._context = context()
-        self._workers: list[_Worker] = []
+        self._workers: list[_WorkerProcess] = []
         self._ready: list[tuple[int, str]] = []  # a heap: the place in line, and the task
         self._later: list[tuple[float, int, str]] = []  # a heap, too: when to try again
         self._waiting: defaultdict[str, list[str]] = defaultdict(list)  # task to those that need it
@@ -186,7 +186,7 @@ class Pool:
         for entry in passed:
             heapq.heappush(self._ready, entry)
 
-    def _give(self, worker: _Worker, task: Task) -> None:
+    def _give(self, worker: _WorkerProcess, task: Task) -> None:
         run = task.run
         threads = run.config["threads"] or worker.slot.threads
         worker.task, worker.heard = task, time.monotonic()
@@ -212,7 +212,7 @@ class Pool:
             elif what != "alive":
                 getattr(self._reporter, what)(*arguments)
 
-    def _take(self, worker: _Worker, outcome: Failure | str | None) -> None:
+    def _take(self, worker: _WorkerProcess, outcome: Failure | str | None) -> None:
         task, worker.task = worker.task, None
         assert task is not None
         if outcome == BUSY:
@@ -240,7 +240,7 @@ class Pool:
 
     # trouble
 
-    def _bury(self, worker: _Worker, why: str = "") -> None:
+    def _bury(self, worker: _WorkerProcess, why: str = "") -> None:
         """A process is gone: its run failed, unless it had none, and another process takes its place."""
         worker.process.join()
         if worker.task is not None:
@@ -270,7 +270,7 @@ class Pool:
                 worker.process.kill()
                 self._bury(worker, f"it hung: no sign of life for {self._hang_seconds / 60:g} minutes")
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _WorkerProcess) -> None:
         worker.connection.close()
         worker.process.kill()  # one that is unsafe has said its last, but might not come to its end
         self._workers[self._workers.index(worker)] = self._start(worker.slot)
@@ -288,12 +288,12 @@ class Pool:
 
     # processes
 
-    def _start(self, slot: Slot) -> _Worker:
+    def _start(self, slot: Slot) -> _WorkerProcess:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, slot.environment), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(slot, process, ours)
+        return _WorkerProcess(slot, process, ours)
 
     def _end_workers(self) -> None:
         for worker in self._workers:

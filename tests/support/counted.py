@@ -7,6 +7,7 @@ made to happen before a run trains or evaluates: it looks for it under `POLICY-S
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,7 +17,9 @@ import mischief
 import launch
 from bnft import hydra_app
 from bnft.evaluation import cascade
-from bnft.runs import execution
+from bnft.runs import run_evaluation, run_training
+from bnft.runs.run_evaluation import RunEvaluation
+from bnft.runs.run_training import RunTraining
 from bnft.training import loop
 
 WORK = os.open(os.environ["WORK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -39,20 +42,20 @@ count(loop, "_end_epoch", b"e")
 count(cascade, "check_adversarial", b"a")
 
 
-def preceded_by_mischief(name: str, stage: str) -> None:
-    """Let mischief happen before `run.name`, one of whose arguments is the run's worker."""
-    original = getattr(execution, name)
+def preceded_by_mischief(module: ModuleType, name: str, stage: str) -> None:
+    """Let mischief happen before `module.name`, one of whose arguments keeps what is made and knows the run."""
+    original = getattr(module, name)
 
     def troubled(*arguments: object, **options: object) -> object:
-        (run_at_work,) = (argument.run for argument in arguments if isinstance(argument, execution._Worker))
-        mischief.happens(f"{run_at_work.policy}-{run_at_work.config['seed']}-{stage}")
+        (run,) = (argument.run for argument in arguments if isinstance(argument, (RunTraining, RunEvaluation)))
+        mischief.happens(f"{run.policy}-{run.config['seed']}-{stage}")
         return original(*arguments, **options)
 
-    setattr(execution, name, troubled)
+    setattr(module, name, troubled)
 
 
-preceded_by_mischief("train", "training")
-preceded_by_mischief("evaluate", "evaluating")
+preceded_by_mischief(run_training, "train", "training")
+preceded_by_mischief(run_evaluation, "evaluate", "evaluating")
 
 if __name__ == "__main__":
     hydra_app.guarded(launch.main)

@@ -1,0 +1,92 @@
+"""Where one run stands: written into its status.json, and told to a reporter."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bnft.common.devices import Hardware
+from bnft.common.errors import show
+from bnft.evaluation.cascade import Attack, Cascade
+from bnft.evaluation.settings import Evaluation
+from bnft.runs.plan import Run
+from bnft.runs.reporter import Reporter, duration
+from bnft.runs.run_folder import RunFolder
+from bnft.training.loop import Progress
+
+STATUS_SECONDS = 1.0  # status.json is rewritten at most this often within an epoch
+
+
+class RunProgress:
+    """Tells how far a run is. `hardware` is what it computes on, which is known for certain once it has begun."""
+
+    def __init__(self, run: Run, folder: RunFolder, reporter: Reporter, hardware: Hardware) -> None:
+        self.hardware = hardware
+        self._run, self._folder, self._reporter = run, folder, reporter
+        self._epochs: int = run.config["schedule"]["epochs"]
+        self._written_at = 0.0
+
+    def note(self, text: str, run: str | None = None) -> None:
+        """Something that a person should know, of this run or of the named one."""
+        self._reporter.notes(run or self._run.name, text)
+
+    def training_begins(self, learning: str, progress: Progress | None) -> None:
+        """`learning` says in words what learns; `progress` is where training goes on, if it does."""
+        where = f", going on from epoch {progress.epoch + 1}" if progress is not None else ""
+        self._reporter.begins(self._run.name, "training", f"{learning}; {self.hardware.describe()}{where}")
+        self._write("running", "training", epoch=progress.epoch if progress is not None else 0, epochs=self._epochs)
+
+    def saved(self) -> None:
+        """The state is saved: the next step is written down at once."""
+        self._written_at = 0.0
+
+    def stepped(self, progress: Progress, steps: int) -> None:
+        """A batch of the epoch's `steps` is done."""
+        if time.monotonic() - self._written_at < STATUS_SECONDS:
+            return
+        done = progress.epoch + progress.step / steps
+        spent = sum(line["seconds"] for line in progress.history) + progress.seconds
+        left = spent / done * (self._epochs - done) if done else 0.0
+        self._write("running", "training", epoch=progress.epoch, epochs=self._epochs, seconds_left=round(left))
+        loss = f"{progress.losses / progress.images:.3f}" if progress.images else "-"
+        text = f"epoch {progress.epoch + 1} of {self._epochs}, {duration(left)} left, loss {loss}"
+        self._reporter.moves(self._run.name, text)
+
+    def evaluation_begins(self, config: Evaluation) -> None:
+        how = f"{config.version} AutoAttack" if config.attack == "autoattack" else "PGD"
+        detail = f"{how}, {config.norm} eps {show(config.eps)}, {config.n_images} images"
+        self._reporter.begins(self._run.name, "evaluating", detail)
+        self._write("running", "evaluating")
+
+    def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
+        """A batch of an attack is done."""
+        name = attacks[cascade.attack].name
+        images, standing = len(cascade.fallen_at), cascade.standing
+        self._write("running", "evaluating", attack=name, standing=standing, images=images)
+        self._reporter.scored(self._run.name, "", f"≥ {100 * (1 - standing / images):.1f}")
+        self._reporter.moves(self._run.name, f"{name}, {standing} of {images} images stand")
+
+    def done(self, evaluated: bool) -> None:
+        """Write down that the run is done."""
+        self._write("done", "evaluated" if evaluated else "trained")
+
+    def was_done(self, evaluated: bool) -> None:
+        """The same for a run that was killed after its last file and before its last status."""
+        if self._folder.status().get("state") != "done":
+            self.done(evaluated)
+
+    def ends(self, result: dict[str, Any] | None) -> None:
+        """Tell that the run is done; `result` is None if it was only to be trained."""
+        if result is None:
+            self._reporter.ends(self._run.name, "trained", "trained")
+            return
+        clean, robust = result["clean"], result["robust"]
+        self._reporter.scored(self._run.name, f"{clean['error']:.2f}", f"{robust['error']:.1f}")
+        text = (
+            f"done: clean error {clean['error']:.2f} % of {clean['images']},"
+            f" robust error {robust['error']:.1f} % of {robust['images']}"
+        )
+        self._reporter.ends(self._run.name, "done", text)
+
+    def _write(self, state: str, stage: str, **progress: Any) -> None:
+        self._written_at = time.monotonic()
+        self._folder.write_status(state=state, stage=stage, hardware=self.hardware.describe(), **progress)

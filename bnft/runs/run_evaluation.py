@@ -1,0 +1,66 @@
+"""The evaluation of one run: its result as it was kept, else evaluated, from where it was interrupted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from bnft.common.errors import DamagedError
+from bnft.common.stopping import Pulse
+from bnft.config import build
+from bnft.evaluation.cascade import Attack, Cascade
+from bnft.evaluation.evaluate import evaluate
+from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.plan import Run, edited_sources
+from bnft.runs.progress import RunProgress
+
+
+class RunEvaluation:
+    """Makes the result of a run, and keeps it; the `Watcher` of the cascade of attacks."""
+
+    def __init__(self, run: Run, folder: EvaluationFolder, progress: RunProgress, pulse: Pulse) -> None:
+        self.pulse = pulse
+        self.run, self._folder, self._progress = run, folder, progress
+
+    def kept(self) -> dict[str, Any] | None:
+        """The result, if there is a whole one."""
+        try:
+            result = self._folder.result()
+            if result is not None:
+                self._folder.outcomes()
+            return result
+        except DamagedError as error:
+            self._progress.note(f"evaluating again: {error}")
+            return None
+
+    def result(self, model: nn.Module, training: dict[str, Any]) -> dict[str, Any]:
+        """Evaluate the model, on its device and in eval mode; `training` is what was recorded with it."""
+        config, hardware = build.evaluation(self.run.config), self._progress.hardware
+        data = build.dataset(self.run.config).to(hardware.device)
+        cascade = self._cascade()
+        self._progress.evaluation_begins(config)
+        processes = 1 if edited_sources(self.run) else hardware.threads  # others would import what was edited
+        outcomes, summary = evaluate(model, data, config, self, cascade, processes=processes)
+        settings = self.run.config["data"]
+        described = {"target": settings["_target_"], "validation": settings["validation"]}
+        result = {
+            **summary,
+            "run": self.run.record(),
+            "evaluation": {"id": self.run.evaluation_id, **self.run.config["evaluation"]},
+            "data": {**described, **self.run.identity["data"], "images": len(data.x_train)},
+            "training": training,
+            "seed": self.run.config["seed"],
+        }
+        self._folder.save(outcomes.tensors(), result)
+        return result
+
+    def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
+        self._folder.save_cascade(cascade)
+        self._progress.attacked(cascade, attacks)
+
+    def _cascade(self) -> Cascade | None:
+        try:
+            return self._folder.cascade()
+        except DamagedError as error:
+            self._progress.note(f"evaluating from the first attack: {error}")
+            return None

@@ -1,0 +1,172 @@
+"""The training of one run: its model as it was kept, else trained from its base, from where it was interrupted."""
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnft.batchnorm.freezing import Freezing
+from bnft.batchnorm.log import layer_eps
+from bnft.common import devices, files
+from bnft.common.devices import Hardware
+from bnft.common.errors import DamagedError, InputError
+from bnft.common.stopping import Pulse
+from bnft.config import build
+from bnft.runs import layout
+from bnft.runs.plan import ModelFile, Run, edited_sources
+from bnft.runs.progress import RunProgress
+from bnft.runs.run_folder import RunFolder
+from bnft.runs.store import Store
+from bnft.training.loop import Progress, train
+
+PACKAGES = ("torch", "torchvision", "pyautoattack", "numpy")
+
+
+class RunTraining:
+    """Makes the model of a run, and keeps what training makes; the `Keeper` of the training loop.
+
+    `train_base` sees to it that a base is trained. After `model`, `record` is what was recorded with the model.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: RunFolder,
+        store: Store,
+        progress: RunProgress,
+        pulse: Pulse,
+        train_base: Callable[[Run], object],
+    ) -> None:
+        self.pulse = pulse
+        self.record: dict[str, Any] = {}
+        self.run, self._folder, self._store = run, folder, store
+        self._progress, self._train_base = progress, train_base
+
+    @property
+    def hardware(self) -> Hardware:
+        return self._progress.hardware
+
+    def model(self) -> nn.Module:
+        """The run's model on the device, in eval mode: read if it is there, else trained."""
+        if edited := edited_sources(self.run):
+            message = f"its source has changed since it was asked for ({', '.join(edited)}); ask for it again"
+            raise InputError(f"{self.run.name}: {message}")
+        data = build.dataset(self.run.config)
+        if data.sha256 != self.run.identity["data"]["sha256"]:
+            raise InputError(f"{self.run.name}: its data have changed since it was asked for; ask for it again")
+        model = build.model(self.run.config, data)
+        if self._folder.trained:
+            try:
+                state, self.record = self._folder.model()
+                model.load_state_dict(state)
+                self._settle(self.record)
+                return self.hardware.place(model).eval()
+            except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
+                self._discard_model(self._folder, error)
+        self._train(model)
+        return model.eval()
+
+    def save(self, model: nn.Module, progress: Progress) -> None:
+        self._folder.save_logs(progress, layer_eps(model))
+        self._folder.save_checkpoint(model.state_dict(), progress, self.record)
+        self._progress.saved()
+
+    def stepped(self, progress: Progress, steps: int) -> None:
+        self._progress.stepped(progress, steps)
+
+    def _train(self, model: nn.Module) -> None:
+        config = self.run.config
+        progress = self._resume(model)
+        policy = config["freeze_policy"]
+        self.hardware.place(model)
+        freezing = Freezing(model, policy["parameters"], policy["statistics"])
+        self.record = self._record(freezing)
+        self._progress.training_begins(str(freezing.counts()), progress)
+        data = build.dataset(config).to(self.hardware.device)
+        progress = train(model, freezing, data, build.recipe(config), self.hardware, self, progress)
+        model.eval()
+        self._folder.save_logs(progress, layer_eps(model))
+        self.record["seconds"] = round(sum(line["seconds"] for line in progress.history), 3)
+        self._folder.save_model(model.state_dict(), self.record)
+
+    def _resume(self, model: nn.Module) -> Progress | None:
+        """Load what training goes on from into the model, else what it starts from; returns how far it was."""
+        try:
+            resumed = self._folder.checkpoint()
+        except DamagedError as error:
+            self._progress.note(f"training from the start: {error}")
+            resumed = None
+        if resumed is not None:
+            state, progress, record = resumed
+            model.load_state_dict(state)
+            self._settle(record)
+            return progress
+        if self._folder.set_aside_evaluations():
+            self._progress.note("training again, since its model is gone; its results are set aside")
+        if self.run.base is not None:
+            model.load_state_dict(self._base_state())
+        self._settle({})
+        return None
+
+    def _record(self, freezing: Freezing) -> dict[str, Any]:
+        """What is recorded of a training beside its model."""
+        counts = freezing.counts()
+        return {
+            "run": self.run.name,
+            "hardware": {
+                "device": str(self.hardware.device),
+                "precision": self.hardware.precision,
+                "threads": self.hardware.threads,
+                "name": self.hardware.describe(),
+            },
+            "counts": {**vars(counts), "share": counts.share, "statistics_share": counts.statistics_share},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        }
+
+    def _base_state(self) -> dict[str, torch.Tensor]:
+        base = self.run.base
+        if isinstance(base, ModelFile):
+            state, _ = files.read_tensors(base.path)
+            if files.sha256(base.path) != base.sha256:
+                raise InputError(f"{base.path}: has changed since the run was asked for; ask for it again")
+            return self._started_from(base.path, state)
+        assert isinstance(base, Run)
+        folder = self._store.run(base.name)
+        for _ in range(2):
+            if folder.trained:  # read without its lock, which whoever evaluates it holds
+                folder.config()
+                self._store.remove_outdated(base.name)
+            else:
+                self._train_base(base)
+            try:
+                return self._started_from(folder.path / layout.MODEL, folder.model()[0])
+            except DamagedError as error:
+                self._discard_model(folder, error)
+        raise DamagedError(f"{folder.path}: its model cannot be read back; check the disk")
+
+    def _discard_model(self, folder: RunFolder, error: Exception) -> None:
+        """Remove the damaged model of this run, or of its base, so that it is trained again."""
+        aside = "; its results are set aside" if folder.discard_model() else ""
+        self._progress.note(f"training again: {str(error).splitlines()[0]}{aside}", folder.name)
+
+    def _started_from(self, file: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights that were read from `file`; says so if nothing tells whether they are whole."""
+        if files.checksum(file) is None:
+            self._progress.note(f"note: {file} has no checksum and was read unchecked")
+        return state
+
+    def _settle(self, record: dict[str, Any]) -> None:
+        """Use the precision and threads that the run was started with, if it was."""
+        fixed = record.get("hardware")
+        if fixed:
+            self._progress.hardware = Hardware(self.hardware.device, fixed["precision"], fixed["threads"])
+        self.hardware.settle()
+
+
+def hardware_of(run: Run) -> Hardware:
+    """What a run computes on if it has not begun yet."""
+    return devices.choose(run.config["device"], run.config["precision"], run.config["threads"])
