@@ -50,9 +50,11 @@ from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation.evaluate import evaluate
 from bnft.evaluation.settings import Evaluation
 from bnft.models.resnet import ResNet
-from bnft.training import loop as training_loop
-from bnft.training.loop import Progress, Recipe, train
+from bnft.training import step as training_step
+from bnft.training.loop import train
+from bnft.training.recipe import Recipe
 from bnft.training.shapes import one_cycle
+from bnft.training.state import TrainingState
 
 EPS, STEP_SIZE = 8 / 255, 0.007
 CLASSES, EPOCH = 10, 50_000
@@ -317,7 +319,7 @@ def ours(machine: Machine, batch: int, graph: bool, watch: Watch) -> dict[str, A
         return captured[-1]
 
     with (
-        mock.patch.object(training_loop, "attack_graph", seen),
+        mock.patch.object(training_step, "attack_graph", seen),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always", RuntimeWarning)
@@ -386,7 +388,7 @@ class Silent:
 def whole_epoch(machine: Machine, model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     """A real epoch, with augmentation and what comes at its end, per 50,000 images."""
     began = machine.wait()
-    progress: Progress = train(
+    progress: TrainingState = train(
         model, Freezing(model, ["all"], "update"), machine.dataset, recipe, machine.hardware, Silent()
     )
     seconds = machine.wait() - began  # with the capture of the graph, which a long training does once

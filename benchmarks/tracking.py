@@ -36,7 +36,7 @@ from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.sweeps.terminal import Terminal
 from bnft.tracking.background import tracked
-from bnft.training.loop import Progress
+from bnft.training.state import TrainingState
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 2.0  # percent
@@ -71,7 +71,7 @@ def main() -> None:
 
 def recording(network: torch.nn.Module, folder: Path) -> float:
     """Seconds that the trainer spends on an epoch's record, in the middle of a long training."""
-    run, progress = RunFolder(folder / "record"), Progress()
+    run, progress = RunFolder(folder / "record"), TrainingState()
     for epoch in range(LONG // 2):
         _add_epoch(progress, network, epoch)
     spent = []
@@ -131,7 +131,7 @@ def _follow(network: torch.nn.Module, store: Store, epochs: int) -> str:
 
     named = {"benchmark": epochs}
     name = f"normal-{identity.digest(named)}"
-    run, progress = store.run(name), Progress()
+    run, progress = store.run(name), TrainingState()
     config = {"run": {"policy": "normal", "identity": named}, "attack": None, "wandb": OFFLINE}
     files.write_yaml(run.path / "config.yaml", config)
     progress.batchnorm.append(0, network)
@@ -209,7 +209,7 @@ def _images(options: argparse.Namespace) -> dict[str, np.ndarray]:
     return {"x_train": x_train, "y_train": y_train, "x_test": images[2], "y_test": images[3]}
 
 
-def _add_epoch(progress: Progress, network: torch.nn.Module, epoch: int) -> None:
+def _add_epoch(progress: TrainingState, network: torch.nn.Module, epoch: int) -> None:
     line = {"epoch": epoch, "loss": 1.0, "error": 50.0, "clean_error": 50.0, "lr": 0.1, "images": 50000, "seconds": 8.0}
     progress.history.append(line)
     progress.batchnorm.append(epoch, network)

@@ -39,17 +39,16 @@ from torch.nn import functional
 
 from bnft import models
 from bnft.attacks.base import perturbation_size
-from bnft.attacks.folding import Folded
 from bnft.attacks.pgd import pgd
 from bnft.batchnorm.freezing import Freezing
 from bnft.common import devices
 from bnft.common.devices import Hardware
-from bnft.common.stopping import steady
 from bnft.data import npz
 from bnft.data.augmentation import none
 from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.models.resnet import ResNet
-from bnft.training.loop import Progress, Recipe, _attacked, _graph, _optimizer, _update
+from bnft.training.recipe import Recipe
+from bnft.training.step import TrainingStep
 
 EPS, STEP_SIZE, ITERATIONS = 8 / 255, 0.007, 10
 RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
@@ -127,7 +126,7 @@ def batches(data: Dataset, size: int) -> Iterator[Batch]:
 
 
 def ours(model: nn.Module, policy: str, data: Dataset, batch: int, iterations: int, machine: Hardware) -> Step:
-    """A step of `bnft.training`: the very functions that its loop calls for a batch."""
+    """A step of `bnft.training`, as its loop makes it."""
     model = machine.place(model)
     freezing = Freezing(model, [policy], "update")
     recipe = Recipe(
@@ -143,17 +142,13 @@ def ours(model: nn.Module, policy: str, data: Dataset, batch: int, iterations: i
         attack_mode="eval",
         seed=0,
     )
-    progress = Progress()
-    folded = Folded(model, data.pixels(data.x_train[:2]))
-    assert folded.view is not model, "the benchmark's network can be folded"
-    graph = _graph(folded, data, recipe, machine)  # on a GPU, the whole attack in one launch
-    optimizer, given = _optimizer(freezing, recipe, progress), batches(data, batch)
+    given = batches(data, batch)
+    trained = TrainingStep(model, freezing, recipe, machine, *next(given))  # on a GPU, the attack is one launch
+    assert trained.folded is not None and trained.folded.view is not model, "the benchmark's network can be folded"
+    numbers = itertools.count()  # each step has a random start of its own
 
     def step() -> None:
-        inputs, labels = next(given)
-        adversarial = _attacked(model, folded, inputs, labels, recipe, machine, progress, steady, graph)
-        _update(model, freezing, adversarial, labels, machine, optimizer, RATE)
-        progress.step += 1  # the next random start is another one
+        trained(*next(given), 0, next(numbers), RATE)
 
     return step
 

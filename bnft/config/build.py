@@ -16,7 +16,7 @@ from bnft.config.schema import AttackKeys, DataKeys
 from bnft.data import augmentation
 from bnft.data.dataset import Dataset, prepare
 from bnft.evaluation.settings import Evaluation
-from bnft.training.loop import Recipe
+from bnft.training.recipe import Recipe
 
 Config = Mapping[str, Any]
 

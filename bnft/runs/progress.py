@@ -11,7 +11,7 @@ from bnft.evaluation.settings import Evaluation
 from bnft.runs.plan import Run
 from bnft.runs.reporter import Reporter, duration
 from bnft.runs.run_folder import RunFolder
-from bnft.training.loop import Progress
+from bnft.training.state import TrainingState
 
 STATUS_SECONDS = 1.0  # status.json is rewritten at most this often within an epoch
 
@@ -29,7 +29,7 @@ class RunProgress:
         """Something that a person should know, of this run or of the named one."""
         self._reporter.notes(run or self._run.name, text)
 
-    def training_begins(self, learning: str, progress: Progress | None) -> None:
+    def training_begins(self, learning: str, progress: TrainingState | None) -> None:
         """`learning` says in words what learns; `progress` is where training goes on, if it does."""
         where = f", going on from epoch {progress.epoch + 1}" if progress is not None else ""
         self._reporter.begins(self._run.name, "training", f"{learning}; {self.hardware.describe()}{where}")
@@ -39,7 +39,7 @@ class RunProgress:
         """The state is saved: the next step is written down at once."""
         self._written_at = 0.0
 
-    def stepped(self, progress: Progress, steps: int) -> None:
+    def stepped(self, progress: TrainingState, steps: int) -> None:
         """A batch of the epoch's `steps` is done."""
         if time.monotonic() - self._written_at < STATUS_SECONDS:
             return

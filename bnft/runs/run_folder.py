@@ -17,7 +17,7 @@ from bnft.runs.evaluation_folder import EvaluationFolder
 if TYPE_CHECKING:  # commands that only read results start without PyTorch
     import torch
 
-    from bnft.training.loop import Progress
+    from bnft.training.state import TrainingState
 
 
 class RunFolder:
@@ -124,13 +124,13 @@ class RunFolder:
             raise DamagedError(f"{file}: is damaged, it is the model of {owner}")
         return state, record
 
-    def save_logs(self, progress: "Progress", bn_eps: Mapping[str, float]) -> None:
+    def save_logs(self, progress: "TrainingState", bn_eps: Mapping[str, float]) -> None:
         files.write_lines(self.path / layout.HISTORY, progress.history, self._owner)
         record = {"eps": dict(bn_eps)}
         files.write_tensors(self.path / layout.BATCHNORM, progress.batchnorm.stacked(), record, self._owner)
 
     def save_checkpoint(
-        self, state: "Mapping[str, torch.Tensor]", progress: "Progress", record: Mapping[str, Any]
+        self, state: "Mapping[str, torch.Tensor]", progress: "TrainingState", record: Mapping[str, Any]
     ) -> None:
         """Keep what training goes on from: weights, momentum, and the place; the logs lie in their own files."""
         tensors = {f"model/{name}": value for name, value in state.items()}
@@ -138,13 +138,13 @@ class RunFolder:
         kept = {"progress": progress.place(), **record}
         files.write_tensors(self.path / layout.CHECKPOINT, tensors, kept, self._owner)
 
-    def checkpoint(self) -> "tuple[dict[str, torch.Tensor], Progress, dict[str, Any]] | None":
+    def checkpoint(self) -> "tuple[dict[str, torch.Tensor], TrainingState, dict[str, Any]] | None":
         """Model state, progress and record to go on from; None if there is no checkpoint.
 
         Raises DamagedError if the checkpoint, or the logs that go with it, cannot be used.
         """
         from bnft.batchnorm.log import BatchNormLog
-        from bnft.training.loop import Progress
+        from bnft.training.state import TrainingState
 
         file = self.path / layout.CHECKPOINT
         if not file.exists():
@@ -157,7 +157,7 @@ class RunFolder:
         stacked, _ = files.read_tensors(self.path / layout.BATCHNORM)
         try:
             logged = BatchNormLog.from_stacked(stacked)
-            progress = Progress.resumed(record.pop("progress"), velocity, self.history(), logged)
+            progress = TrainingState.resumed(record.pop("progress"), velocity, self.history(), logged)
         except ValueError:
             logs = f"{layout.HISTORY} or {layout.BATCHNORM}"
             raise DamagedError(f"{file}: is damaged, or its {logs}, which lack epochs") from None

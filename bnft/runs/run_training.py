@@ -21,7 +21,8 @@ from bnft.runs.plan import ModelFile, Run, edited_sources
 from bnft.runs.progress import RunProgress
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
-from bnft.training.loop import Progress, train
+from bnft.training.loop import train
+from bnft.training.state import TrainingState
 
 PACKAGES = ("torch", "torchvision", "pyautoattack", "numpy")
 
@@ -70,12 +71,12 @@ class RunTraining:
         self._train(model)
         return model.eval()
 
-    def save(self, model: nn.Module, progress: Progress) -> None:
+    def save(self, model: nn.Module, progress: TrainingState) -> None:
         self._folder.save_logs(progress, layer_eps(model))
         self._folder.save_checkpoint(model.state_dict(), progress, self.record)
         self._progress.saved()
 
-    def stepped(self, progress: Progress, steps: int) -> None:
+    def stepped(self, progress: TrainingState, steps: int) -> None:
         self._progress.stepped(progress, steps)
 
     def _train(self, model: nn.Module) -> None:
@@ -93,7 +94,7 @@ class RunTraining:
         self.record["seconds"] = round(sum(line["seconds"] for line in progress.history), 3)
         self._folder.save_model(model.state_dict(), self.record)
 
-    def _resume(self, model: nn.Module) -> Progress | None:
+    def _resume(self, model: nn.Module) -> TrainingState | None:
         """Load what training goes on from into the model, else what it starts from; returns how far it was."""
         try:
             resumed = self._folder.checkpoint()

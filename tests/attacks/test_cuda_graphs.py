@@ -19,13 +19,15 @@ from bnft.attacks.folding import Folded
 from bnft.attacks.pgd import pgd
 from bnft.batchnorm.freezing import Freezing
 from bnft.common.devices import Hardware
-from bnft.common.stopping import Stopped, steady
+from bnft.common.stopping import Stopped
 from bnft.config import components
 from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
 from bnft.models.resnet import ResNet
 from bnft.training import loop
-from bnft.training.loop import Progress, train
+from bnft.training.loop import train
+from bnft.training.state import TrainingState
+from bnft.training.step import TrainingStep
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
 OPTIONS = {"eps": 0.1, "iterations": 2, "step_size": 0.05}
@@ -40,8 +42,8 @@ class Kept:
     """Keeps what training shows and saves."""
 
     def __init__(self, stop_at_pulse: int | None = None) -> None:
-        self.shown: list[Progress] = []
-        self.saved: list[tuple[dict, Progress]] = []
+        self.shown: list[TrainingState] = []
+        self.saved: list[tuple[dict, TrainingState]] = []
         self.pulses, self.stop_at_pulse = 0, stop_at_pulse
 
     def save(self, model, progress):
@@ -126,7 +128,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     )
 
 
-def lines(progress: Progress) -> list[dict]:
+def lines(progress: TrainingState) -> list[dict]:
     return [{**line, "seconds": 0} for line in progress.history]
 
 
@@ -225,15 +227,13 @@ def test_a_result_is_overwritten_by_the_next_call(monkeypatch):
 
 def test_no_step_waits_for_the_device(digits):
     model, freezing = fresh()
-    folded = Folded(model, digits.pixels(digits.x_train[:2]))
-    progress = Progress()
-    optimizer = loop._optimizer(freezing, RECIPE, progress)
+    progress = TrainingState()
     sums = loop._Sums(progress, CPU.device, learning=True)
     inputs, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
-    for _ in range(2):
+    step = TrainingStep(model, freezing, RECIPE, CPU, inputs, labels)
+    for number in range(2):
         with NoWaiting():
-            adversarial = loop._attacked(model, folded, inputs, labels, RECIPE, CPU, progress, steady)
-            sums.add(*loop._update(model, freezing, adversarial, labels, CPU, optimizer, 0.1), 64)
+            sums.add(*step(inputs, labels, 0, number, 0.1), 64)
     sums.read()
     assert progress.images == 128 and progress.losses > 0
     with pytest.raises(AssertionError, match="waits"), NoWaiting():

@@ -22,7 +22,9 @@ from bnft.models import build
 from bnft.models.resnet import ResNet
 from bnft.models.torchvision import Torchvision
 from bnft.training import shapes
-from bnft.training.loop import Progress, Recipe, train
+from bnft.training.loop import train
+from bnft.training.recipe import Recipe
+from bnft.training.state import TrainingState
 
 POLICIES = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "conf" / "freeze_policy").glob("*.yaml"))
@@ -107,10 +109,10 @@ def expected_learning(model: nn.Module, case: Case, selectors: list[str]) -> set
 class Nobody:
     """Keeps nothing of a training."""
 
-    def save(self, model: nn.Module, progress: Progress) -> None:
+    def save(self, model: nn.Module, progress: TrainingState) -> None:
         pass
 
-    def stepped(self, progress: Progress, steps: int) -> None:
+    def stepped(self, progress: TrainingState, steps: int) -> None:
         pass
 
     def pulse(self) -> None:

@@ -29,8 +29,10 @@ from bnft.models.resnet import ResNet
 from bnft.runs.evaluation_folder import EvaluationFolder
 from bnft.runs.run_folder import RunFolder
 from bnft.tracking.state import Tracking
-from bnft.training.loop import Progress, Recipe, train
+from bnft.training.loop import train
+from bnft.training.recipe import Recipe
 from bnft.training.shapes import one_cycle
+from bnft.training.state import TrainingState
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
 
@@ -68,11 +70,11 @@ class Keeper(Stops):
         super().__init__(at)
         self.folder, self.steps = folder, 0
 
-    def save(self, model: nn.Module, progress: Progress) -> None:
+    def save(self, model: nn.Module, progress: TrainingState) -> None:
         self.folder.save_logs(progress, {})
         self.folder.save_checkpoint(model.state_dict(), progress, {})
 
-    def stepped(self, progress: Progress, steps: int) -> None:
+    def stepped(self, progress: TrainingState, steps: int) -> None:
         self.steps += 1
         self.pulse()
 
@@ -81,7 +83,7 @@ def attack(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, generat
     return pgd(model, inputs, labels, generator=generator, eps=0.1, iterations=1, step_size=0.05)
 
 
-def trained(data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper) -> tuple[nn.Module, Progress]:
+def trained(data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper) -> tuple[nn.Module, TrainingState]:
     """From where the keeper's folder has it, or from the start."""
     model, progress = narrow(data), None
     if (kept := keeper.folder.checkpoint()) is not None:
@@ -90,7 +92,7 @@ def trained(data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper) -> t
     return model, train(model, Freezing(model, [parameters], "update"), data, recipe, CPU, keeper, progress)
 
 
-def without_time(progress: Progress) -> list[dict[str, object]]:
+def without_time(progress: TrainingState) -> list[dict[str, object]]:
     return [{**line, "seconds": 0} for line in progress.history]
 
 
@@ -114,7 +116,7 @@ def test_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Path, pa
             assert [name for name, value in wanted.items() if not torch.equal(found[name], value)] == [], at
 
 
-def stacked(progress: Progress) -> dict[str, torch.Tensor]:
+def stacked(progress: TrainingState) -> dict[str, torch.Tensor]:
     return progress.batchnorm.stacked()
 
 

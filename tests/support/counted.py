@@ -21,6 +21,7 @@ from bnft.runs import run_evaluation, run_training
 from bnft.runs.run_evaluation import RunEvaluation
 from bnft.runs.run_training import RunTraining
 from bnft.training import loop
+from bnft.training.step import TrainingStep
 
 WORK = os.open(os.environ["WORK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -37,7 +38,7 @@ def count(module: object, name: str, unit: bytes) -> None:
     setattr(module, name, counted)
 
 
-count(loop, "_update", b"t")
+count(TrainingStep, "update", b"t")
 count(loop, "_end_epoch", b"e")
 count(cascade, "check_adversarial", b"a")
 

@@ -17,7 +17,7 @@ from bnft.runs import identity
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.studies import paper
-from bnft.training.loop import Progress
+from bnft.training.state import TrainingState
 from support.made_up import rate
 
 CLASSES, SIDE, TESTS, ATTACKED = 10, 8, 500, 200
@@ -183,7 +183,7 @@ class MadeStore:
             for epoch in range(1, self.epochs + 1)
         ]
         log = BatchNormLog(list(range(self.epochs + 1)), tensors)
-        folder.save_logs(Progress(history=history, batchnorm=log), dict.fromkeys(model.layers, 1e-5))
+        folder.save_logs(TrainingState(history=history, batchnorm=log), dict.fromkeys(model.layers, 1e-5))
         folder.save_model({"network.logits.bias": torch.zeros(CLASSES)}, training)
         folder.write_status(state="done", stage="evaluated", hardware=training["hardware"]["name"])
 

@@ -129,7 +129,7 @@ def left(folder: Path) -> dict[str, object]:
         found[str(file.relative_to(store))] = [result["clean"], result["robust"], steps, result["warnings"]]
     for file in store.glob("*/history.jsonl"):
         lines = map(json.loads, file.read_text().splitlines())
-        kept = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+        kept = [{key: value for key, value in line.items() if key not in ("seconds", "checksum")} for line in lines]
         found[str(file.relative_to(store))] = kept
     return found
 

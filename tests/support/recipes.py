@@ -5,7 +5,7 @@ import torch
 from bnft.attacks.pgd import pgd
 from bnft.common.devices import Hardware
 from bnft.data.augmentation import crop
-from bnft.training.loop import Recipe
+from bnft.training.recipe import Recipe
 from bnft.training.shapes import one_cycle
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)

@@ -18,14 +18,15 @@ from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
 from bnft.models.resnet import ResNet
 from bnft.training import loop
-from bnft.training.loop import Progress, train
+from bnft.training.loop import train
+from bnft.training.state import TrainingState
 
 
 class Kept:
     """Keeps every state that training saves, and counts the batches."""
 
     def __init__(self, stop_at_step: int | None = None, stop_at_pulse: int | None = None) -> None:
-        self.saved: list[tuple[dict, Progress]] = []
+        self.saved: list[tuple[dict, TrainingState]] = []
         self.steps = self.pulses = 0
         self.stop_at_step, self.stop_at_pulse = stop_at_step, stop_at_pulse
 

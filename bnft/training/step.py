@@ -1,0 +1,137 @@
+"""One step of training: adversarial examples for a batch, if there is an attack, and one update."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bnft.attacks.base import Attack, no_trace
+from bnft.attacks.cuda_graphs import attack_graph
+from bnft.attacks.folding import Folded
+from bnft.batchnorm.freezing import Freezing
+from bnft.common.devices import Hardware
+from bnft.common.randomness import generator, seed_for
+from bnft.common.stopping import Pulse, felt, steady
+from bnft.training.recipe import Recipe
+
+
+class TrainingStep:
+    """What training repeats, with what it needs: the folded view for the attack, its CUDA graph, and the optimizer.
+
+    Args:
+        model: on `hardware.device`; see `Hardware.place`.
+        freezing: what of the model learns.
+        recipe: how to train.
+        hardware: forward passes run in its precision. Weights, momentum and BN statistics are fp32.
+        images: float images (N, C, H, W) in [0, 1] of the shape of every batch to come, on the device.
+        labels: their labels (N,).
+        velocity: the momentum to go on with, by parameter name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        freezing: Freezing,
+        recipe: Recipe,
+        hardware: Hardware,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        velocity: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        self._model, self._freezing, self._recipe, self._hardware = model, freezing, recipe, hardware
+        self._folded = Folded(model, images[:2]) if recipe.attack and recipe.attack_mode == "eval" else None
+        self._graph: Attack | None = None
+        if self._folded is not None and recipe.attack is not None and len(images) == recipe.batch_size:
+            self._graph = attack_graph(recipe.attack, self._folded, hardware, images, labels)
+        self._optimizer = self._sgd(velocity or {})
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter does; if not, an update is a forward pass that updates the BN statistics."""
+        return self._optimizer is not None
+
+    @property
+    def folded(self) -> Folded | None:
+        """The view of the model that the attack sees; None without an attack, or if it sees the model in train mode."""
+        return self._folded
+
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        epoch: int,
+        step: int,
+        rate: float,
+        pulse: Pulse = steady,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attack and update on one batch.
+
+        Args:
+            images: float images (N, C, H, W) in [0, 1].
+            labels: their labels (N,).
+            epoch: from 0; with `step` it names the draws.
+            step: from 0, within the epoch.
+            rate: the learning rate.
+            pulse: called before each forward pass of an attack that is no CUDA graph.
+
+        Returns:
+            The batch's mean loss and its errors, of shape (), on the device: nothing here waits for it.
+
+        Raises:
+            Stopped: if the pulse does. The model is then as it was before the step.
+        """
+        torch.manual_seed(seed_for(self._recipe.seed, "modules", epoch, step))  # dropout and the like
+        if self._recipe.attack is not None:
+            images = self.attack(images, labels, epoch, step, pulse)
+        return self.update(images, labels, rate)
+
+    def attack(
+        self, images: torch.Tensor, labels: torch.Tensor, epoch: int, step: int, pulse: Pulse = steady
+    ) -> torch.Tensor:
+        """Adversarial examples for a batch, against the model as it is now. There must be an attack."""
+        assert self._recipe.attack is not None
+        draws = generator(self._hardware.device, self._recipe.seed, "attack", epoch, step)
+        if self._graph is not None:
+            return self._graph(images, labels, generator=draws)
+        target = self._model if self._folded is None else self._folded.refresh()
+        with no_trace(self._model, self._recipe.attack_mode), self._hardware.autocast(), felt(target, pulse):
+            return self._recipe.attack(target, images, labels, generator=draws)
+
+    def update(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of SGD, or a forward pass if nothing learns; returns as `__call__` does."""
+        self._freezing.train_mode()
+        with self._hardware.autocast(), torch.set_grad_enabled(self.learns):
+            logits = self._model(images).float()
+            loss = functional.cross_entropy(logits, labels)
+        if self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+        return loss.detach(), (logits.argmax(1) != labels).sum()
+
+    def velocity(self) -> dict[str, torch.Tensor]:
+        """The optimizer's momentum, by parameter name."""
+        if self._optimizer is None:
+            return {}
+        states = {name: self._optimizer.state[parameter] for name, parameter in self._freezing.learning.items()}
+        return {
+            name: state["momentum_buffer"] for name, state in states.items() if state.get("momentum_buffer") is not None
+        }
+
+    def _sgd(self, velocity: dict[str, torch.Tensor]) -> torch.optim.SGD | None:
+        """SGD over what learns and nothing else; None if nothing learns."""
+        learning, recipe = self._freezing.learning, self._recipe
+        if not learning:
+            return None
+        optimizer = torch.optim.SGD(
+            learning.values(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        for name in velocity.keys() & learning.keys():
+            parameter = learning[name]
+            optimizer.state[parameter]["momentum_buffer"] = velocity[name].to(parameter.device, copy=True)
+        return optimizer
