@@ -24,7 +24,7 @@ from bnft.config import components
 from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
 from bnft.models.resnet import ResNet
-from bnft.training import loop
+from bnft.training import loop, step
 from bnft.training.loop import train
 from bnft.training.state import TrainingState
 from bnft.training.step import TrainingStep
@@ -209,7 +209,7 @@ def test_training_moves_no_tensor_that_a_graph_reads(digits, monkeypatch):
     def addresses(folded):
         return [value.data_ptr() for part in (folded.model, folded.view) for value in part.state_dict().values()]
 
-    monkeypatch.setattr(loop, "Folded", Seen)
+    monkeypatch.setattr(step, "Folded", Seen)
     trained(digits)
     assert addresses(views[0]) == views[0].before
 
@@ -230,10 +230,10 @@ def test_no_step_waits_for_the_device(digits):
     progress = TrainingState()
     sums = loop._Sums(progress, CPU.device, learning=True)
     inputs, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
-    step = TrainingStep(model, freezing, RECIPE, CPU, inputs, labels)
+    training_step = TrainingStep(model, freezing, RECIPE, CPU, inputs, labels)
     for number in range(2):
         with NoWaiting():
-            sums.add(*step(inputs, labels, 0, number, 0.1), 64)
+            sums.add(*training_step(inputs, labels, 0, number, 0.1), 64)
     sums.read()
     assert progress.images == 128 and progress.losses > 0
     with pytest.raises(AssertionError, match="waits"), NoWaiting():

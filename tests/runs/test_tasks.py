@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from bnft.runs.evaluation_folder import RESULT_KEYS
 from bnft.runs.plan import plan
-from bnft.runs.store import RESULT_KEYS
 from bnft.sweeps.tasks import is_done, tasks, undone, waves
 
 

@@ -17,7 +17,7 @@ from bnft.data.augmentation import none
 from bnft.data.dataset import Dataset, prepare
 from bnft.data.digits import load
 from bnft.models.resnet import ResNet
-from bnft.training import loop
+from bnft.training import loop, step
 from bnft.training.loop import train
 from bnft.training.state import TrainingState
 
@@ -184,7 +184,7 @@ def test_folded_attack_equals_the_plain_one(digits, monkeypatch):
         def refresh(self):
             return self.model
 
-    monkeypatch.setattr(loop, "Folded", Plain)
+    monkeypatch.setattr(step, "Folded", Plain)
     plain, _ = trained(digits, replace(RECIPE, epochs=1))
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(folded.state_dict()[name], value, rtol=1e-3, atol=1e-3)
