@@ -82,7 +82,7 @@ def compare(model: nn.Module, data: Dataset, config: Evaluation, repeats: int, t
             stands["pyautoattack"] = plain(found).argmax(1) == labels
 
     def with_processes(processes: int) -> None:
-        outcomes, _ = evaluate(ours, data, config, Silent(), processes=processes)
+        outcomes, _ = evaluate(ours, *data.test, config, Silent(), processes=processes)
         stands[f"ours, {processes} processes"] = outcomes.fallen_at == STANDS
 
     candidates = {"pyautoattack": plainly, "ours, 1 processes": lambda: with_processes(1)}

@@ -41,7 +41,7 @@ def main() -> None:
         config = replace(config, **{key: how[key] for key in ("norm", "eps", "n_images", "batch_size", "seed")})
         began = time.monotonic()
         moved = data.to(settled.device)
-        outcomes, _ = evaluate(settled.place(model).eval(), moved, replace(config, search="fast"), Silent())
+        outcomes, _ = evaluate(settled.place(model).eval(), *moved.test, replace(config, search="fast"), Silent())
         seconds = time.monotonic() - began
         standard = read_tensors(path.parent / "outcomes.safetensors")[0]["fallen_at"] != STANDS
         fast = outcomes.fallen_at != STANDS

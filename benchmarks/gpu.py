@@ -424,7 +424,7 @@ def autoattack(machine: Machine, model: nn.Module, search: str | None) -> dict[s
     config.search = search
     watcher, began = Followed(), machine.wait()
     try:
-        _, summary = evaluate(model.eval(), machine.dataset, config, watcher)
+        _, summary = evaluate(model.eval(), *machine.dataset.test, config, watcher)
     except TimeUp:
         print(f"AutoAttack was ended: {json.dumps(watcher.stages)}", flush=True)
         raise

@@ -1,8 +1,36 @@
 """bnft: what batch normalisation can and cannot do in adversarial training.
 
-The package is layered. `data`, `models`, `freezing`, `attacks`, `training` and `evaluation` are the science: plain
-PyTorch that knows nothing of Hydra, of where results are kept, or of the terminal. `compose`, `plan`, `run` and
-`store` arrange for it to happen once and be found again; `report` reads what they left behind.
+The command is `bnft`; `bnft run` trains and evaluates. The functions here do the same in notebooks and scripts; see
+`bnft.api`. They are loaded when they are first used, since PyTorch takes seconds.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnft.api import RunsFailedError as RunsFailedError
+    from bnft.api import Table as Table
+    from bnft.api import evaluate as evaluate
+    from bnft.api import load as load
+    from bnft.api import plan as plan
+    from bnft.api import results as results
+    from bnft.api import run as run
+    from bnft.api import table as table
+    from bnft.common.errors import DamagedError as DamagedError
+    from bnft.common.errors import InputError as InputError
+
 __version__ = "0.1.0"
+
+_ERRORS = ("DamagedError", "InputError")
+_API = ("RunsFailedError", "Table", "evaluate", "load", "plan", "results", "run", "table")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _ERRORS or name in _API:
+        return getattr(import_module("bnft.common.errors" if name in _ERRORS else "bnft.api"), name)
+    raise AttributeError(f"module 'bnft' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ERRORS, *_API})

@@ -1,6 +1,8 @@
 """The command `bnft`: what there is to do with finished runs."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +16,22 @@ from bnft.common.files import reachable
 if TYPE_CHECKING:  # `--help` needs no store
     from bnft.runs.store import Store
 
+RUN = "run"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one subcommand; ends with 2 and one line for what a person can put right."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == [RUN]:  # Hydra reads the rest
+        from bnft import hydra_app
+
+        return hydra_app.main(words[1:])
     with printing():
         try:
+            if words[:1] == ["-sc"]:
+                return _complete(words)
             parser = _parser()
-            options = parser.parse_args(arguments)
+            options = parser.parse_args(words)
             if "call" not in options:
                 parser.error("a COMMAND must be given")
             with reachable():
@@ -32,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if said is None:
                 raise
             sys.exit(refused(said))
+    return None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,11 +62,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="bnft", description="What batch normalisation can and cannot do. Runs are made with launch.py."
-    )
+    parser = _Parser(prog="bnft", description="What batch normalisation can and cannot do in adversarial training.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND")
+    commands.add_parser(RUN, add_help=False, help="train and evaluate runs; `bnft run --help` lists all settings")
     table = commands.add_parser("table", help="Table 2, ours beside the paper's, and the paper's claims")
     table.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
     table.add_argument(
@@ -122,6 +133,24 @@ def _store(path: str) -> "Store":
     from bnft.runs.store import Store, checked
 
     return Store(checked(path))
+
+
+def _complete(words: list[str]) -> None:
+    """Answer a shell that Hydra's script for tab completion is installed in: what can come next in $COMP_LINE."""
+    line = re.match(r"\s*\S+\s+(\S*)(\s.*)?$", os.environ.get("COMP_LINE", ""))
+    if line is None or line[2] is None:
+        print(*_commands(_parser()))
+    elif line[1] == RUN:
+        from bnft import hydra_app
+
+        os.environ["COMP_LINE"] = f"bnft{line[2]}"
+        hydra_app.main(words)
+
+
+def _commands(parser: argparse.ArgumentParser) -> list[str]:
+    """What `--help` lists."""
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return [action.dest for action in commands._choices_actions]
 
 
 def _table(options: argparse.Namespace) -> None:

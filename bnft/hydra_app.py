@@ -1,28 +1,54 @@
-"""What `launch.py` does: one run, and the way out of errors. Light, since `--help` and tab completion import it."""
+"""`bnft run` and launch.py: one run, or many with `-m`. Light, since `--help` and tab completion import it."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError, UnwritableError
 from bnft.common.files import reachable
-from bnft.config.compose import CONFIG_NAME, SCHEMA, register
+from bnft.config import folders
+from bnft.config.compose import CONFIG_NAME, SCHEMA, quoted, register
 from bnft.config.messages import about_input, library_message
-
-__all__ = ["CONFIG_NAME", "guarded", "run_one"]
 
 HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run may do without
 
 register()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What Hydra makes of a command line, here and with the folders of a person's own; ends the process if it fails.
+
+    `arguments` are those of `bnft run`; without them, the script that calls this has got its own.
+    """
+    if arguments is not None:
+        sys.argv = ["bnft", *arguments]
+    make_importable(Path.cwd())
+    guarded(_main)
+
+
+def make_importable(folder: Path) -> None:
+    """Let components be found in a folder, before all others, as `python -m` does.
+
+    After all others if another bnft lies there, since the processes that carry out runs would import that.
+    """
+    other = any((folder / name).exists() for name in ("bnft", "hydra_plugins")) and folder != folders.checkout()
+    if str(folder) not in sys.path:
+        sys.path.insert(len(sys.path) if other else 0, str(folder))
+
+
+@hydra.main(version_base="1.3", config_path=str(folders.own()), config_name=CONFIG_NAME)
+def _main(config: DictConfig) -> None:
+    run_one()
 
 
 def run_one() -> None:
@@ -33,10 +59,11 @@ def run_one() -> None:
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
     assert isinstance(overrides, list)
     try:
-        if HydraConfig.get().mode == RunMode.RUN and not _launcher().endswith(HERE):
-            raise InputError("hydra/launcher: must be used with -m; without it, a run goes on this machine, at once")
         with reachable():
-            _run_one([str(override) for override in overrides])
+            if HydraConfig.get().mode == RunMode.RUN and not _launcher().endswith(HERE):
+                _launch_one([str(override) for override in overrides])
+            else:
+                _run_one([str(override) for override in overrides])
     except Exception as error:
         said = trouble(error)
         if said is None or HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -49,6 +76,16 @@ def _launcher() -> str:
     hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False)
     launcher = hydra["launcher"] if isinstance(hydra, dict) else None
     return str(launcher.get("_target_")) if isinstance(launcher, dict) else ""
+
+
+def _launch_one(overrides: list[str]) -> None:
+    """Have the chosen launcher carry out the one run, as a sweep of its own."""
+    backend = getattr(instantiate(HydraConfig.get().launcher), "backend", None)
+    if backend is None:
+        raise InputError("hydra/launcher: this one must be used with -m; local and slurm can do without")
+    from bnft.launching import sweep
+
+    sweep([overrides], backend)
 
 
 def _run_one(overrides: list[str]) -> None:
@@ -92,7 +129,7 @@ def guarded(main: Callable[[], object]) -> None:
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would otherwise print its own abbreviation and exit with 1
     with printing():
-        _check_flags(sys.argv[1:])
+        folders.give(_checked_flags(sys.argv[1:]).config_dir)
         try:
             with reachable():
                 main()
@@ -105,24 +142,14 @@ def guarded(main: Callable[[], object]) -> None:
             sys.exit(refused(library_message(error, SCHEMA)))
 
 
-def _check_flags(arguments: Sequence[str]) -> None:
-    """Refuse in one line what Hydra's parser would answer with its whole usage."""
+def _checked_flags(arguments: Sequence[str]) -> Any:
+    """Hydra's flags. Refuses in one line what its parser would answer with its whole usage."""
     parser = get_args_parser()
     flags = [option for action in parser._actions for option in action.option_strings]
 
     def refuse(message: str) -> NoReturn:
-        sys.exit(refused(f"{argparse_message(message, flags)}; see {Path(sys.argv[0]).name} --help"))
+        program = "bnft run" if sys.argv[0] == "bnft" else Path(sys.argv[0]).name
+        sys.exit(refused(f"{argparse_message(message, flags)}; see {program} --help"))
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
-
-
-def quoted(argument: str) -> str:
-    """`base_overrides=[a=1,b=2]` with the quotes that Hydra's grammar wants around each item that has none."""
-    name, _, items = argument.partition("=")
-    one_list = items.startswith("[") and items.endswith("]") and "],[" not in items
-    if name.lstrip("+") != "base_overrides" or not one_list:
-        return argument
-    bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
-    wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
-    return f"{name}=[{','.join(wrapped)}]"
+    return parser.parse_args(arguments)

@@ -1,4 +1,6 @@
-"""What Hydra is told of: the sweeper behind `-m`, and the launchers `local` and `slurm`. What they do is in bnft.
+"""What Hydra is told of: the sweeper behind `-m`, the launchers `local` and `slurm`, and the folders of a person's own.
+
+What they do is in bnft.
 
 Hydra imports this for every command, `--help` too.
 """
@@ -8,12 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from bnft.config import folders
 from bnft.sweeps.backend import Backend
 from bnft.sweeps.local import Local
 from bnft.sweeps.slurm.launch import Slurm
@@ -75,8 +82,42 @@ class Sweeper(BasicSweeper):
         backend = self.launcher.backend if isinstance(self.launcher, BackendLauncher) else None
         if backend is not None:
             backend.warm_up()
-        from bnft.launching import expanded, sweep
+        from bnft.launching import sweep
 
+        return sweep(self.jobs(arguments), backend or self.launcher)
+
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of every job. Raises InputError for an override that sweeps over nothing."""
+        from bnft.launching import expanded
+
+        assert self.hydra_context is not None
         overrides = expanded([*self._parse_config(), *arguments], self.hydra_context.config_loader)
         (jobs,) = self.split_arguments(overrides, None)
-        return sweep(jobs, backend or self.launcher)
+        return jobs
+
+
+class OwnFolder(FileConfigSource):
+    """A folder of a person's own: the options of groups that lie in it, and not the files at its top level.
+
+    A config.yaml there can be that of another program.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return folders.SCHEME
+
+    def is_config(self, config_path: str) -> bool:
+        return "/" in config_path.strip("/") and super().is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found = super().list(config_path, results_filter)
+        return found if config_path.strip("/") else [name for name in found if self.is_group(name)]
+
+
+class OwnFolders(SearchPathPlugin):
+    """Has the folders of a person's own searched first, in bnft and in no other program that uses Hydra."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if any(entry.path == str(folders.own()) for entry in search_path.get_path()):
+            for folder in reversed(folders.searched_first()):
+                search_path.prepend("own", f"{folders.SCHEME}://{folder}")

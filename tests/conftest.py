@@ -35,14 +35,14 @@ def launch(
 
     def call(*arguments: str) -> Outcome:
         import launch as program
-        from bnft import hydra_app
 
         GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", [str(ROOT / "launch.py"), *arguments])
         capsys.readouterr()
         code = 0
         try:
-            hydra_app.guarded(program.main)
+            program.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         said = capsys.readouterr()

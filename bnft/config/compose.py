@@ -5,7 +5,8 @@ Hydra.
 import copy
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache, reduce
 from pathlib import Path
@@ -13,18 +14,21 @@ from typing import Any
 
 import omegaconf._utils
 from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from yaml.nodes import CollectionNode
 
 from bnft.common.constraints import in_words, number
 from bnft.common.errors import InputError, rejected
-from bnft.config import components, sources
+from bnft.config import components, folders, sources
 from bnft.config.messages import about_input, annotations_of, library_message, not_given, pydantic_message, unknown_key
 from bnft.config.schema import AttackKeys, Config, DataKeys
 from bnft.evaluation.settings import ATTACKS, Evaluation
@@ -134,17 +138,53 @@ def compose(overrides: Sequence[str]) -> Composed:
     """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
     seeds = [line for line in overrides if _SEED.fullmatch(line)]
     rest = tuple(line for line in overrides if line not in seeds)
-    try:
+    with explained():
         if seeds and _is_free_of_seed(rest):
             policy, raw = _resolved(rest)
             raw = {**raw, "seed": int(seeds[-1].partition("=")[2])}
         else:
             policy, raw = _resolved(tuple(overrides))
+    return Composed(policy, tuple(overrides), check(raw))
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn errors of Hydra and OmegaConf about what a person asked for into an InputError of one line."""
+    try:
+        yield
     except Exception as error:
         if not about_input(error):
             raise
         raise InputError(library_message(error, SCHEMA)) from None
-    return Composed(policy, tuple(overrides), check(raw))
+
+
+@contextmanager
+def composing() -> Iterator[ConfigLoader]:
+    """Use Hydra with bnft's configuration in this block, in a process that it did not start.
+
+    Afterwards it is as it was, as in a program of a person's own that uses it.
+    """
+    register()
+    hydra, base = GlobalHydra.instance(), VersionBase.instance()
+    before = hydra.hydra, base.getbase()
+    hydra.clear()
+    try:
+        with explained():
+            initialize_config_dir(str(folders.own()), job_name="bnft", version_base="1.3")
+            yield hydra.config_loader()
+    finally:
+        hydra.hydra, base.version_base = before
+
+
+def quoted(argument: str) -> str:
+    """`base_overrides=[a=1,b=2]` with the quotes that Hydra's grammar wants around each item that has none."""
+    name, _, items = argument.partition("=")
+    one_list = items.startswith("[") and items.endswith("]") and "],[" not in items
+    if name.lstrip("+") != "base_overrides" or not one_list:
+        return argument
+    bare = re.split(r",(?![^\[\]{}()]*[\]})])", items[1:-1])  # at commas outside brackets
+    wrapped = [item if item[:1] in ("'", '"') or "=" not in item else f"'{item}'" for item in map(str.strip, bare)]
+    return f"{name}=[{','.join(wrapped)}]"
 
 
 def forget() -> None:
@@ -271,6 +311,26 @@ def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
     named = {**attack, "_target_": USUAL_ATTACK if target is None else target}
     arguments, keys = components.check("attack", named, AttackKeys, ATTACK_SUPPLIES, incomplete=target is None)
     return {**keys, **arguments, "_target_": target}
+
+
+def checked_evaluation(values: Mapping[str, Any]) -> Evaluation:
+    """The settings of an evaluation that belongs to no run; steps of PGD are a quarter of eps unless they are given.
+
+    Raises InputError.
+    """
+    try:
+        found = TypeAdapter(Evaluation).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(pydantic_message(error, values, annotations_of(Evaluation))) from None
+    if found.step_size is None and found.attack == "pgd" and found.eps is not None:
+        found.step_size = found.eps / 4
+    try:
+        _check_evaluation(asdict(found))
+    except InputError as error:
+        raise InputError(str(error).replace("evaluation.", "")) from None
+    if found.norm == "Linf" and found.eps > 1:
+        raise rejected("eps", found.eps, "at most 1 with norm=Linf (pixel units, images in [0, 1])")
+    return found
 
 
 def _check_together(config: Mapping[str, Any]) -> None:

@@ -63,6 +63,11 @@ class Dataset:
         """uint8 images of this data set as float32 in [0, 1], shape kept."""
         return images.to(torch.float32).div_(self.levels)
 
+    @property
+    def test(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The test images as float32 (N, C, H, W) in [0, 1], and their labels (N,)."""
+        return self.pixels(self.x_test), self.y_test
+
     def to(self, device: torch.device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
         return replace(self, **moved)

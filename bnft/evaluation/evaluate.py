@@ -15,7 +15,6 @@ from bnft.attacks.base import no_trace
 from bnft.attacks.folding import Folded
 from bnft.common.intervals import wilson
 from bnft.common.stopping import Pulse, felt
-from bnft.data.dataset import Dataset
 from bnft.evaluation import autoattack, pgd
 from bnft.evaluation.cascade import (
     Attack,
@@ -36,9 +35,9 @@ SCORING_BATCH = 500  # images scored at once where no attack needs memory
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of every image; n images were attacked, the first of the N test images.
+    """What became of every image; n images were attacked, the first of N.
 
-    `clean_logits` (N, classes) and `labels` (N,) are of the whole test split; `fallen_at` int8 (n,), `adversarial`
+    `clean_logits` (N, classes) and `labels` (N,) are of all images; `fallen_at` int8 (n,), `adversarial`
     (n, C, H, W) and `adversarial_logits` (n, classes) of the images attacked (see `cascade.Cascade`). `originals` are
     the first EXAMPLES of these as they were before, to be shown beside what became of them.
     """
@@ -56,25 +55,36 @@ class Outcomes:
 
 def evaluate(
     model: nn.Module,
-    dataset: Dataset,
+    images: torch.Tensor,
+    labels: torch.Tensor,
     config: Evaluation,
     watcher: Watcher,
     cascade: Cascade | None = None,
     processes: int = 1,
 ) -> tuple[Outcomes, dict[str, Any]]:
-    """Clean error on the whole test split and robust error on its first `config.n_images`, and the summary of both.
+    """Clean error on all images and robust error on the first `config.n_images` of them, and the summary of both.
 
-    `model` is in eval mode, on the data's device. Attacks search on its folded view (see `bnft.attacks.folding`);
-    every image that they return is scored on the model itself. `cascade` goes on with an evaluation that was
-    interrupted. On a CPU, a long one may be shared out over `processes` (see `bnft.evaluation.processes`; not from a
-    script without a main guard). The summary is a JSON object: `clean` and `robust` with `errors`, `images`, `error`
-    and `interval` in percent, `cascade` with the robust error after each attack, `warnings`, `seconds` and `pgd_loss`
-    (see `pgd.loss`). Raises EvaluationError rather than report something untrue.
+    Args:
+        model: in eval mode and fp32, on the images' device. Attacks search on its folded view (see
+            `bnft.attacks.folding`); every image that they return is scored on the model itself.
+        images: float32 of shape (N, C, H, W), in [0, 1].
+        labels: int64 of shape (N,).
+        config: the attack and its budget.
+        watcher: told of the cascade after every batch.
+        cascade: that of an evaluation that was interrupted, to go on with.
+        processes: among how many a long evaluation may be shared out on a CPU; see `bnft.evaluation.processes`.
+
+    Returns:
+        What became of every image, and a summary as a JSON object: `clean` and `robust` with `errors`, `images`,
+        `error` and `interval` in percent, `cascade` with the robust error after each attack, `warnings`, `seconds` and
+        `pgd_loss` (see `pgd.loss`).
+
+    Raises:
+        EvaluationError: rather than report something untrue.
     """
     check_model(model)
-    images = dataset.pixels(dataset.x_test)
-    check_images(images, "the test split has")
-    labels, count = dataset.y_test, config.n_images
+    check_images(images, "evaluation is given")
+    count = config.n_images
     with no_trace(model):
         clean_logits = torch.cat([score(model, images[:count], config.batch_size), *_scores(model, images[count:])])
         attacked, truth = images[:count], labels[:count]

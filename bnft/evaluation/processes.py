@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from bnft.common.processes import without_main
 from bnft.common.stopping import STOP_SIGNALS, Pulse, Stopped, ignored, leave_no_locks
 from bnft.evaluation.autoattack import recorded
 from bnft.evaluation.cascade import Attack
@@ -95,7 +96,7 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
     context = multiprocessing.get_context("spawn")
     threads, workers = max(1, torch.get_num_threads() // count), []
     try:
-        with ignored(*STOP_SIGNALS):  # what goes to all of a terminal is for this process to handle
+        with without_main(), ignored(*STOP_SIGNALS):  # what goes to all of a terminal is for this process to handle
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_help, args=(theirs, job, build, threads), daemon=True)

@@ -205,4 +205,4 @@ def _seconds(value: float | None) -> str:
 def _environment(study: Study) -> str:
     versions = study.first["training"].get("versions", {})
     said = ", ".join(f"{name} {value}" for name, value in versions.items())
-    return f"In a checkout of bnft, with {said}. Data: SHA-256 {study.first['data']['sha256']}."
+    return f"With {said}. Data: SHA-256 {study.first['data']['sha256']}."

@@ -13,7 +13,7 @@ from bnft.report.rows import Result, Row, Study
 from bnft.runs import layout
 from bnft.runs.store import Store
 
-PROGRAM = "launch.py"
+PROGRAM = ("bnft", "run")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _base_cost(folder: Path) -> list[Cost]:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to get the numbers of a run again: `command`, from a checkout of the code, with its `versions` installed.
+    """How to get the numbers of a run again: `command`, with its `versions` installed.
 
     The command is `exact` if it is the run's own; else it was put together from the policy, the seed and what is
     overridden, which says nothing of a changed schedule, model or data set. `data` is the hash of the data.
@@ -136,7 +136,7 @@ def command(result: Result) -> str:
     if line is None:
         given = {"policy": run["policy"], "seed": result.values["seed"], **run["overrides"]}
         line = [f"{key}={show(value)}" for key, value in given.items()]
-    return shlex.join(["python", PROGRAM, *(_plain(part) for part in line)])
+    return shlex.join([*PROGRAM, *(_plain(part) for part in line)])
 
 
 def _plain(argument: str) -> str:
@@ -179,9 +179,10 @@ def sweeps(study: Study) -> tuple[list[Sweep], list[str]]:
 
 
 def _as_typed(said: str) -> str:
-    """The command as it is typed in a checkout, without the folder of the program.
+    """The command as it is typed, without the folder of the program; `python` stands before a script.
 
     What was kept of it has lost its quotes, so that arguments with spaces come back as several.
     """
     program, _, rest = said.partition(" ")
-    return f"python {Path(program).name} {rest}".rstrip()
+    name = Path(program).name
+    return f"{'python ' if name.endswith('.py') else ''}{name} {rest}".rstrip()

@@ -69,7 +69,7 @@ def _repairable() -> Iterator[None]:
     try:
         yield
     except DamagedError as error:
-        raise DamagedError(f"{error}; with that file removed, launch.py makes it again") from None
+        raise DamagedError(f"{error}; with that file removed, the command that made it makes it again") from None
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class RunEvaluation:
         cascade = self._cascade()
         self._progress.evaluation_begins(config)
         processes = 1 if edited_sources(self.run) else hardware.threads  # others would import what was edited
-        outcomes, summary = evaluate(model, data, config, self, cascade, processes=processes)
+        outcomes, summary = evaluate(model, *data.test, config, self, cascade, processes=processes)
         settings = self.run.config["data"]
         described = {"target": settings["_target_"], "validation": settings["validation"]}
         result = {

@@ -77,6 +77,7 @@ class Local:
         expected: dict[str, list[str]] = {task.run.name: [] for task in todo}
         for task in todo:
             expected[task.run.name] += [task.run.evaluation_id] if task.evaluated else []
+        self.warm_up()
         commit = planned.store.sweep(sweep)["commit"]
         with (
             planned.store.locked(f"sweep-{sweep}", steady, steady),

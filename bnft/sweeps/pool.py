@@ -19,6 +19,7 @@ from typing import Any
 
 from bnft.common.devices import available_threads
 from bnft.common.errors import Failure, InputError
+from bnft.common.processes import importing_alike, without_main
 from bnft.common.stopping import STOP_SIGNALS, Requests, ignored
 from bnft.runs.reporter import Reporter
 from bnft.runs.store import Store
@@ -33,7 +34,7 @@ RETRY_SECONDS = 1.0  # after which a run that another process works on is tried 
 TICK_SECONDS = 0.25
 PAUSE_SECONDS = 5.0  # a tick that took longer was no tick
 DUMP_SECONDS = 0.5  # for a hung process to write down where it is
-PRELOADED = ("__main__", "bnft.runs.execution", "sklearn.datasets", "torch._dynamo")  # the last by the first optimizer
+PRELOADED = ("bnft.runs.execution", "sklearn.datasets", "torch._dynamo")  # the last by the first optimizer
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def warm_up() -> None:
     if sys.platform.startswith("linux"):
         from multiprocessing.forkserver import ensure_running
 
-        with ignored(*STOP_SIGNALS):  # the server inherits that: what goes to all of a terminal is for us to handle
+        with without_main(), importing_alike(), ignored(*STOP_SIGNALS):
+            # the server inherits that signals are ignored: what goes to all of a terminal is for us to handle
             ensure_running()
 
 
@@ -291,7 +293,8 @@ class Pool:
     def _start(self, slot: Slot) -> _WorkerProcess:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, slot.environment), daemon=True)
-        process.start()
+        with without_main():
+            process.start()
         theirs.close()
         return _WorkerProcess(slot, process, ours)
 

@@ -1,31 +1,42 @@
 """What is written down of a sweep when it is launched: what was asked for together, how, and from which commit."""
 
 import os
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
-from bnft.common import files
+from bnft.common import files, program
+from bnft.config import folders
 from bnft.runs.plan import Plan, Run
 
 GIT_SECONDS = 5.0
 NAME_FILE = "BNFT_SWEEP_FILE"  # the environment variable with the file that a sweep's name is written to
 
 
-def record(planned: Plan) -> str:
-    """Record what was asked for together; returns the sweep's name, which BNFT_SWEEP_FILE tells to the caller."""
+def record(planned: Plan, command: str | None = None) -> str:
+    """Record what was asked for together; returns the sweep's name, which BNFT_SWEEP_FILE tells to the caller.
+
+    `command` asks for the same on the command line; without it, that is this process's own.
+    """
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    name = planned.store.save_sweep(entries, bases, shlex.join(sys.argv), commit())
+    name = planned.store.save_sweep(entries, bases, command or program.command(), commit())
     if NAME_FILE in os.environ:
         files.write(Path(os.environ[NAME_FILE]), f"{name}\n".encode())
     return name
 
 
 def commit() -> str | None:
-    """The git commit of the code that was asked, with "-dirty" where files differ from it; None outside git."""
-    where = Path(sys.argv[0]).resolve().parent
+    """The git commit of the code that was asked, with "-dirty" where files differ from it; None outside git.
+
+    That is what lies beside the script, or in the current folder, which have the components and settings of a person's
+    own. If bnft is imported from a checkout elsewhere, the commit of that follows: "COMMIT, bnft COMMIT".
+    """
+    found = _commit(program.folder())
+    bnft = _commit(checkout) if (checkout := folders.checkout()) is not None else None
+    return ", bnft ".join(dict.fromkeys(filter(None, [found, bnft]))) or None
+
+
+def _commit(where: Path) -> str | None:
     try:
         said = subprocess.run(
             ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

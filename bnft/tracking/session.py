@@ -71,7 +71,7 @@ class Session:
                 disable_git=True,  # this process's folder says nothing about the code that made the run
                 disable_code=True,
                 save_code=False,
-                program="launch.py",
+                program="bnft run",
                 git_commit=described.commit,
                 host=described.host,
                 x_disable_stats=True,  # of this process, which are not the run's

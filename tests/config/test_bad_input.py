@@ -446,12 +446,6 @@ def test_the_program_refuses_in_one_line(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
-def test_a_cluster_is_for_sweeps(launch: Launch) -> None:
-    outcome = launch("policy=normal", "hydra/launcher=slurm")
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and "must be used with -m" in outcome.err
-    assert not Path("multirun").exists()
-
-
 def broken(*arguments: object, **keywords: object) -> None:
     raise ValueError("a bug of ours")
 

@@ -45,7 +45,7 @@ def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> to
 
 
 def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
-    outcomes, summary = evaluate(model, digits, STANDARD, Watched())
+    outcomes, summary = evaluate(model, *digits.test, STANDARD, Watched())
     names = [step["attack"] for step in summary["cascade"]]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square"]
     fell = outcomes.fallen_at
@@ -61,7 +61,7 @@ def test_adversarial_images_equal_the_official_ones(model, digits):
     x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
     expected, _ = official.run_standard_evaluation(x, y, batch_size=10)
     config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square"])
-    outcomes, _ = evaluate(model, digits, config, Watched())
+    outcomes, _ = evaluate(model, *digits.test, config, Watched())
     torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
 
 
@@ -69,19 +69,19 @@ def test_adversarial_images_equal_the_official_ones(model, digits):
 def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits, stop_after):
     config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square", "fab-t"])
     undisturbed = Watched()
-    expected, _ = evaluate(model, digits, config, undisturbed)
+    expected, _ = evaluate(model, *digits.test, config, undisturbed)
     first = Watched(stop_after)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(model, digits, config, first)
+        evaluate(model, *digits.test, config, first)
     second = Watched()
-    outcomes, _ = evaluate(model, digits, config, second, first.states[-1])
+    outcomes, _ = evaluate(model, *digits.test, config, second, first.states[-1])
     assert torch.equal(outcomes.fallen_at, expected.fallen_at)
     assert torch.equal(outcomes.adversarial, expected.adversarial)
     assert len(first.states) + len(second.states) == len(undisturbed.states), "no batch is attacked twice"
 
 
 def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_images(model, digits):
-    _, summary = evaluate(model, digits, PGD, Watched())
+    _, summary = evaluate(model, *digits.test, PGD, Watched())
     with torch.no_grad():
         wrong = model(digits.pixels(digits.x_test)).argmax(1) != digits.y_test
     assert summary["clean"]["images"] == 500
@@ -96,7 +96,7 @@ def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits
         def forward(self, x):
             return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float() + 0 * x.sum()
 
-    outcomes, summary = evaluate(Constant().eval(), digits, PGD, Watched())
+    outcomes, summary = evaluate(Constant().eval(), *digits.test, PGD, Watched())
     zeros = digits.y_test[:24] == 0
     assert torch.equal(outcomes.fallen_at == CLEAN, ~zeros)
     assert torch.equal(outcomes.fallen_at == STANDS, zeros)
@@ -107,17 +107,17 @@ def test_a_model_in_train_mode_is_refused(model, digits):
     broken = copy.deepcopy(model)
     broken[1].train()
     with pytest.raises(EvaluationError, match=r"eval mode.*: 1"):
-        evaluate(broken, digits, PGD, Watched())
+        evaluate(broken, *digits.test, PGD, Watched())
 
 
 def test_half_precision_weights_are_refused(model, digits):
     with pytest.raises(EvaluationError, match=r"fp32.*bfloat16"):
-        evaluate(copy.deepcopy(model).to(torch.bfloat16), digits, PGD, Watched())
+        evaluate(copy.deepcopy(model).to(torch.bfloat16), *digits.test, PGD, Watched())
 
 
 def test_inputs_outside_the_unit_interval_are_refused(model, digits):
     with pytest.raises(EvaluationError, match=r"must be in \[0, 1\]"):
-        evaluate(model, replace(digits, levels=8), PGD, Watched())
+        evaluate(model, *replace(digits, levels=8).test, PGD, Watched())
 
 
 def test_logits_that_are_not_finite_are_refused(digits):
@@ -126,7 +126,7 @@ def test_logits_that_are_not_finite_are_refused(digits):
             return x.new_full((len(x), 10), float("nan"))
 
     with pytest.raises(EvaluationError, match="not finite"):
-        evaluate(Broken().eval(), digits, PGD, Watched())
+        evaluate(Broken().eval(), *digits.test, PGD, Watched())
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_an_image_that_does_not_fool_when_scored_again_stands(digits):
 def test_the_model_is_left_without_a_trace(model, digits):
     model.zero_grad()
     before = copy.deepcopy(model.state_dict())
-    evaluate(model, digits, replace(STANDARD, version="custom", attacks=["fab-t"], n_images=4), Watched())
+    evaluate(model, *digits.test, replace(STANDARD, version="custom", attacks=["fab-t"], n_images=4), Watched())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
 
@@ -204,7 +204,7 @@ def test_fewer_classes_than_autoattack_expects(classes, expected):
     assert [attack.name for attack in attacks] == expected
     assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
     assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
-    _, summary = evaluate(net, data, replace(config, version="custom", attacks=["apgd-ce", "fab-t"]), Watched())
+    _, summary = evaluate(net, *data.test, replace(config, version="custom", attacks=["apgd-ce", "fab-t"]), Watched())
     assert any("target classes" in warning for warning in summary["warnings"])
 
 
@@ -218,16 +218,16 @@ def test_autoattacks_own_warnings_are_kept(digits):
             return self.linear(x.flatten(1)) + torch.randn(len(x), 10)
 
     config = replace(STANDARD, version="custom", attacks=["apgd-ce"], n_images=10)
-    _, summary = evaluate(Random().eval(), digits, config, Watched())
+    _, summary = evaluate(Random().eval(), *digits.test, config, Watched())
     assert any("randomized defense" in warning for warning in summary["warnings"])
 
 
 def test_pgd_restarts_attack_only_what_stands(model, digits):
     watched = Watched()
-    outcomes, summary = evaluate(model, digits, PGD, watched)
+    outcomes, summary = evaluate(model, *digits.test, PGD, watched)
     assert [step["attack"] for step in summary["cascade"]] == ["pgd-5 (1)", "pgd-5 (2)"]
     assert summary["cascade"][0]["errors"] <= summary["cascade"][1]["errors"]
-    again, _ = evaluate(model, digits, PGD, Watched())
+    again, _ = evaluate(model, *digits.test, PGD, Watched())
     assert torch.equal(outcomes.adversarial, again.adversarial)
 
 
@@ -272,8 +272,8 @@ def test_images_on_which_queries_do_not_repeat_are_not_remembered():
 @pytest.mark.parametrize("bf16", [False, True])
 def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(model, digits, monkeypatch, bf16):
     monkeypatch.setattr(autoattack, "has_fast_bf16", lambda _: bf16)
-    standard, _ = evaluate(model, digits, STANDARD, Watched())
-    outcomes, summary = evaluate(model, digits, replace(STANDARD, search="fast"), Watched())
+    standard, _ = evaluate(model, *digits.test, STANDARD, Watched())
+    outcomes, summary = evaluate(model, *digits.test, replace(STANDARD, search="fast"), Watched())
     differing = ((outcomes.fallen_at == STANDS) != (standard.fallen_at == STANDS)).sum()
     assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
     precision = "bf16" if bf16 else "fp32"

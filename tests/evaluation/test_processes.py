@@ -56,9 +56,9 @@ class Started(Watched):
 
 @pytest.mark.long
 def test_shared_evaluation_equals_that_of_one_process(model, digits, monkeypatch):
-    expected, alone = evaluate(model, digits, QUICK, Watched())
+    expected, alone = evaluate(model, *digits.test, QUICK, Watched())
     watcher = Started(monkeypatch)
-    outcomes, summary = evaluate(model, digits, QUICK, watcher, processes=2)
+    outcomes, summary = evaluate(model, *digits.test, QUICK, watcher, processes=2)
     assert len(watcher.processes) == 2 and not any(process.is_alive() for process in watcher.processes)
     assert torch.equal(outcomes.fallen_at, expected.fallen_at)
     torch.testing.assert_close(outcomes.adversarial, expected.adversarial, atol=1e-4, rtol=0)
@@ -72,10 +72,10 @@ def test_stopping_ends_helpers_and_loses_no_batch(model, digits, monkeypatch):
 
     watcher = Started(monkeypatch, stop)
     with pytest.raises(Stopped):
-        evaluate(model, digits, QUICK, watcher, processes=2)
+        evaluate(model, *digits.test, QUICK, watcher, processes=2)
     assert not any(process.is_alive() for process in watcher.processes)
-    expected, _ = evaluate(model, digits, QUICK, Watched())
-    outcomes, _ = evaluate(model, digits, QUICK, Watched(), watcher.states[-1])
+    expected, _ = evaluate(model, *digits.test, QUICK, Watched())
+    outcomes, _ = evaluate(model, *digits.test, QUICK, Watched(), watcher.states[-1])
     assert torch.equal(outcomes.fallen_at, expected.fallen_at)
 
 
@@ -87,7 +87,7 @@ def test_a_helper_that_dies_is_said(model, digits, monkeypatch):
         watcher.then = None
 
     with pytest.raises(RuntimeError, match="shared in the evaluation ended"):
-        evaluate(model, digits, QUICK, Started(monkeypatch, kill), processes=2)
+        evaluate(model, *digits.test, QUICK, Started(monkeypatch, kill), processes=2)
 
 
 class Local(torch.nn.Sequential):
@@ -107,5 +107,5 @@ def test_what_cannot_or_need_not_be_shared_is_not(model, digits, monkeypatch, ch
     monkeypatch.setattr(processes, "SHARED_FROM", change.get("size", 0))
     chosen = Local(*model).eval() if "model" in change else model
     config = replace(QUICK, attacks=["apgd-ce"], batch_size=change.get("batch_size", 8))
-    evaluate(chosen, digits, config, watcher, processes=change.get("processes", 2))
+    evaluate(chosen, *digits.test, config, watcher, processes=change.get("processes", 2))
     assert not watcher.processes

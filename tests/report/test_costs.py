@@ -70,7 +70,7 @@ def test_the_command_is_the_runs_own_quoted_for_a_shell(store: Store) -> None:
     (found,) = reproductions(made_up.study(store))
     assert found.exact and found.seed == 3 and found.label == "BN PARAMS" and found.data == "d" * 64
     typed = shlex.split(found.command)
-    assert [quoted(part) for part in typed] == ["python", "launch.py", *line]
+    assert [quoted(part) for part in typed] == ["bnft", "run", *line]
     assert "base_overrides=[schedule.epochs=1,schedule.batch_size=256]" in typed
 
 
@@ -81,8 +81,8 @@ def test_the_command_of_an_old_result_is_put_together(store: Store) -> None:
     (found,) = reproductions(made_up.study(store))
     assert not found.exact
     assert shlex.split(found.command) == [
-        "python",
-        "launch.py",
+        "bnft",
+        "run",
         "policy=normal",
         "seed=2",
         "freeze_policy.parameters=[batchnorm,conv1]",
@@ -119,7 +119,7 @@ def test_results_with_nothing_but_what_they_must_have(store: Store) -> None:
     (found,) = costs(made_up.study(store))
     assert found.training is None and found.total == 12.5 and found.hardware is None
     (how,) = reproductions(made_up.study(store))
-    assert how.versions == {} and re.fullmatch(r"python launch\.py policy=adv seed=0", how.command)
+    assert how.versions == {} and re.fullmatch(r"bnft run policy=adv seed=0", how.command)
     assert sweeps(made_up.study(store)) == ([], [])
 
 

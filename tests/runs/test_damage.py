@@ -259,7 +259,7 @@ def test_a_damaged_result_is_refused_by_table_report_and_export(
         said = called(capsys, *command, *store)
         line = refusal(said, file)
         assert (said.out == "" and "damaged" in line) or how == "gone"
-        assert "launch.py makes it again" in line
+        assert "the command that made it makes it again" in line
     assert sorted(tmp_path.rglob("*")) == before
     said = called(capsys, "status", *store)
     named = [line for line in said.out.splitlines() if line.startswith("adv-")]

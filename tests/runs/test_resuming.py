@@ -149,7 +149,7 @@ def test_an_evaluation_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Pat
     )
 
     def evaluated(watcher: Watcher) -> tuple[dict[str, torch.Tensor], object]:
-        outcomes, summary = evaluate(model, data, config, watcher, watcher.folder.cascade())
+        outcomes, summary = evaluate(model, *data.test, config, watcher, watcher.folder.cascade())
         steps = [{**step, "seconds": 0} for step in summary["cascade"]]
         return outcomes.tensors(), {**summary, "cascade": steps, "seconds": 0}
 

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mischief
 
 import launch
-from bnft import hydra_app
 from bnft.evaluation import cascade
 from bnft.runs import run_evaluation, run_training
 from bnft.runs.run_evaluation import RunEvaluation
 from bnft.runs.run_training import RunTraining
+from bnft.sweeps import pool
 from bnft.training import loop
 from bnft.training.step import TrainingStep
 
@@ -59,4 +59,5 @@ preceded_by_mischief(run_training, "train", "training")
 preceded_by_mischief(run_evaluation, "evaluate", "evaluating")
 
 if __name__ == "__main__":
-    hydra_app.guarded(launch.main)
+    pool.PRELOADED = (*pool.PRELOADED, "counted")  # worker processes know nothing of this script
+    launch.main()

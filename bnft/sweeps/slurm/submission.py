@@ -15,7 +15,7 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from bnft.common import files
+from bnft.common import files, program
 from bnft.common.console import complain
 from bnft.common.errors import InputError
 from bnft.runs import layout
@@ -162,8 +162,9 @@ class Submission:
 
     def _setup(self, code: Path) -> list[str]:
         """Commands before the task: -P above and this path keep Python from the code in the working directory."""
-        own = Path(sys.argv[0]).resolve().parent  # where a person's own models and data sets lie beside launch.py
-        lines = [f"export PYTHONPATH={shlex.quote(str(code))}:{shlex.quote(str(own))}${{PYTHONPATH:+:$PYTHONPATH}}"]
+        own = dict.fromkeys([Path.cwd(), program.folder()])  # where a person's own models and data sets lie
+        path = ":".join(shlex.quote(str(folder)) for folder in (code, *own))
+        lines = [f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"]
         if self.request.options.get("cpus_per_task"):
             lines.append(
                 "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"

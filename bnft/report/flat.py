@@ -1,0 +1,82 @@
+"""Results as flat records, one for each evaluation of a run, as a data frame wants them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from bnft.common.errors import show
+from bnft.config.names import short
+from bnft.report.rows import Result, Selection
+
+
+class Records(list[dict[str, Any]]):
+    """A list of dicts with equal keys, shown as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return html(self)
+
+
+def records(selection: Selection) -> Records:
+    """One record for each result, in the order of the table."""
+    return Records(
+        _record(result, label)
+        for study in selection.studies()
+        for row, label in zip(study.rows, study.labels(), strict=True)
+        for result in row.results
+    )
+
+
+def _record(result: Result, label: str) -> dict[str, Any]:
+    values, run, evaluation = result.values, result.run, result.values["evaluation"]
+    training, counts = values["training"], values["training"]["counts"]
+    return {
+        "run": result.run_folder.name,
+        "policy": run["policy"],
+        "title": run["title"],
+        "label": label,
+        "seed": values["seed"],
+        "data": short(values["data"]["target"]),
+        **_rate("clean", values["clean"]),
+        **_rate("robust", values["robust"]),
+        "attack": evaluation["attack"],
+        "version": evaluation.get("version"),
+        "norm": evaluation["norm"],
+        "eps": evaluation["eps"],
+        "learning_percent": counts.get("share"),
+        "parameters": counts["parameters"],
+        "training_seconds": training.get("seconds"),
+        "evaluation_seconds": values["seconds"],
+        "seconds": (training.get("seconds") or 0.0) + values["seconds"],
+        "base": run.get("base"),
+        "overrides": " ".join(f"{key}={show(value)}" for key, value in run["overrides"].items()),
+        "evaluation": result.folder.path.name,
+    }
+
+
+def _rate(name: str, rate: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = rate["interval"]
+    return {
+        f"{name}_error": rate["error"],
+        f"{name}_low": low,
+        f"{name}_high": high,
+        f"{name}_images": rate["images"],
+    }
+
+
+def html(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with equal keys as a table in HTML."""
+    if not rows:
+        return "<p>no results</p>"
+    head = _cells("th", rows[0])
+    body = "".join(f"<tr>{_cells('td', map(_shown, row.values()))}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(tag: str, texts: Iterable[str]) -> str:
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

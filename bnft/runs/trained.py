@@ -1,0 +1,32 @@
+"""The trained model of a run, without its data."""
+
+from torch import nn
+
+from bnft import models
+from bnft.common.errors import DamagedError, InputError
+from bnft.config import components, sources
+from bnft.runs.plan import own_sources
+from bnft.runs.run_folder import RunFolder
+
+
+def trained_model(folder: RunFolder) -> nn.Module:
+    """The model of a run, in eval mode on the CPU; it maps images (N, C, H, W) in [0, 1] to logits (N, classes).
+
+    Raises DamagedError if its files are not whole, InputError if it is not trained or its source has been edited.
+    """
+    config, file = folder.config(), folder.path / "model.safetensors"
+    if not folder.trained:
+        raise InputError(f"{folder.path}: holds no {file.name}; the run is not trained, or was exported without it")
+    state, _ = folder.model()
+    sources.forget()
+    kept, found = config["run"].get("sources", {}), own_sources(config)
+    if edited := sorted(name for name in {*kept, *found} if kept.get(name) != found.get(name)):
+        raise InputError(f"{folder.path}: its source has changed since it was trained ({', '.join(edited)})")
+    channels = len(state.get("normalize.mean", ()))
+    model = models.build(components.build("model", config["model"]), [0.0] * channels, [1.0] * channels, seed=0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(f"{file}: is damaged, it does not fit the model of its config.yaml ({reason})") from None
+    return model.eval()
