@@ -229,11 +229,11 @@ def _selected(store: str | Path, names: Sequence[str]) -> Selection:
 
 def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
     """The plan of a command line, and what would carry it out; None for a launcher that is not ours."""
-    from hydra._internal.callbacks import Callbacks
     from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from bnft.config.compat import context_of
     from bnft.config.compose import CONFIG_NAME, composing, quoted
     from bnft.runs.plan import plan as planned
 
@@ -244,9 +244,8 @@ def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
             raise rejected("arguments", argument, "KEY=VALUE, as text")
     with composing() as loader:
         config = loader.load_configuration(CONFIG_NAME, [quoted(one) for one in arguments], RunMode.MULTIRUN)
-        context = HydraContext(config_loader=loader, callbacks=Callbacks())
         sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=context, task_function=lambda _: None, config=config
+            hydra_context=context_of(loader), task_function=lambda _: None, config=config
         )
         if not hasattr(sweeper, "jobs"):
             raise InputError("hydra/sweeper: must be bnft, the default")

@@ -5,10 +5,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bnft import __version__
+from bnft.common.compat import argparse_actions
 from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError
 from bnft.common.files import reachable
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # `--help` needs no store
     from bnft.runs.store import Store
 
 RUN = "run"
+JOB = "job"  # which only jobs on a cluster call
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,8 +60,8 @@ class _Parser(argparse.ArgumentParser):
         return found, []
 
     def error(self, message: str) -> NoReturn:
-        known = [name for action in self._actions for name in (*action.option_strings, *(action.choices or ()))]
-        sys.exit(refused(f"{argparse_message(message, known)}; see {self.prog} --help"))
+        names = ((*action.option_strings, *(action.choices or ())) for action in argparse_actions(self))
+        sys.exit(refused(f"{argparse_message(message, chain.from_iterable(names))}; see {self.prog} --help"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="for the specification (default: dashboard-SWEEP.json in the store)"
     )
     dashboard.set_defaults(call=_dashboard)
-    job = commands.add_parser("job")  # without help, since only jobs on a cluster call it
+    job = commands.add_parser(JOB)  # without help, since it is not for people
     job.add_argument("store", type=Path)
     job.add_argument("tasks", type=Path)
     job.set_defaults(call=_job)
@@ -149,8 +152,8 @@ def _complete(words: list[str]) -> None:
 
 def _commands(parser: argparse.ArgumentParser) -> list[str]:
     """What `--help` lists."""
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return [action.dest for action in commands._choices_actions]
+    (commands,) = (action for action in argparse_actions(parser) if isinstance(action.choices, dict))
+    return [name for name in commands.choices or () if name != JOB]
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from bnft.common.compat import argparse_actions
 from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError, UnwritableError
 from bnft.common.files import reachable
 from bnft.config import folders
+from bnft.config.compat import flag_parser
 from bnft.config.compose import CONFIG_NAME, SCHEMA, quoted, register
 from bnft.config.messages import about_input, library_message
 
@@ -144,8 +145,8 @@ def guarded(main: Callable[[], object]) -> None:
 
 def _checked_flags(arguments: Sequence[str]) -> Any:
     """Hydra's flags. Refuses in one line what its parser would answer with its whole usage."""
-    parser = get_args_parser()
-    flags = [option for action in parser._actions for option in action.option_strings]
+    parser = flag_parser()
+    flags = [option for action in argparse_actions(parser) for option in action.option_strings]
 
     def refuse(message: str) -> NoReturn:
         program = "bnft run" if sys.argv[0] == "bnft" else Path(sys.argv[0]).name

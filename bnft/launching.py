@@ -14,6 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from bnft.common.console import complain
 from bnft.common.errors import Failure, InputError, UnwritableError, show
+from bnft.config.compat import error_of
 from bnft.report.table import print_sweep, print_wanted
 from bnft.runs.plan import Plan, plan
 from bnft.sweeps.backend import Backend
@@ -75,7 +76,10 @@ def launch(jobs: Sequence[Sequence[str]], backend: Backend) -> list[JobReturn]:
     outcomes = backend.carry_out(planned, record(planned), tracked) or {}
     failures = {name: failure for name, failure in outcomes.items() if failure is not None}
     status = JobStatus.FAILED if failures else JobStatus.COMPLETED
-    return [JobReturn(overrides=list(line), status=status, _return_value=failures) for line in jobs]
+    returns = [JobReturn(overrides=list(line), status=status) for line in jobs]
+    for job in returns:
+        job.return_value = failures
+    return returns
 
 
 def expanded(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
@@ -97,7 +101,7 @@ def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
     """What comes of a launcher that is not ours and knows nothing of plans."""
     outcomes: Outcomes = {}
     for job in launcher.launch([list(line) for line in jobs], initial_job_idx=0):
-        error = job._return_value if job.status == JobStatus.FAILED else None
+        error = error_of(job)
         outcomes[" ".join(job.overrides or [])] = None if error is None else _failure(error)
     return outcomes
 

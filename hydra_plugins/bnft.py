@@ -9,18 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from bnft.config import folders
+from bnft.config.compat import FileConfigSource, jobs_of
 from bnft.sweeps.backend import Backend
 from bnft.sweeps.local import Local
 from bnft.sweeps.slurm.launch import Slurm
@@ -74,8 +75,18 @@ class SlurmLauncher(BackendLauncher):
         self.backend = Slurm(**settings)
 
 
-class Sweeper(BasicSweeper):
-    """Hydra's basic sweeper up to the list of jobs; then ours."""
+class Sweeper(HydraSweeper):
+    """As Hydra's basic sweeper up to the list of jobs; then ours."""
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        self.params = params or {}
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None and self.hydra_context is not None
@@ -86,14 +97,13 @@ class Sweeper(BasicSweeper):
 
         return sweep(self.jobs(arguments), backend or self.launcher)
 
-    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+    def jobs(self, arguments: Sequence[str]) -> Sequence[Sequence[str]]:
         """The overrides of every job. Raises InputError for an override that sweeps over nothing."""
         from bnft.launching import expanded
 
         assert self.hydra_context is not None
-        overrides = expanded([*self._parse_config(), *arguments], self.hydra_context.config_loader)
-        (jobs,) = self.split_arguments(overrides, None)
-        return jobs
+        given = [f"{key}={value}" for key, value in self.params.items()]
+        return jobs_of(expanded([*given, *arguments], self.hydra_context.config_loader))
 
 
 class OwnFolder(FileConfigSource):

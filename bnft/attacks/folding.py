@@ -5,14 +5,18 @@ weights: the same function but for rounding, and half of the layers to different
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnft.attacks import small_convolutions
 from bnft.attacks.base import no_trace
 from bnft.batchnorm.record import normalized
+from bnft.common.compat import is_batchnorm
+
+if TYPE_CHECKING:
+    from bnft.common.compat import BatchNorm
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 TOLERANCE = 1e-3  # relative, on logits: far above rounding, far below any mistake
@@ -23,7 +27,7 @@ class _Pair:
     """A convolution, the BN after it, and the convolution with bias that stands for both."""
 
     conv: _Convolution
-    layer: _BatchNorm
+    layer: "BatchNorm"
     folded: _Convolution
 
     def refresh(self) -> None:
@@ -89,7 +93,7 @@ def _fold_pairs(traced: fx.GraphModule) -> list[_Pair]:
     pairs: list[_Pair] = []
     for node in list(traced.graph.nodes):
         layer = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(layer, _BatchNorm) or layer.running_mean is None:
+        if not is_batchnorm(layer) or layer.running_mean is None:
             continue
         source = node.args[0]
         conv = modules.get(source.target) if source.op == "call_module" else None

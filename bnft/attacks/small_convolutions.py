@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
+
+from bnft.common.compat import note_shapes, noted_shape
 
 VECTOR = 16  # channels that oneDNN computes at once with AVX-512
 FEW = 8  # images; for fewer, the number of calls counts, and a convolution is one
@@ -159,26 +160,21 @@ def lower(traced: fx.GraphModule, example: torch.Tensor) -> list[Lowered]:
 
     `example` (N, C, H, W) has the size of the images to come. Returns what must be refreshed when weights change.
     """
-    ShapeProp(traced).propagate(example)
+    note_shapes(traced, example)
     modules, made = dict(traced.named_modules()), []
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
         if node.op == "call_module" and calls[node.target] == 1:
-            found = lowered(modules[node.target], _shape(node.args[0])[1:])
+            found = lowered(modules[node.target], noted_shape(node.args[0])[1:])
             if found is not None:
                 traced.add_submodule(node.target, found)
                 made.append(found)
-        elif len(_shape(node)) != 4:  # maps end here
+        elif len(noted_shape(node)) != 4:  # maps end here
             for source in node.all_input_nodes:
-                if len(_shape(source)) == 4:
+                if len(noted_shape(source)) == 4:
                     _keep_channels_last(traced, source, node)
     traced.recompile()
     return made
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    """The shape of what a node computes; empty for all but tensors."""
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ())) if isinstance(node, fx.Node) else ()
 
 
 def _keep_channels_last(traced: fx.GraphModule, source: fx.Node, user: fx.Node) -> None:

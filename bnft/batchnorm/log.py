@@ -1,16 +1,19 @@
 """What is recorded of BN layers over training; see `records` for reading it back."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnft.batchnorm.layers import batchnorm_layers
 from bnft.batchnorm.record import RECORDED
 
+if TYPE_CHECKING:
+    from bnft.common.compat import BatchNorm
 
-def quantities(layer: _BatchNorm) -> dict[str, torch.Tensor]:
+
+def quantities(layer: "BatchNorm") -> dict[str, torch.Tensor]:
     """gamma, beta, mean and variance of one BN layer as float32 copies on the CPU, each of shape (channels,).
 
     A layer without affine parameters has gamma 1 and beta 0; one without running statistics has mean 0 and variance 1.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bnft.common.compat import cpu_multiplies_bf16
 from bnft.common.errors import rejected
 
 
@@ -90,8 +91,7 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products run in hardware: CUDA from compute capability 8.0, CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(bool(getattr(torch.cpu, probe, bool)()) for probe in probes)
+    return cpu_multiplies_bf16()
 
 
 def available_threads() -> int:

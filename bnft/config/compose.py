@@ -12,10 +12,8 @@ from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
-import omegaconf._utils
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -29,6 +27,7 @@ from yaml.nodes import CollectionNode
 from bnft.common.constraints import in_words, number
 from bnft.common.errors import InputError, rejected
 from bnft.config import components, folders, sources
+from bnft.config.compat import apply_values, is_group, use_yaml_loader, yaml_loader
 from bnft.config.messages import about_input, annotations_of, library_message, not_given, pydantic_message, unknown_key
 from bnft.config.schema import AttackKeys, Config, DataKeys
 from bnft.evaluation.settings import ATTACKS, Evaluation
@@ -48,7 +47,6 @@ _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 _FOLLOWS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
 
 SCHEMA = annotations_of(Config)
-_yaml_loader = omegaconf._utils.get_yaml_loader
 _ROOT = TypeAdapter(Config)
 
 
@@ -62,14 +60,14 @@ def register() -> None:
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
-    omegaconf._utils.get_yaml_loader = _bounded_loader
+    use_yaml_loader(_bounded_loader)
 
 
 @cache
 def _bounded_loader() -> type:
     """OmegaConf's loader of YAML, but for files whose aliases stand for more than could be read in a moment."""
 
-    class Loader(_yaml_loader()):  # type: ignore[misc]
+    class Loader(yaml_loader()):  # type: ignore[misc]
         def get_single_node(self) -> Any:
             try:
                 node = super().get_single_node()
@@ -200,7 +198,7 @@ def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     choices, values = _sorted(overrides)
     policy, config = _groups(choices)
     config = copy.deepcopy(config)
-    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    apply_values(values, config)
     _check_size(OmegaConf.to_container(config, resolve=False))
     raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
@@ -257,8 +255,7 @@ def _parsed(line: str) -> Override:
 
 def _is_value(override: Override) -> bool:
     """Whether an override gives a key its value, and chooses nothing: as Hydra's defaults list tells them apart."""
-    chooses = GlobalHydra.instance().config_loader().repository.group_exists(override.key_or_group)  # type: ignore[attr-defined]
-    return override.package is None and (not chooses or isinstance(override.value(), dict))
+    return override.package is None and (not is_group(override.key_or_group) or isinstance(override.value(), dict))
 
 
 @cache

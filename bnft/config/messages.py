@@ -4,10 +4,9 @@ import itertools
 import traceback
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import (
@@ -25,6 +24,7 @@ from yaml import YAMLError
 from bnft.common.constraints import in_words
 from bnft.common.ending import trouble
 from bnft.common.errors import did_you_mean, show
+from bnft.config.compat import failed_part, file_in_hand, override_in_hand
 
 Annotations = Mapping[str, Any]
 
@@ -93,17 +93,16 @@ def library_message(error: Exception, schema: Annotations) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: must be one of {', '.join(error.options)}"
-    override = _override(error)
+    override = override_in_hand(error)
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key and cause.parent_node is not None:
             return _omegaconf_message(cause, schema, override.input_line or "" if override else "")
     text = _one_line(str(error))
-    for group in ("launcher", "sweeper"):  # Hydra makes the sweeper, and that the launcher
-        if any(frame.f_code.co_name == f"instantiate_{group}" for frame, _ in traceback.walk_tb(error.__traceback__)):
-            return f"hydra.{group}: cannot be set up ({text}); hydra/{group}=NAME chooses one, --help lists them"
+    if part := failed_part(error):
+        return f"hydra.{part}: cannot be set up ({text}); hydra/{part}=NAME chooses one, --help lists them"
     if override:
         return f"{show(override.input_line)}: cannot be used here, see --help ({text})"
-    return text if isinstance(error, LIBRARY_ERRORS) else f"{_file(error) or 'command line'}: {text}"
+    return text if isinstance(error, LIBRARY_ERRORS) else f"{file_in_hand(error) or 'command line'}: {text}"
 
 
 def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
@@ -131,7 +130,8 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
 def annotations_of(schema: type) -> dict[str, Any]:
     """The annotations of a dataclass, rules included."""
     hints = typing.get_type_hints(schema, include_extras=True)
-    return {name: hint for name, hint in hints.items() if name in schema.__dataclass_fields__}  # type: ignore[attr-defined]
+    names = {field.name for field in fields(schema)}
+    return {name: hint for name, hint in hints.items() if name in names}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -144,23 +144,6 @@ def _modules(error: BaseException) -> Iterator[str]:
     """The modules that `error` came through, up to where it was caught."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         yield frame.f_globals.get("__name__", "")
-
-
-def _file(error: BaseException) -> str | None:
-    """The file of the configuration that Hydra was reading when it met `error`."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "load_config" and "full_path" in frame.f_locals:
-            return str(frame.f_locals["full_path"])
-    return None
-
-
-def _override(error: BaseException) -> Override | None:
-    """The override that Hydra had in hand when it raised `error`; not every error of Hydra says which."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        override = frame.f_locals.get("override")
-        if isinstance(override, Override):
-            return override
-    return None
 
 
 def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:

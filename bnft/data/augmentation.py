@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from bnft.common.compat import autoaugment_operation, autoaugment_policies
 from bnft.common.errors import rejected
 from bnft.data.dataset import Dataset
 
@@ -73,19 +74,15 @@ def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.T
     The policy, its magnitudes and its operations are torchvision's own; images that drew the same operation go through
     it as one batch, since torchvision's transform would draw once for all of them.
     """
-    from torchvision.transforms import AutoAugmentPolicy, InterpolationMode  # here, since it takes long to import
-    from torchvision.transforms import autoaugment as torchvision_autoaugment
-
-    transform = torchvision_autoaugment.AutoAugment(AutoAugmentPolicy.CIFAR10)
-    space = transform._augmentation_space(10, (images.shape[-2], images.shape[-1]))
+    policies, space = autoaugment_policies(images.shape[-2], images.shape[-1])
     device, count = images.device, len(images)
-    chosen = torch.randint(len(transform.policies), (count,), generator=generator, device=device)
+    chosen = torch.randint(len(policies), (count,), generator=generator, device=device)
     chances = torch.rand((2, count), generator=generator, device=device)
     negative = torch.randint(2, (2, count), generator=generator, device=device).bool()
     images = images.clone()
     for stage in range(2):
         groups: dict[tuple[str, float], list[torch.Tensor]] = {}
-        for index, policy in enumerate(transform.policies):
+        for index, policy in enumerate(policies):
             name, chance, magnitude_index = policy[stage]
             magnitudes, signed = space[name]
             magnitude = float(magnitudes[magnitude_index]) if magnitude_index is not None else 0.0
@@ -95,9 +92,7 @@ def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.T
         for (name, magnitude), masks in groups.items():
             where = torch.stack(masks).any(0).nonzero().squeeze(1)
             if len(where):
-                images[where] = torchvision_autoaugment._apply_op(
-                    images[where], name, magnitude, interpolation=InterpolationMode.NEAREST, fill=None
-                )
+                images[where] = autoaugment_operation(images[where], name, magnitude)
     return images
 
 

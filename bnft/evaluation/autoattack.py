@@ -13,6 +13,7 @@ from torch import nn
 from bnft.common.devices import has_fast_bf16
 from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
+from bnft.evaluation.compat import forget_calls, runs_inside
 from bnft.evaluation.query_cache import remembered
 from bnft.evaluation.settings import Evaluation
 
@@ -35,7 +36,7 @@ def attacks(
     if sieve is not None:
         notes.append(f"fast search in {'bf16' if sieve.bf16 else 'fp32'}: not the standard evaluation")
         for attack in (official.apgd, official.apgd_targeted):
-            fast.sifted(attack, sieve)
+            runs_inside(attack, sieve.standing)  # images that fell leave it
     targets = min(9, classes - 1)
     official.apgd_targeted.n_target_classes = official.fab.n_target_classes = targets
     if targets < 9:
@@ -102,7 +103,7 @@ def warnings_before(model: nn.Module, images: torch.Tensor, labels: torch.Tensor
         if config.version != "rand":
             checks.check_randomized(model, batch, truth, bs=config.batch_size, logger=logger)
         checks.check_range_output(model, batch, logger=logger)
-        checks.funcs.update(dict.fromkeys(checks.funcs, 0))  # its counters would otherwise outlive a call
+        forget_calls()
         checks.check_dynamic(model, batch, False, logger=logger)
     return messages
 

@@ -5,9 +5,8 @@ adversarial example that is found for it, where the official code goes on to the
 roundings can miss what the standard one finds, or the other way round.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -69,14 +68,3 @@ class Sieve(nn.Module):
             change[wrong] = exact - logits[wrong]
         logits = logits + change
         return logits, logits.detach().argmax(1) != labels
-
-
-def sifted(attack: Any, sieve: Sieve) -> None:
-    """Let the runs of an official APGD object, whose model is `sieve`, drop images as they fall."""
-    run: Callable[..., Any] = attack.attack_single_run
-
-    def attack_single_run(x: torch.Tensor, y: torch.Tensor, x_init: torch.Tensor | None = None) -> Any:
-        with sieve.standing(y):
-            return run(x, y, x_init)
-
-    attack.attack_single_run = attack_single_run

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from bnft.common.compat import flops
 from bnft.common.processes import without_main
 from bnft.common.stopping import STOP_SIGNALS, Pulse, Stopped, ignored, leave_no_locks
 from bnft.evaluation.autoattack import recorded
@@ -113,11 +113,9 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
 
 def _size(job: Job) -> float:
     """Multiply-accumulates of the evaluation, about. Depends on the configuration alone, as what is shared out must."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        job.model(job.images[:1])
     config = job.config
     passes = AUTOATTACK_PASSES if config.attack == "autoattack" else 2 * (config.iterations or 1)
-    return counter.get_total_flops() / 2 * passes * len(job.images)
+    return flops(job.model, job.images[:1]) / 2 * passes * len(job.images)
 
 
 def _can_be_sent(model: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from bnft.common.compat import LOADED_LATE, start_forkserver
 from bnft.common.devices import available_threads
 from bnft.common.errors import Failure, InputError
 from bnft.common.processes import importing_alike, without_main
@@ -34,7 +35,7 @@ RETRY_SECONDS = 1.0  # after which a run that another process works on is tried 
 TICK_SECONDS = 0.25
 PAUSE_SECONDS = 5.0  # a tick that took longer was no tick
 DUMP_SECONDS = 0.5  # for a hung process to write down where it is
-PRELOADED = ("bnft.runs.execution", "sklearn.datasets", "torch._dynamo")  # the last by the first optimizer
+PRELOADED = ("bnft.runs.execution", "sklearn.datasets", *LOADED_LATE)
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,9 @@ def warm_up() -> None:
     """Let the server load PyTorch while this process does something else."""
     context()
     if sys.platform.startswith("linux"):
-        from multiprocessing.forkserver import ensure_running
-
         with without_main(), importing_alike(), ignored(*STOP_SIGNALS):
             # the server inherits that signals are ignored: what goes to all of a terminal is for us to handle
-            ensure_running()
+            start_forkserver()
 
 
 @dataclass(eq=False)

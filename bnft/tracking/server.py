@@ -5,6 +5,7 @@ import json
 from typing import Any
 from urllib.request import Request, urlopen
 
+from bnft.tracking.compat import settings
 from bnft.tracking.target import Target
 
 ANSWER_SECONDS = 30.0
@@ -15,9 +16,7 @@ QUERY = """query RunLines($entity: String, $project: String, $name: String!) {
 
 def lines(target: Target, path: str) -> int | None:
     """How many lines of history the server has of the run `entity/project/id`; None if that cannot be found out."""
-    import wandb
-
-    key = wandb.setup().settings.api_key
+    key = settings().api_key
     if not key:  # as with an identity token, which only W&B's own client can use
         return None
     entity, project, name = path.split("/")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bnft.tracking import keys
+from bnft.tracking.compat import IMAGES, SETTINGS, TABLE, is_lost
 from bnft.tracking.rows import Picture, Row
 from bnft.tracking.target import Target
 
 INIT_SECONDS, FINISH_SECONDS = 30.0, 60.0
-LOST = ("MailboxClosedError", "HandleAbandonedError", "ServicePollForTokenError", "ServiceProcessError")
 REFUSED = ("error 401", "error 403", "permission denied", "invalid api key")
 
 
@@ -27,8 +27,7 @@ class TrackingError(Exception):
 
     def __init__(self, error: BaseException, while_opening: bool = False) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split())[:300])
-        names = {kind.__name__ for kind in type(error).__mro__}
-        self.lost = isinstance(error, (ConnectionError, EOFError)) or bool(names & set(LOST))
+        self.lost = is_lost(error)
         self.refused = any(part in str(error).lower() for part in REFUSED)
         self.unreachable = not self.lost and (while_opening or isinstance(error, TimeoutError))
 
@@ -74,10 +73,7 @@ class Session:
                 program="bnft run",
                 git_commit=described.commit,
                 host=described.host,
-                x_disable_stats=True,  # of this process, which are not the run's
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_save_requirements=False,
+                **SETTINGS,
             )
             self._run = wandb.init(
                 id=described.name,
@@ -149,7 +145,7 @@ class Session:
             names.append(self._file(f"media/images/{key}-{step}-{number:02}.png", content.getvalue()))
         height, width = pictures[0].pixels.shape[:2]
         return {
-            "_type": "images/separated",
+            "_type": IMAGES,
             "format": "png",
             "width": width,
             "height": height,
@@ -165,7 +161,7 @@ class Session:
         content = json.dumps({"columns": columns, "data": data, **size}).encode()
         name = self._file(f"media/table/{key}-{step}.table.json", content)
         mark = hashlib.sha256(content).hexdigest()
-        return {"_type": "table-file", "path": name, "sha256": mark, "size": len(content), **size}
+        return {"_type": TABLE, "path": name, "sha256": mark, "size": len(content), **size}
 
     def _file(self, name: str, content: bytes) -> str:
         """Have W&B keep a file. Its name depends on key and step only, so that sending it twice makes no other."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bnft.tracking.compat import settings as wandb_settings
+
 OF_ONE_RUN = ("RUN_ID", "RESUME", "RUN_GROUP", "NAME", "TAGS", "NOTES", "JOB_TYPE", "SWEEP_ID", "SERVICE", "DIR")
 OTHER_MODES = {"dryrun": "offline", "run": "online", "shared": "online"}  # W&B's other words
 
@@ -73,14 +75,14 @@ def online(project: str, entity: str | None) -> tuple[Target | None, str]:
     import wandb
 
     try:
-        settings = wandb.setup().settings
-        if settings.mode == "disabled":
+        found = wandb_settings()
+        if found.mode == "disabled":
             return None, "disabled"
         if not wandb.login(verify=False, prompt=False):
             return None, "no credentials; `wandb login` stores them"
-        settings = wandb.setup().settings
+        found = wandb_settings()
     except Exception as error:  # a key of the wrong form, a settings file that cannot be read
         return None, " ".join(str(error).split())
-    owner = settings.api_key or settings.identity_token_file or ""
+    owner = found.api_key or found.identity_token_file or ""
     mark = hashlib.sha256(str(owner).encode()).hexdigest()[:8]
-    return Target("online", project, entity, str(settings.base_url).rstrip("/"), mark), ""
+    return Target("online", project, entity, str(found.base_url).rstrip("/"), mark), ""

@@ -66,7 +66,12 @@ def seconds(limit: Any) -> int | None:
 
 
 class Executor(SlurmExecutor):
-    """Submits one array at a time, with a command of ours instead of a pickled function."""
+    """Submits one array at a time, with a command of ours instead of a pickled function.
+
+    For this, it uses a private method of submitit 1.5, `_submit_command`, since the public ones pickle a function. It
+    also sets `parameters`, the undocumented arguments of submitit's `_make_sbatch_string`, since the public
+    `update_parameters` takes no `map_count`. See `bnft.common.compat`.
+    """
 
     def __init__(self, folder: Path, request: Request) -> None:
         super().__init__(folder=folder)

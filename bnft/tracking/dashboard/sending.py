@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bnft.common import files
 from bnft.common.errors import InputError, rejected
 from bnft.runs.store import Store
+from bnft.tracking.compat import renew, settings
 from bnft.tracking.dashboard.comparison import Comparison, compare
 
 if TYPE_CHECKING:  # takes a second to import
@@ -92,9 +93,9 @@ def _send(workspace: "ws.Workspace", report: "wr.Report", comparison: Comparison
 
     server = "W&B"
     try:
-        server = f"W&B at {wandb.setup().settings.base_url}"
+        server = f"W&B at {settings().base_url}"
         wandb.Api()  # has credentials and they are taken, or ends here
-        workspace._internal_id = _existing(workspace)
+        renew(workspace)
         workspace.save()
         report.save()
         return str(workspace.url), str(report.url)
@@ -108,19 +109,6 @@ def _send(workspace: "ws.Workspace", report: "wr.Report", comparison: Comparison
     except Exception as error:  # of whatever kind: the client has no common one for what a server can say
         hint = f"; if the report was deleted there, remove {file}" if report.id else ""
         raise InputError(f"{server}: the dashboard of {comparison.sweep} was not made ({_line(error)}){hint}") from None
-
-
-def _existing(workspace: "ws.Workspace") -> str:
-    """The id of the workspace of this name in W&B, empty if there is none yet."""
-    from wandb_workspaces.workspaces import internal
-
-    name = internal._internal_name_to_url_query_str(workspace._internal_name)
-    try:
-        return str(internal.get_view_dict(workspace.entity, workspace.project, name)["id"])
-    except ValueError as error:
-        if "Project" in str(error):
-            raise
-        return ""
 
 
 def _line(error: Exception) -> str:

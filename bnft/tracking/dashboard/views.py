@@ -9,6 +9,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from bnft.tracking import keys
+from bnft.tracking.compat import give_id, models, name_workspace
 from bnft.tracking.dashboard import panels
 from bnft.tracking.dashboard.comparison import Comparison
 
@@ -56,8 +57,7 @@ def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace
             pinned_columns=list(COLUMNS),
         ),
     )
-    view._internal_name = f"nw-{_short(entity, project, comparison.sweep)}-v"  # by which it is found again
-    view._internal_runset_id = _short(comparison.sweep, "workspace")
+    name_workspace(view, _short(entity, project, comparison.sweep), _short(comparison.sweep, "workspace"))
     for section in view.sections:
         _name(section.panels, comparison.sweep, "workspace", section.name)
     return view
@@ -93,7 +93,7 @@ def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
 
 def specification(view: ws.Workspace, text: wr.Report) -> dict[str, Any]:
     """What is sent of both to W&B's `upsertView`; there, `spec` is JSON in a string."""
-    model, words = view._to_model(), text._to_model()
+    model, words = models(view, text)
     return {
         "workspace": {
             "entityName": model.entity,
@@ -135,7 +135,7 @@ def _grid(
         visible_columns=COLUMNS if shown else [],
         lock_columns=shown or None,
     )
-    runset._id = _short(comparison.sweep, "report", name)
+    give_id(runset, _short(comparison.sweep, "report", name))
     groups = {
         wr.RunsetGroup(runset_name=name, keys=(wr.RunsetGroupKey(key=wr.Config("title"), value=title),)): colour
         for title, colour in (_title_colours(comparison) if runset.groupby else {}).items()
@@ -161,7 +161,7 @@ def _title_colours(comparison: Comparison) -> dict[str, str]:
 def _name(content: panels.Panels, *place: str) -> None:
     """Panels that are named by their place instead of by chance, so that making them again changes nothing."""
     for number, panel in enumerate(content):
-        panel._id = _short(*place, str(number))
+        give_id(panel, _short(*place, str(number)))
 
 
 def _short(*parts: str) -> str:
