@@ -197,10 +197,10 @@ def _status(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from bnft.common.console import complain
+    from bnft.common.console import notice
     from bnft.runs.selection import readable, some_sweeps
     from bnft.sweeps import run_table
-    from bnft.sweeps.status import View
+    from bnft.sweeps.status import StoreStatus
     from bnft.sweeps.terminal import Terminal
     from bnft.sweeps.wait import watch
 
@@ -211,11 +211,11 @@ def _status(options: argparse.Namespace) -> None:
             standings = watch(store, names or [name for name, _ in readable(store)], terminal)
     else:
         try:
-            view = View(store)
+            view = StoreStatus(store)
         except InputError as error:
-            complain(f"bnft: SLURM does not answer, so this is what the store says alone ({error})")
-            view = View(store, jobs=())
-        standings = view.standings(names)
+            notice(f"bnft: SLURM does not answer, so this is what the store says alone ({error})")
+            view = StoreStatus(store, jobs=())
+        standings = view.statuses(names)
     if not standings:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if options.json:
@@ -249,19 +249,19 @@ def _wait(options: argparse.Namespace) -> None:
 
 def _cancel(options: argparse.Namespace) -> None:
     from bnft.runs.selection import some_sweeps, tell
-    from bnft.sweeps.status import View, cancel
+    from bnft.sweeps.status import StoreStatus, cancel
 
     store = options.store
     names = some_sweeps(store, options.names)
     if not names:
-        view = View(store)
+        view = StoreStatus(store)
         found = view.newest(view.can_be_cancelled)
         if found is None:
             print(f"nothing of any sweep in {store.root} is queued or running")
             return
         names = [found]
     for name in names:
-        ended = cancel(View(store), name)
+        ended = cancel(StoreStatus(store), name)
         if not options.names:
             tell(f"sweep {name} (the newest of which something is queued or running)")
         print(f"sweep {name}: {ended}")
@@ -281,7 +281,7 @@ def _sync(options: argparse.Namespace) -> None:
 
 
 def _dashboard(options: argparse.Namespace) -> None:
-    from bnft.common.console import complain
+    from bnft.common.console import notice
     from bnft.runs.selection import ALL, meant
     from bnft.tracking.dashboard.sending import make
 
@@ -290,7 +290,7 @@ def _dashboard(options: argparse.Namespace) -> None:
         sweep = None if name == ALL else name
         made = make(store, options.entity, options.project, sweep, options.layer, send, options.output)
     for note in made.notes:
-        complain(f"bnft: {note}")
+        notice(f"bnft: {note}")
     for url in made.urls:
         print(url)
     print(f"specification: {made.file}")

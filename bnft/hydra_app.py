@@ -90,7 +90,7 @@ def _launch_one(overrides: list[str]) -> None:
 
 
 def _run_one(overrides: list[str]) -> None:
-    from bnft.common.console import complain
+    from bnft.common.console import notice
     from bnft.common.stopping import STOP_SIGNALS, Requests, Stopped
     from bnft.runs.execution import execute
     from bnft.runs.plan import plan  # here and below: PyTorch takes seconds to import
@@ -114,7 +114,7 @@ def _run_one(overrides: list[str]) -> None:
     except UnwritableError as error:
         if expected:
             raise
-        complain(f"bnft: it is done already; nothing was written ({error})")
+        notice(f"bnft: it is done already; nothing was written ({error})")
         result = planned.store.run(run.name).evaluation(run.evaluation_id).result()
     if HydraConfig.get().mode == RunMode.RUN and result is not None:
         from bnft.report.table import print_result

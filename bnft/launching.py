@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from bnft.common.console import complain
+from bnft.common.console import notice
 from bnft.common.errors import Failure, InputError, UnwritableError, show
 from bnft.config.compat import error_of
 from bnft.report.table import print_sweep, print_wanted
@@ -40,14 +40,14 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     except UnwritableError as error:
         if undone(tasks(planned), planned.store):
             raise
-        complain(f"bnft: all of it is done already; nothing was written ({error})")
+        notice(f"bnft: all of it is done already; nothing was written ({error})")
         print_wanted(planned.store, [(run.name, run.evaluation_id) for run in planned.runs])
         return
     for run in (*planned.bases, *planned.runs):  # those that are done are not opened
         planned.store.remove_outdated(run.name)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
-    complain(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
+    notice(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
     if isinstance(launcher, Launcher):  # not ours: it knows nothing of plans
         outcomes: Outcomes | None = _launched(jobs, launcher)
     else:
@@ -55,7 +55,7 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     if outcomes is None:
         return
     print_sweep(planned.store, name)
-    complain(f"figures: `bnft report {name}`")
+    notice(f"figures: `bnft report {name}`")
     failed = {task: failure for task, failure in outcomes.items() if failure is not None}
     telling = _telling(planned)
     for task, failure in list(failed.items())[:SHOWN_FAILURES]:
@@ -63,9 +63,9 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     if failed:
         hidden = len(failed) - SHOWN_FAILURES
         if hidden > 0:
-            complain(f"... and {hidden} more; `bnft status {name}` lists them")
+            notice(f"... and {hidden} more; `bnft status {name}` lists them")
         runs = {task.partition("/")[0] for task in failed}
-        complain(f"{len(runs)} of {asked + bases} runs failed; the same command tries them again")
+        notice(f"{len(runs)} of {asked + bases} runs failed; the same command tries them again")
         raise SystemExit(1)
 
 
@@ -131,10 +131,10 @@ def _telling(planned: Plan) -> dict[str, str]:
 
 def _explain(task: str, failure: Failure, telling: str) -> None:
     """What failed and why: which run that is, the error's last lines, and where the rest is."""
-    complain(f"{failure.state}: {task.partition('/')[0]}: {failure}")
+    notice(f"{failure.state}: {task.partition('/')[0]}: {failure}")
     if telling:
-        complain(f"    {telling}")
+        notice(f"    {telling}")
     if failure.details:
-        complain(textwrap.indent(failure.details, "    "))
+        notice(textwrap.indent(failure.details, "    "))
     if failure.log is not None:
-        complain(f"    log: {failure.log}")
+        notice(f"    log: {failure.log}")

@@ -51,7 +51,7 @@ class Folded:
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
         self.model = model
         self.view: nn.Module = model
-        self._parts: list[_Pair | small_convolutions.Lowered] = []
+        self._parts: list[_Pair | small_convolutions.AsProduct] = []
         with no_trace(model):
             self._fold(example[torch.arange(small_convolutions.FEW) % len(example)])
 
@@ -70,7 +70,10 @@ class Folded:
         pairs = _fold_pairs(traced)
         if not pairs:
             return
-        self._parts = [*pairs, *(small_convolutions.lower(traced, example) if example.device.type == "cpu" else ())]
+        self._parts = [
+            *pairs,
+            *(small_convolutions.replace_small(traced, example) if example.device.type == "cpu" else ()),
+        ]
         self.view = traced.eval()
         self.refresh()
         if not self._same(example):

@@ -152,10 +152,10 @@ def _empty(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return torch.empty((len(x), *shape), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-Lowered = Pointwise | Dense
+AsProduct = Pointwise | Dense
 
 
-def lower(traced: fx.GraphModule, example: torch.Tensor) -> list[Lowered]:
+def replace_small(traced: fx.GraphModule, example: torch.Tensor) -> list[AsProduct]:
     """Put products in the place of small convolutions, whose parameters take no gradient.
 
     `example` (N, C, H, W) has the size of the images to come. Returns what must be refreshed when weights change.
@@ -165,7 +165,7 @@ def lower(traced: fx.GraphModule, example: torch.Tensor) -> list[Lowered]:
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
         if node.op == "call_module" and calls[node.target] == 1:
-            found = lowered(modules[node.target], noted_shape(node.args[0])[1:])
+            found = as_product(modules[node.target], noted_shape(node.args[0])[1:])
             if found is not None:
                 traced.add_submodule(node.target, found)
                 made.append(found)
@@ -184,7 +184,7 @@ def _keep_channels_last(traced: fx.GraphModule, source: fx.Node, user: fx.Node) 
         user.replace_input_with(source, traced.graph.call_module(name, (source,)))
 
 
-def lowered(conv: nn.Module, size: tuple[int, ...]) -> Lowered | None:
+def as_product(conv: nn.Module, size: tuple[int, ...]) -> AsProduct | None:
     """What takes the place of a convolution of maps (C, H, W); None where it is best left as it is.
 
     The choice depends on sizes alone, never on measured time, so that a run gives the same bits everywhere.

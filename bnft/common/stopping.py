@@ -77,7 +77,7 @@ def leave_no_locks() -> None:
 
 
 @contextmanager
-def felt(module: "nn.Module", pulse: Pulse) -> Iterator[None]:
+def before_each_forward(module: "nn.Module", pulse: Pulse) -> Iterator[None]:
     """Call `pulse` before each forward pass of `module` in this block."""
     hook = module.register_forward_pre_hook(lambda *_: pulse())
     try:

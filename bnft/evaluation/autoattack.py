@@ -14,7 +14,7 @@ from bnft.common.devices import has_fast_bf16
 from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.compat import forget_calls, runs_inside
-from bnft.evaluation.query_cache import remembered
+from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import Evaluation
 
 TARGETED_DLR_CLASSES = 4  # the targeted DLR loss uses the four largest logits
@@ -88,7 +88,7 @@ def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
         if name in ("fab", "fab-t"):
             official.fab.targeted, official.fab.n_restarts = name == "fab-t", restarts
         if name == "square":
-            official.square.predict = remembered(official.model, images)
+            official.square.predict = cached(official.model, images)
         attack.seed = official.get_seed()
         return attack.perturb(images.clone(), labels.clone()).detach()
 

@@ -14,7 +14,7 @@ from torch import nn
 from bnft.attacks.base import no_trace
 from bnft.attacks.folding import Folded
 from bnft.common.intervals import wilson
-from bnft.common.stopping import Pulse, felt
+from bnft.common.stopping import Pulse, before_each_forward
 from bnft.evaluation import autoattack, pgd
 from bnft.evaluation.cascade import (
     Attack,
@@ -97,7 +97,7 @@ def evaluate(
         job = Job(model, attacked, truth, config, clean_logits.shape[1])
         with (
             autoattack.recorded(cascade.warnings),
-            felt(view, watcher.pulse),
+            before_each_forward(view, watcher.pulse),
             helpers(job, _helpers_attacks, processes, watcher.pulse, cascade.warnings) as shared,
         ):
             run_cascade(

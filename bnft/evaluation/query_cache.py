@@ -11,7 +11,7 @@ MEMORY = 2**27  # bytes of images remembered at once
 STEP = 16  # the size of a batch is a multiple of it, since a CPU's libraries prepare themselves for every new size
 
 
-class Remembered:
+class CachedModel:
     """`model` without gradients, asked once for each image; what has been asked before is answered from memory."""
 
     def __init__(self, model: Model) -> None:
@@ -40,7 +40,7 @@ class Remembered:
         self._places.update(zip(keys, range(known, known + len(keys)), strict=True))
 
 
-def remembered(model: Model, images: torch.Tensor) -> Model:
+def cached(model: Model, images: torch.Tensor) -> Model:
     """`model` as Square Attack on such images (N, C, H, W) asks it fastest."""
     worth = images.device.type == "cpu" and images.shape[-2] * images.shape[-1] <= FEW_PIXELS
-    return Remembered(model) if worth else model
+    return CachedModel(model) if worth else model

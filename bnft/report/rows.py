@@ -194,7 +194,7 @@ class Study:
             labels.append(_label(label, telling))
         return labels
 
-    def comparable(self) -> list[str]:
+    def differences_from_paper(self) -> list[str]:
         """In what this study differs from the paper's, so that its numbers are not to be set against the paper's."""
         found = []
         if self.first["data"].get("validation"):

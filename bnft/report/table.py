@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnft.common.console import complain
+from bnft.common.console import notice
 from bnft.common.errors import show as shown
 from bnft.config.names import short
 from bnft.report import claims
@@ -96,7 +96,7 @@ def print_result(store: Store, run: str, evaluation: str) -> None:
 def tell(selection: Selection) -> None:
     """What is to be said of results beside their tables, on standard error."""
     if selection.note:
-        complain(selection.note)
+        notice(selection.note)
 
 
 def _console() -> Console:
@@ -120,7 +120,7 @@ def notes(study: Study) -> list[str]:
         f"In brackets: 95 % intervals (Wilson) for {_images(study)}. The paper's: {paper.CLEAN_IMAGES} clean,"
         f" {paper.ROBUST_IMAGES:,} robust."
     ]
-    different = study.comparable()
+    different = study.differences_from_paper()
     if different:
         found.append(f"Not the paper's {' and '.join(different)}: compare the pattern, not absolute numbers.")
     warned = {warning for row in study.rows for result in row.results for warning in result.values["warnings"]}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bnft.common.console import complain
+from bnft.common.console import notice
 from bnft.common.errors import DamagedError, InputError
 from bnft.runs import layout
 from bnft.runs.store import Store
@@ -58,7 +58,7 @@ def meant(store: Store, names: Sequence[str]) -> Iterator[list[str]]:
 
 def tell(what: str) -> None:
     """Say what a command is about that was given no names."""
-    complain(f"bnft: {what}")
+    notice(f"bnft: {what}")
 
 
 def default(store: Store) -> list[str]:
@@ -96,15 +96,15 @@ def _readable(store: Store, names: Sequence[str] | Iterator[str]) -> Iterator[tu
         try:
             sweep = store.sweep(name)
         except DamagedError as error:
-            _complain_once(f"bnft: left out: {error}")
+            _notice_once(f"bnft: left out: {error}")
         else:
             yield name, sweep
 
 
 @cache
-def _complain_once(line: str) -> None:
+def _notice_once(line: str) -> None:
     """For what is come upon again and again, as while a sweep is watched."""
-    complain(line)
+    notice(line)
 
 
 def _all_runs(store: Store) -> list[str]:

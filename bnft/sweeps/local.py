@@ -56,7 +56,7 @@ class Local:
         return chosen
 
     def carry_out(self, planned: "Plan", sweep: str, track: "Track") -> "Outcomes":
-        from bnft.common.console import complain
+        from bnft.common.console import notice
         from bnft.common.stopping import steady
         from bnft.sweeps.pool import Pool, slots
         from bnft.sweeps.tasks import tasks, undone
@@ -67,7 +67,7 @@ class Local:
         if not todo:
             return {}
         if len(todo) < len(everything):
-            complain(f"{len(everything) - len(todo)} of {len(everything)} tasks are done already")
+            notice(f"{len(everything) - len(todo)} of {len(everything)} tasks are done already")
         devices = {task.run.config["device"] for task in todo}
         if any(device.startswith("cuda:") for device in devices):
             places = slots(1, [])  # one GPU was named: one run at a time, each on its own

@@ -24,7 +24,7 @@ SETTLED = ("done", "failed", "blocked", "interrupted", "damaged", "unreadable", 
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """One evaluation of one run, or its training if `evaluation` is None. Errors are in percent."""
 
     run: str
@@ -45,7 +45,7 @@ class Standing:
         return asdict(self)
 
 
-class View:
+class StoreStatus:
     """The store and the queue as they are at one moment."""
 
     def __init__(self, store: Store, jobs: Sequence[Job] | None = None) -> None:
@@ -83,7 +83,7 @@ class View:
 
     def is_unfinished(self, sweep: str) -> bool:
         """Whether not all of a sweep is done, and somebody works on it, or will."""
-        states = {standing.state for standing in self.standings([sweep])}
+        states = {standing.state for standing in self.statuses([sweep])}
         return states != {"done"} and (not states <= {*SETTLED} or self.is_launched(sweep))
 
     def can_be_cancelled(self, sweep: str) -> bool:
@@ -112,7 +112,7 @@ class View:
                     logs[task] = self.store.job_log(name, array.get("job", "?"), index)
         return logs
 
-    def standings(self, sweeps: Iterable[str] | None = None) -> list[Standing]:
+    def statuses(self, sweeps: Iterable[str] | None = None) -> list[RunStatus]:
         """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named.
 
         A base that is not there is left out if all that start from it are done.
@@ -163,25 +163,25 @@ class View:
 
     def _standing(
         self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
-    ) -> Standing:
+    ) -> RunStatus:
         try:
             with reachable():
                 return self._found(run, evaluation, base, states, launched)
         except InputError as error:
-            return Standing(run, evaluation, "unreadable", str(error))
+            return RunStatus(run, evaluation, "unreadable", str(error))
 
     def _found(
         self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
-    ) -> Standing:
+    ) -> RunStatus:
         folder, damage = self.store.run(run), ""
         if evaluation is None and folder.trained:
-            return Standing(run, None, "done", "trained")
+            return RunStatus(run, None, "done", "trained")
         if evaluation is not None:
             try:
                 result = folder.evaluation(evaluation).result()
                 if result is not None:
                     folder.evaluation(evaluation).outcomes(images=False)
-                    return Standing(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
+                    return RunStatus(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
             except DamagedError as error:
                 damage = str(error)
         job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)
@@ -190,7 +190,7 @@ class View:
         if damage and state == "not begun":
             state, detail = "damaged", damage
         log = self._log(run, evaluation)
-        return Standing(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
+        return RunStatus(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
 
     def _log(self, run: str, evaluation: str | None) -> Path | None:
         """What the newest job of the run wrote, or a local process; None if nothing has."""
@@ -230,7 +230,7 @@ class View:
         return "not begun", "trained, not evaluated" if said == "done" else ""
 
 
-def failure_of(standing: Standing) -> Failure | None:
+def failure_of(standing: RunStatus) -> Failure | None:
     """What a launcher has to say of a run that nobody works on any more; None if it is done."""
     if standing.state == "done":
         return None
@@ -262,7 +262,7 @@ def _goes_on(status: Mapping[str, Any]) -> str:
     return f"goes on from {_progress(status)}" if _progress(status) else ""
 
 
-def cancel(view: View, sweep: str) -> str:
+def cancel(view: StoreStatus, sweep: str) -> str:
     """End what was launched or submitted for a sweep, its state kept; returns in words what was ended, and what not."""
     arrays: dict[str, int] = {}
     for job in view.jobs_of(sweep):

@@ -5,32 +5,32 @@ from collections.abc import Sequence
 
 from bnft.runs.store import Store
 from bnft.sweeps.slurm.cluster import UnreachableError
-from bnft.sweeps.status import SETTLED, Standing, View
+from bnft.sweeps.status import SETTLED, RunStatus, StoreStatus
 from bnft.sweeps.terminal import Terminal
 
 LOOK_SECONDS = 1.0  # between two looks, at least
 LOOK_SHARE = 10  # and this many times what a look takes
 
 
-def look(store: Store) -> View:
+def look(store: Store) -> StoreStatus:
     """The store and the queue as they are. A controller of SLURM that does not answer is asked again."""
     while True:
         try:
-            return View(store)
+            return StoreStatus(store)
         except UnreachableError:
             time.sleep(LOOK_SHARE * LOOK_SECONDS)
 
 
-def watch(store: Store, sweeps: Sequence[str], terminal: Terminal | None = None) -> list[Standing]:
+def watch(store: Store, sweeps: Sequence[str], terminal: Terminal | None = None) -> list[RunStatus]:
     """Return where the runs of `sweeps` stand once nobody works on them any more, nor will.
 
     `terminal` shows them meanwhile. What is not done must be so twice in a row, since a job that is requeued leaves
     the queue for a moment.
     """
-    before: list[Standing] = []
+    before: list[RunStatus] = []
     while True:
         view = look(store)
-        found = view.standings(sweeps)
+        found = view.statuses(sweeps)
         if terminal is not None:
             for standing in found:
                 terminal.shows(standing.line())

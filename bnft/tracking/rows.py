@@ -36,7 +36,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Row:
+class LoggedRow:
     """What is logged at one step, by the names in `keys`."""
 
     step: int
@@ -75,11 +75,11 @@ class Records:
         """The number of rows, which have the steps 0, 1, 2 and so on."""
         return self.epochs + 1 + (len(self.order) if self.trained else 0)
 
-    def row(self, step: int) -> Row:
+    def row(self, step: int) -> LoggedRow:
         """The row of a step below the number of rows."""
         return self._epoch(step) if step <= self.epochs else self._evaluation(step)
 
-    def _epoch(self, epoch: int) -> Row:
+    def _epoch(self, epoch: int) -> LoggedRow:
         values: dict[str, float | int | str] = {keys.EPOCH: epoch}
         if epoch:
             values |= trained_values(self.history[epoch - 1], bool(self.config["attack"]))
@@ -92,16 +92,16 @@ class Records:
                     histograms[keys.bn(layer, quantity)] = histogram(found, BATCHNORM[quantity])
                     if quantity == "m":
                         values[keys.mean_m(layer)] = float(found.mean())
-        return Row(epoch, values, histograms)
+        return LoggedRow(epoch, values, histograms)
 
-    def _evaluation(self, step: int) -> Row:
+    def _evaluation(self, step: int) -> LoggedRow:
         folder = self.folder.evaluation(self.order[step - self.epochs - 1])
         result = folder.result()
         if result is None:
             raise DamagedError(f"{folder.path}: is gone, though it was tracked")
         outcomes = folder.outcomes()
         pictures = examples(outcomes, [step["attack"] for step in result["cascade"]])
-        return Row(
+        return LoggedRow(
             step,
             {keys.EPOCH: self.epochs, **tested_values(result)},
             tested_histograms(outcomes),

@@ -14,7 +14,7 @@ import numpy as np
 
 from bnft.tracking import keys
 from bnft.tracking.compat import IMAGES, SETTINGS, TABLE, is_lost
-from bnft.tracking.rows import Picture, Row
+from bnft.tracking.rows import LoggedRow, Picture
 from bnft.tracking.target import Target
 
 INIT_SECONDS, FINISH_SECONDS = 30.0, 60.0
@@ -109,7 +109,7 @@ class Session:
                 self._run.config.update(dict(config), allow_val_change=True)
             self._config = dict(config)
 
-    def log(self, row: Row) -> None:
+    def log(self, row: LoggedRow) -> None:
         """Log a row; it is sent at some time before `finish` returns."""
         import wandb
 
@@ -119,7 +119,7 @@ class Session:
                 found[key] = wandb.Histogram(np_histogram=(np.array(kept.counts), np.array(kept.edges)))
             self._run.log({**found, **self._files(row)}, step=row.step)
 
-    def assure(self, row: Row) -> None:
+    def assure(self, row: LoggedRow) -> None:
         """Send what goes with a row that the server has, but may have come without: its files and its summary."""
         with _told():
             self._run.summary.update({**row.values, **self._files(row)})
@@ -129,7 +129,7 @@ class Session:
         with _told():
             self._run.finish(exit_code=code)
 
-    def _files(self, row: Row) -> dict[str, Any]:
+    def _files(self, row: LoggedRow) -> dict[str, Any]:
         found = {key: self._pictures(key, row.step, pictures) for key, pictures in row.pictures.items()}
         return found | {key: self._table(key, row.step, lines) for key, lines in row.tables.items()}
 

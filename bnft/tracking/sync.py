@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnft.common.console import complain
+from bnft.common.console import notice
 from bnft.common.errors import InputError
 from bnft.runs import layout
 from bnft.runs.selection import meant, pick, readable, runs_of
@@ -50,11 +50,11 @@ def _upload_all(store: Store, runs: Mapping[str, str | None], entity: str | None
         if unanswered >= UNREACHABLE:
             left = len(runs) - number
             if left:
-                complain(f"bnft: {found.url} does not take them; {left} more runs were not tried")
+                notice(f"bnft: {found.url} does not take them; {left} more runs were not tried")
                 failed += left
             break
     if failed:
-        complain(f"bnft: {failed} of {len(runs)} runs are not uploaded in full; the same command goes on from there")
+        notice(f"bnft: {failed} of {len(runs)} runs are not uploaded in full; the same command goes on from there")
     return 1 if failed else 0
 
 

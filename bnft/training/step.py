@@ -10,7 +10,7 @@ from bnft.attacks.folding import Folded
 from bnft.batchnorm.freezing import Freezing
 from bnft.common.devices import Hardware
 from bnft.common.randomness import generator, seed_for
-from bnft.common.stopping import Pulse, felt, steady
+from bnft.common.stopping import Pulse, before_each_forward, steady
 from bnft.training.recipe import Recipe
 
 
@@ -93,7 +93,11 @@ class TrainingStep:
         if self._graph is not None:
             return self._graph(images, labels, generator=draws)
         target = self._model if self._folded is None else self._folded.refresh()
-        with no_trace(self._model, self._recipe.attack_mode), self._hardware.autocast(), felt(target, pulse):
+        with (
+            no_trace(self._model, self._recipe.attack_mode),
+            self._hardware.autocast(),
+            before_each_forward(target, pulse),
+        ):
             return self._recipe.attack(target, images, labels, generator=draws)
 
     def update(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation import autoattack, fast, query_cache
 from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
 from bnft.evaluation.evaluate import EvaluationError, confirm, evaluate
-from bnft.evaluation.query_cache import remembered
+from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import Evaluation
 
 STANDARD = Evaluation(attack="autoattack", version="standard", norm="Linf", eps=EPS, n_images=24, batch_size=10, seed=3)
@@ -232,7 +232,7 @@ def test_pgd_restarts_attack_only_what_stands(model, digits):
 
 
 def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
-    """Remembered answers change no adversarial image, though most queries on small images are repeats."""
+    """CachedModel answers change no adversarial image, though most queries on small images are repeats."""
     calls: list[int] = []
 
     class Counting(nn.Linear):
@@ -245,7 +245,7 @@ def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
     images = digits.pixels(digits.x_test[:40])
     labels = model(images).argmax(1)
     found, asked = [], []
-    for predict in (model, remembered(model, images)):
+    for predict in (model, cached(model, images)):
         calls.clear()
         square = SquareAttack(predict, eps=0.02, n_queries=4000, seed=0, resc_schedule=False)
         found.append(square.perturb(images, labels))
@@ -258,7 +258,7 @@ def test_memory_of_answers_is_bounded(digits, monkeypatch):
     images = digits.pixels(digits.x_test[:40])
     monkeypatch.setattr(query_cache, "MEMORY", 50 * images[0].numel() * 4)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    memory = remembered(model, images)
+    memory = cached(model, images)
     for part in (images[:30], images[10:40], images[:3], images):
         torch.testing.assert_close(memory(part), model(part).detach())
         assert len(memory._places) <= 50
@@ -266,7 +266,7 @@ def test_memory_of_answers_is_bounded(digits, monkeypatch):
 
 def test_images_on_which_queries_do_not_repeat_are_not_remembered():
     model = nn.Flatten()
-    assert remembered(model, torch.zeros(2, 3, 32, 32)) is model
+    assert cached(model, torch.zeros(2, 3, 32, 32)) is model
 
 
 @pytest.mark.parametrize("bf16", [False, True])

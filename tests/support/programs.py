@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bnft.common.stopping import STOP_SIGNALS
 from bnft.runs.store import Store
-from bnft.sweeps.status import View
+from bnft.sweeps.status import StoreStatus
 
 WORKERS, BATCH = 2, 4
 COMMON = (
@@ -143,7 +143,7 @@ def assert_same(calm: Path, stormy: Path, why: object = "") -> None:
     lying = [file for file in (stormy / "multirun").rglob("*.tmp") if "status" not in file.name]
     assert [file for file in lying if file.parent.name != "sweeps"] == [], "what was left behind is cleared away"
     assert not list((stormy / "multirun").rglob("checkpoint.safetensors"))
-    assert {standing.state for standing in View(Store(stormy / "multirun"), []).standings()} == {"done"}
+    assert {standing.state for standing in StoreStatus(Store(stormy / "multirun"), []).statuses()} == {"done"}
 
 
 def ctrl_c(process):

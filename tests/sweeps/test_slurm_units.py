@@ -14,7 +14,7 @@ from bnft.runs.store import Store
 from bnft.sweeps.slurm.arrays import Array, arrays
 from bnft.sweeps.slurm.cluster import UnreachableError
 from bnft.sweeps.slurm.submission import Request, decoded, encoded, seconds, task_at
-from bnft.sweeps.status import View
+from bnft.sweeps.status import StoreStatus
 from bnft.sweeps.tasks import Task, tasks
 
 
@@ -140,10 +140,10 @@ def test_without_an_answer_of_slurm_the_store_is_still_shown(tmp_path, monkeypat
     monkeypatch.setattr("bnft.sweeps.slurm.cluster.queue", silent)
     store = Store(tmp_path)
     sweep = store.save_sweep([{"run": "adv-0123456789", "evaluation": "pgd-0123456789"}], [], "", None)
-    assert [standing.state for standing in View(store).standings()] == ["not begun"], "nobody is asked"
+    assert [standing.state for standing in StoreStatus(store).statuses()] == ["not begun"], "nobody is asked"
     store.extend_sweep(sweep, arrays=[{"name": "bnft-0", "tasks": {"0": "adv-0123456789"}}])
     with pytest.raises(UnreachableError):
-        View(store)
+        StoreStatus(store)
     main(["status", "--store", str(tmp_path)])
     said = capsys.readouterr()
     assert "adv-0123456789" in said.out and "SLURM does not answer" in said.err

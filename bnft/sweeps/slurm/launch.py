@@ -74,11 +74,11 @@ class Slurm:
         submission.test(self._request())
 
     def carry_out(self, planned: "Plan", sweep: str, track: "Track") -> "Outcomes | None":
-        from bnft.common.console import complain
+        from bnft.common.console import notice
         from bnft.sweeps.slurm.follow import follow, submit
 
         submit(planned, sweep, self._request())
         if self.detach:
-            complain(f"watch it with `bnft status --watch {sweep}`, wait for it with `bnft wait {sweep}`")
+            notice(f"watch it with `bnft status --watch {sweep}`, wait for it with `bnft wait {sweep}`")
             return None
         return follow(planned, sweep)

@@ -16,7 +16,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from bnft.common import files, program
-from bnft.common.console import complain
+from bnft.common.console import notice
 from bnft.common.errors import InputError
 from bnft.runs import layout
 from bnft.runs.plan import Run
@@ -127,7 +127,7 @@ def test(request: Request) -> None:
     except InputError as error:
         if not cluster.would_queue(flags):
             raise InputError(f"the cluster would refuse the jobs: {error}") from None
-        complain("bnft: the cluster cannot start such jobs now, as where nodes are drained; they wait in its queue")
+        notice("bnft: the cluster cannot start such jobs now, as where nodes are drained; they wait in its queue")
 
 
 class Submission:

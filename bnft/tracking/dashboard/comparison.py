@@ -20,7 +20,7 @@ PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # wandb-workspaces mistakes quotes
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """What a dashboard needs to know of a run, whose name is its id in W&B too."""
 
     name: str
@@ -38,7 +38,7 @@ class Comparison:
     """
 
     sweep: str
-    runs: tuple[Run, ...]
+    runs: tuple[ComparedRun, ...]
     shared: tuple[str, ...]
     titles: dict[str, str]
     layers: tuple[str, ...]
@@ -98,14 +98,14 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
     return Comparison(sweep, tuple(runs), shared, titles, layers, layer, _ours(store, sweep) or _published())
 
 
-def _runs(store: Store, names: Iterable[str]) -> Iterable[Run]:
+def _runs(store: Store, names: Iterable[str]) -> Iterable[ComparedRun]:
     for name in names:
         folder = store.run(name)
         if not (folder.path / layout.CONFIG).exists():  # not begun
             continue
         config: dict[str, Any] = folder.config()
         recipe = canonical(identity.without(config["run"]["identity"], "seed"))
-        yield Run(name, config["run"]["policy"], config.get("title") or config["run"]["policy"], recipe)
+        yield ComparedRun(name, config["run"]["policy"], config.get("title") or config["run"]["policy"], recipe)
 
 
 def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:
