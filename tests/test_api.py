@@ -83,6 +83,7 @@ def test_a_plan_is_that_of_a_command_line_and_writes_nothing(tmp_path: Path, mon
     ]
     assert [base.name.rpartition("-")[0] for base in planned.bases] == ["normal", "normal"]
     assert planned.runs[0].base_name == planned.bases[0].name
+    assert repr(planned).startswith(f"Plan(runs=['{planned.runs[0].name}', ") and len(repr(planned)) < 300
     assert len(bnft.plan(["+sweep=table2"]).runs) == 11
     assert not list(tmp_path.iterdir())
 
@@ -204,6 +205,31 @@ def test_any_module_is_evaluated_and_left_as_it_was(
         network, images[0].double().numpy(), images[1].numpy(), attack="pgd", iterations=3, restarts=2
     )
     assert again.robust_error <= 100 and len(again.broken) == 30
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.set_float32_matmul_precision('medium')",
+    ],
+)
+def test_the_precision_that_a_program_chose_is_put_back(tmp_path: Path, asked: str) -> None:
+    script = f"""
+import torch
+from bnft.evaluation.scores import _undisturbed
+{asked}
+b = torch.backends
+def chosen():
+    return [x.fp32_precision for x in (b, b.cuda.matmul, b.cudnn, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv)]
+before = chosen()
+with _undisturbed(torch.device("cpu")):
+    print(chosen()[1::2])
+print(chosen() == before)
+"""
+    assert python("-c", script, folder=tmp_path) == "['ieee', 'ieee', 'ieee']\nTrue\n"
 
 
 def test_it_is_the_evaluation_of_runs(folder: Path) -> None:

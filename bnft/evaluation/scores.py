@@ -167,18 +167,20 @@ def _check_output(module: nn.Module, images: torch.Tensor, labels: torch.Tensor)
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Evaluate with kernels that give the same bits every time; afterwards PyTorch is set and draws as before."""
-    on_gpu, matmul = device.type == "cuda", torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    with (
-        torch.random.fork_rng([device] if on_gpu else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
-        matmul.allow_tf32 = False
+    """Compute in fp32, with kernels that repeat their bits; afterwards PyTorch is set, and draws, as before."""
+    backends: Any = torch.backends
+    operations = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    wanted: list[tuple[Any, str, Any]] = [(operation, "fp32_precision", "ieee") for operation in operations]
+    wanted += [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
+    before = [getattr(place, name) for place, name, _ in wanted]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
+            for place, name, value in wanted:
+                setattr(place, name, value)
             yield
         finally:
-            matmul.allow_tf32 = before
+            for (place, name, _), value in zip(wanted, before, strict=True):
+                setattr(place, name, value)
 
 
 def _kind(value: object) -> str:

@@ -105,13 +105,17 @@ class Run:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The runs that were asked for, in order and each once, and the bases that they need beside them."""
 
     runs: tuple[Run, ...]
     bases: tuple[Run, ...]
     store: Store
+
+    def __repr__(self) -> str:
+        runs, bases = ([run.name for run in part] for part in (self.runs, self.bases))
+        return f"Plan(runs={runs}, bases={bases}, store={str(self.store.root)!r})"
 
     @property
     def wandb(self) -> dict[str, Any]:
