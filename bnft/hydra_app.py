@@ -59,9 +59,12 @@ def run_one() -> None:
     """
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
     assert isinstance(overrides, list)
+    launcher = _launcher()
     try:
+        if not launcher:
+            raise InputError("hydra.launcher: must be a launcher; hydra/launcher=NAME chooses one, --help lists them")
         with reachable():
-            if HydraConfig.get().mode == RunMode.RUN and not _launcher().endswith(HERE):
+            if HydraConfig.get().mode == RunMode.RUN and not launcher.endswith(HERE):
                 _launch_one([str(override) for override in overrides])
             else:
                 _run_one([str(override) for override in overrides])

@@ -78,7 +78,9 @@ def about_input(error: BaseException) -> bool:
         refused = any(trouble(cause) or isinstance(cause, YAMLError) for cause in inner)
         return refused or not any(module.startswith("bnft.") for cause in inner for module in _modules(cause))
     called = list(itertools.dropwhile(lambda module: not module.startswith("hydra."), _modules(error)))
-    return bool(called) and not any(module.startswith(("bnft.", "hydra_plugins.")) for module in called)
+    ours = [module for module in called if module.startswith(("bnft.", "hydra_plugins."))]
+    # Our sweeper has Hydra set up the launcher; what fails in there is Hydra's.
+    return bool(called) and (not ours or (set(ours) == {"hydra_plugins.bnft"} and called[-1].startswith("hydra.")))
 
 
 def library_message(error: Exception, schema: Annotations) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bnft.attacks.folding import Folded
-from bnft.attacks.small_convolutions import Dense, Pointwise, lowered
+from bnft.attacks.small_convolutions import Dense, Pointwise, as_product
 from bnft.models.resnet import ResNet
 
 CONVOLUTIONS = {
@@ -30,7 +30,7 @@ LEFT = {
 def test_product_equals_its_convolution(name, count):
     conv, size, kind = CONVOLUTIONS[name]
     conv.requires_grad_(False)
-    product = lowered(conv, size)
+    product = as_product(conv, size)
     assert isinstance(product, kind)
     with torch.no_grad():
         conv.weight.mul_(1.5)  # it takes over weights as they are at refresh, not as they were when it was made
@@ -53,12 +53,12 @@ def test_product_equals_its_convolution(name, count):
 
 @pytest.mark.parametrize("name", LEFT)
 def test_other_convolutions_are_left_alone(name):
-    assert lowered(*LEFT[name]) is None
+    assert as_product(*LEFT[name]) is None
 
 
 def test_autocast_computes_products_in_bf16_as_it_does_convolutions():
     conv, size, _ = CONVOLUTIONS["one channel"]
-    product = lowered(conv.requires_grad_(False), size)
+    product = as_product(conv.requires_grad_(False), size)
     product.refresh()
     with torch.autocast("cpu", torch.bfloat16):
         for count in (3, 20):

@@ -140,10 +140,9 @@ def test_make_table2_reports_on_its_own_sweep_though_another_is_begun_meanwhile(
     (programs / "ready").touch()
     launched = shlex.join([sys.executable, str(ROOT / "launch.py"), *LINE])
     recorded = shlex.join([sys.executable, str(programs / "record.py"), str(store.root), "1"])
-    scripts = {"python": f"cd {folder}\n{launched}\n{recorded}\nexit 3", "bnft": f"echo $@ > {folder}/said"}
-    for name, script in scripts.items():
-        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
-        (programs / name).chmod(0o755)
+    script = f'if [ "$1" = run ]; then\ncd {folder}\n{launched}\n{recorded}\nexit 3\nfi\necho $@ > {folder}/said'
+    (programs / "bnft").write_text(f"#!/bin/sh\n{script}\n")
+    (programs / "bnft").chmod(0o755)
     done = run("make", "-C", ROOT, "table2", f"BIN={programs}", f"READY={programs / 'ready'}")
     assert done.code == 2 and "Error 3" in done.err, "it ends as the sweep ended"
     _, ours, _ = store.sweeps()
