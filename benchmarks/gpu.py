@@ -431,10 +431,10 @@ def autoattack(machine: Machine, model: nn.Module, search: str | None) -> dict[s
     return {
         "seconds": machine.wait() - began,
         "images": size.attacked,
-        "clean error": summary["clean"]["error"],
-        "robust error": summary["robust"]["error"],
-        "seconds by attack": {step["attack"]: step["seconds"] for step in summary["cascade"]},
-        "warnings": summary["warnings"],
+        "clean error": summary.clean.error,
+        "robust error": summary.robust.error,
+        "seconds by attack": {step.attack: step.seconds for step in summary.cascade},
+        "warnings": summary.warnings,
     }
 
 

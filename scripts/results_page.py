@@ -76,9 +76,9 @@ def losses(name: str) -> str:
     """The cross-entropy on PGD examples, for the rows in which it was measured."""
     found = study(name)
     lines = [
-        (label, f"{row.first['pgd_loss']:.2f}")
+        (label, f"{row.first.pgd_loss:.2f}")
         for row, label in zip(found.rows, found.labels(), strict=True)
-        if row.first.get("pgd_loss") is not None
+        if row.first.pgd_loss is not None
     ]
     return _markdown(("Model", f"cross-entropy on PGD examples ({LOSS_ITERATIONS} iterations)"), lines)
 

@@ -4,41 +4,17 @@ BN layers are found by type, never by name. What is frozen, buffers included, is
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
+from bnft.batchnorm.counts import Counts
 from bnft.batchnorm.layers import batchnorm_layers
 from bnft.batchnorm.selectors import SELECTORS, STATISTICS
 from bnft.common.errors import rejected
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much of a model learns. `share` is percent of all parameters, as in the last column of Table 1."""
-
-    parameters: int
-    learning: int
-    batchnorm: int
-    statistics: int
-
-    @property
-    def share(self) -> float:
-        return 100 * self.learning / self.parameters
-
-    @property
-    def statistics_share(self) -> float:
-        return 100 * self.statistics / self.parameters
-
-    def __str__(self) -> str:
-        return (
-            f"{self.learning:,} of {self.parameters:,} parameters learn ({self.share:.3f} %),"
-            f" {self.statistics:,} BN statistics are updated ({self.statistics_share:.3f} %)"
-        )
 
 
 class Freezing:

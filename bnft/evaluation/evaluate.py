@@ -5,15 +5,13 @@ again and checked against the budget, and AutoAttack's own warnings are kept wit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from bnft.attacks.base import no_trace
 from bnft.attacks.folding import Folded
-from bnft.common.intervals import wilson
 from bnft.common.stopping import Pulse, before_each_forward
 from bnft.evaluation import autoattack, pgd
 from bnft.evaluation.cascade import (
@@ -28,6 +26,7 @@ from bnft.evaluation.cascade import (
 from bnft.evaluation.cascade import run as run_cascade
 from bnft.evaluation.processes import Job, helpers
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
+from bnft.evaluation.summary import AttackSummary, ErrorRate, Summary
 
 EXAMPLES = 16  # images that are kept as they were before the attacks
 SCORING_BATCH = 500  # images scored at once where no attack needs memory
@@ -61,7 +60,7 @@ def evaluate(
     watcher: Watcher,
     cascade: Cascade | None = None,
     processes: int = 1,
-) -> tuple[Outcomes, dict[str, Any]]:
+) -> tuple[Outcomes, Summary]:
     """Clean error on all images and robust error on the first `config.n_images` of them, and the summary of both.
 
     Args:
@@ -75,9 +74,7 @@ def evaluate(
         processes: among how many a long evaluation may be shared out on a CPU; see `bnft.evaluation.processes`.
 
     Returns:
-        What became of every image, and a summary as a JSON object: `clean` and `robust` with `errors`, `images`,
-        `error` and `interval` in percent, `cascade` with the robust error after each attack, `warnings`, `seconds` and
-        `pgd_loss` (see `pgd.loss`).
+        What became of every image, and the numbers counted from it.
 
     Raises:
         EvaluationError: rather than report something untrue.
@@ -124,7 +121,7 @@ def evaluate(
         adversarial_logits.cpu(),
         attacked[:EXAMPLES].cpu(),
     )
-    return outcomes, {**summary(outcomes, attacks, cascade, config, unconfirmed), "pgd_loss": pgd_loss}
+    return outcomes, replace(summary(outcomes, attacks, cascade, config, unconfirmed), pgd_loss=pgd_loss)
 
 
 def check_model(model: nn.Module) -> None:
@@ -167,37 +164,29 @@ def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, con
 
 def summary(
     outcomes: Outcomes, attacks: Sequence[Attack], cascade: Cascade, config: Evaluation, unconfirmed: int
-) -> dict[str, Any]:
-    """The numbers of one evaluation as a JSON object."""
+) -> Summary:
+    """The numbers of one evaluation, without the loss on PGD examples."""
     fallen_at = outcomes.fallen_at
-    clean = _rate(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
+    clean = ErrorRate.of(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
     steps, accuracies = [], {"clean": float((fallen_at != CLEAN).float().mean())}
     for number, attack in enumerate(attacks, start=1):
         errors = int(((fallen_at >= CLEAN) & (fallen_at <= number)).sum())
         accuracies[attack.name] = 1 - errors / len(fallen_at)
         seconds = cascade.seconds[number - 1] if number <= len(cascade.seconds) else 0.0
-        steps.append({"attack": attack.name, **_rate(errors, len(fallen_at)), "seconds": round(seconds, 3)})
+        rate = ErrorRate.of(errors, len(fallen_at))
+        steps.append(AttackSummary(attack=attack.name, **vars(rate), seconds=round(seconds, 3)))
     notes = list(cascade.warnings)
     if config.attack == "autoattack":
         notes += autoattack.warnings_after(accuracies)
     if unconfirmed:
         notes.append(f"{unconfirmed} adversarial images did not fool the model when scored again and do not count")
-    return {
-        "clean": clean,
-        "robust": _rate(int((fallen_at != STANDS).sum()), len(fallen_at)),
-        "cascade": steps,
-        "warnings": notes,
-        "seconds": round(sum(cascade.seconds), 3),
-    }
-
-
-def _rate(errors: int, images: int) -> dict[str, Any]:
-    return {
-        "errors": errors,
-        "images": images,
-        "error": 100 * errors / images,
-        "interval": list(wilson(errors, images)),
-    }
+    return Summary(
+        clean=clean,
+        robust=ErrorRate.of(int((fallen_at != STANDS).sum()), len(fallen_at)),
+        cascade=tuple(steps),
+        warnings=tuple(notes),
+        seconds=round(sum(cascade.seconds), 3),
+    )
 
 
 def _attacks(

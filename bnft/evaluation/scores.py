@@ -78,18 +78,18 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
         for part, training in modes.items():
             part.training = training
     fallen_at = outcomes.fallen_at.numpy()
-    names = np.array(["", *(step["attack"] for step in summary["cascade"])])
+    names = np.array(["", *(step.attack for step in summary.cascade)])
     return Scores(
-        clean_error=summary["clean"]["error"],
-        clean_interval=tuple(summary["clean"]["interval"]),
-        robust_error=summary["robust"]["error"],
-        robust_interval=tuple(summary["robust"]["interval"]),
+        clean_error=summary.clean.error,
+        clean_interval=summary.clean.interval,
+        robust_error=summary.robust.error,
+        robust_interval=summary.robust.interval,
         images=len(fallen_at),
         norm=config.norm,
         eps=config.eps,
-        attacks={step["attack"]: step["error"] for step in summary["cascade"]},
-        warnings=tuple(summary["warnings"]),
-        seconds=summary["seconds"],
+        attacks={step.attack: step.error for step in summary.cascade},
+        warnings=summary.warnings,
+        seconds=summary.seconds,
         misclassified=fallen_at == CLEAN,
         broken=fallen_at > CLEAN,
         broken_by=names[np.maximum(fallen_at, CLEAN)],

@@ -119,11 +119,10 @@ def _links(place: str, shown: list[dict[str, Any]], pictures: bool, said: bool, 
 
 
 def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
-    first = row.first
-    counts, identity = first["training"]["counts"], first["run"]["identity"]
+    counts, identity = row.first.training.counts, row.first.run.identity
     policy = identity["freeze_policy"]
-    learning = counts["share"]
-    changing = policy["statistics"] != "frozen" and not counts["learning"]
+    learning = counts.share
+    changing = policy["statistics"] != "frozen" and not counts.learning
     return {
         "label": label,
         "clean": _rate(row.clean, 2),
@@ -131,7 +130,7 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "paper_clean": f"{published.clean_error:.2f}" if published else "",
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
         "learning": f"{learning:.3f}",
-        "share": f"({counts['statistics_share']:.3f})" if changing else f"{learning:.3f}",
+        "share": f"({counts.statistics_share:.3f})" if changing else f"{learning:.3f}",
         "paper_share": paper.LEARNING_SHARES.get(row.policy, "") if published else "",
         "seeds": len(row.seeds),
         "start": _start(row),
@@ -150,10 +149,10 @@ def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:
 
 def _start(row: Row) -> str:
     """What the runs of a row start from: the base by name, or its policy where each seed has its own."""
-    if not row.first["run"]["identity"].get("base"):
+    if not row.first.run.identity.get("base"):
         return "scratch"
-    bases = {result.run["base"] for result in row.results}
-    if None in bases:
+    bases = {stored.run.base for stored in row.results if stored.run.base is not None}
+    if any(stored.run.base is None for stored in row.results):
         return "a file"
     return bases.pop() if len(bases) == 1 else " and ".join(sorted({base.rpartition("-")[0] for base in bases}))
 
@@ -203,6 +202,6 @@ def _seconds(value: float | None) -> str:
 
 
 def _environment(study: Study) -> str:
-    versions = study.first["training"].get("versions", {})
+    versions = study.first.training.versions
     said = ", ".join(f"{name} {value}" for name, value in versions.items())
-    return f"With {said}. Data: SHA-256 {study.first['data']['sha256']}."
+    return f"With {said}. Data: SHA-256 {study.first.data.sha256}."

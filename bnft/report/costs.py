@@ -2,15 +2,14 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnft.common import files
 from bnft.common.errors import DamagedError, InputError, show
-from bnft.report.rows import Result, Row, Study
-from bnft.runs import layout
+from bnft.report.rows import Row, StoredResult, Study
+from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 
 PROGRAM = ("bnft", "run")
@@ -50,7 +49,7 @@ def costs(study: Study) -> list[Cost]:
     known = {cost.run for cost in found}
     for row in study.rows:
         for result in _by_seed(row):
-            base = result.run.get("base")
+            base = result.run.base
             if base and base not in known:
                 known.add(base)
                 found += _base_cost(result.run_folder.path.parent / base)
@@ -67,32 +66,32 @@ def evaluation_seconds(found: Iterable[Cost]) -> float:
     return sum(cost.evaluation or 0.0 for cost in found)
 
 
-def _by_seed(row: Row) -> list[Result]:
-    return sorted(row.results, key=lambda result: int(result.values["seed"]))
+def _by_seed(row: Row) -> list[StoredResult]:
+    return sorted(row.results, key=lambda result: result.seed)
 
 
-def _cost(result: Result, label: str) -> Cost:
-    training = result.values["training"]
-    attacks = {str(step["attack"]): float(step.get("seconds", 0.0)) for step in result.values["cascade"]}
+def _cost(result: StoredResult, label: str) -> Cost:
+    training = result.result.training
+    attacks = {step.attack: step.seconds for step in result.result.cascade}
     return Cost(
         result.run_folder.name,
         label,
-        int(result.values["seed"]),
-        training.get("seconds"),
-        result.values["seconds"],
-        training.get("hardware", {}).get("name"),
-        result.run["identity"].get("schedule", {}).get("epochs"),
+        result.seed,
+        training.seconds,
+        result.result.seconds,
+        training.hardware.name if training.hardware else None,
+        result.run.identity.get("schedule", {}).get("epochs"),
         attacks,
     )
 
 
 def _base_cost(folder: Path) -> list[Cost]:
     try:
-        record = files.read_metadata(folder / layout.MODEL)
+        record = RunFolder(folder).training()
     except DamagedError:  # it is not there, or not whole
         return []
-    hardware = record.get("hardware", {}).get("name")
-    return [Cost(folder.name, None, None, record.get("seconds"), None, hardware, None)]
+    hardware = record.hardware.name if record.hardware else None
+    return [Cost(folder.name, None, None, record.seconds, None, hardware, None)]
 
 
 @dataclass(frozen=True)
@@ -118,23 +117,23 @@ def reproductions(study: Study) -> list[Reproduction]:
         Reproduction(
             result.run_folder.name,
             label,
-            int(result.values["seed"]),
+            result.seed,
             command(result),
-            result.run.get("line") is not None,
-            str(result.values["data"]["sha256"]),
-            dict(result.values["training"].get("versions", {})),
+            result.run.line is not None,
+            result.result.data.sha256,
+            result.result.training.versions,
         )
         for row, label in zip(study.rows, study.labels(), strict=True)
         for result in _by_seed(row)
     ]
 
 
-def command(result: Result) -> str:
+def command(result: StoredResult) -> str:
     """The command line that makes this run, for a shell."""
     run = result.run
-    line: Sequence[str] | None = run.get("line")
+    line = run.line
     if line is None:
-        given = {"policy": run["policy"], "seed": result.values["seed"], **run["overrides"]}
+        given = {"policy": run.policy, "seed": result.seed, **run.overrides}
         line = [f"{key}={show(value)}" for key, value in given.items()]
     return shlex.join([*PROGRAM, *(_plain(part) for part in line)])
 

@@ -14,7 +14,7 @@ from bnft.report.figures.base import Figure
 from bnft.report.groups import Group, Series
 from bnft.report.outcomes import RowScores, score_histograms
 from bnft.report.recorded import RowRecords
-from bnft.report.rows import Result
+from bnft.report.rows import StoredResult
 from bnft.report.statements import PAPER_DIFFERENCE, Statement
 
 COMPARED = ("normal", "adv", "bn_params")  # that the paper's figures compare
@@ -72,7 +72,7 @@ class Read:
         return found if any(one.verdict != "not measured" for one in found) else []
 
 
-def _history(result: Result) -> tuple[list[dict[str, Any]], str]:
+def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:
     """The lines of a run's history, and a note if they cannot be read."""
     try:
         return result.run_folder.history(), ""
@@ -171,12 +171,12 @@ def _turned(label: str, one: TurnedOff) -> str:
 def _seconds(group: Group) -> list[dict[str, Any]]:
     lines = []
     for series in group.series:
-        runs = [result.values for result in series.row.results]
+        runs = [stored.result for stored in series.row.results]
         lines.append(
             {
                 "row": series.label,
-                "training": sum(values["training"].get("seconds") or 0.0 for values in runs) / len(runs),
-                "evaluation": sum(values["seconds"] for values in runs) / len(runs),
+                "training": sum(result.training.seconds or 0.0 for result in runs) / len(runs),
+                "evaluation": sum(result.seconds for result in runs) / len(runs),
             }
         )
     return lines

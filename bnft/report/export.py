@@ -15,6 +15,7 @@ from bnft.report.rows import select
 from bnft.report.table import tell
 from bnft.runs import layout
 from bnft.runs.evaluation_folder import IMAGES
+from bnft.runs.result import Result, plain, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 
@@ -28,14 +29,14 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
     InputError for a policy of which no run was selected, and where runs are missing or damaged; writes nothing then.
     """
     selection = select(store, names)
-    policies = {str(result.run["policy"]) for result in selection.results}
+    policies = {result.run.policy for result in selection.results}
     if selection.missing:
         raise InputError(f"{', '.join(selection.missing)}: must be done to be exported; name the runs that are")
     for policy in models:
         if policy not in policies:
             raise InputError(f"--models {policy}: must be a policy of these runs ({', '.join(sorted(policies))})")
     for result in selection.results:
-        if result.run["policy"] in models and not result.run_folder.trained:
+        if result.run.policy in models and not result.run_folder.trained:
             raise InputError(f"--models: {result.run_folder.name} has no model any more; leave its policy out")
     if target.root.resolve() == store.root.resolve():
         raise InputError(f"{target.root}: must be another folder than the store")
@@ -43,34 +44,34 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
     for run in runs.values():
         _check(run, models)
     for run in runs.values():
-        copy, config = target.run(run.name), run.config()
-        files.write_yaml(copy.path / layout.CONFIG, portable(config))
+        copy = target.run(run.name)
+        files.write_yaml(copy.path / layout.CONFIG, portable(run.config()))
         files.write_json(copy.path / layout.STATUS, {"state": "done", "stage": "evaluated"})
         _copy_logs(run, copy)
-        if config["run"]["policy"] in models:
+        if run.record().policy in models:
             copy_model(run, copy)
         else:
             (copy.path / layout.MODEL).unlink(missing_ok=True)
     for result in selection.results:
         kept, _ = files.read_tensors(result.folder.path / layout.OUTCOMES, without=IMAGES)
         evaluation = target.run(result.run_folder.name).evaluation(result.folder.path.name)
-        evaluation.save(kept, portable(result.values))
+        evaluation.save(kept, read(Result, portable(plain(result.result)), evaluation.path))
     tell(selection)
     return [target.run(name) for name in runs]
 
 
 def copy_model(run: RunFolder, copy: RunFolder) -> None:
     """Put the model of a run beside the copy of its results; the same file, unless it is from before checksums."""
-    files.write_tensors(copy.path / layout.MODEL, *run.model())
+    copy.save_model(*run.model())
 
 
 def _check(run: RunFolder, models: Collection[str]) -> None:
     """Read all that is to be copied of a run beside its results. Raises DamagedError if something is not whole."""
-    config = run.config()
+    run.config()
     try:
         run.history()
         run.batchnorm()
-        if config["run"]["policy"] in models:
+        if run.record().policy in models:
             run.model()
     except DamagedError as error:
         raise DamagedError(f"{error}; move {run.path} away and ask for the run again, or leave it out") from None

@@ -6,7 +6,8 @@ from typing import Any
 
 from bnft.common.errors import show
 from bnft.config.names import short
-from bnft.report.rows import Result, Selection
+from bnft.evaluation.summary import ErrorRate
+from bnft.report.rows import Selection, StoredResult
 
 
 class Records(list[dict[str, Any]]):
@@ -26,40 +27,39 @@ def records(selection: Selection) -> Records:
     )
 
 
-def _record(result: Result, label: str) -> dict[str, Any]:
-    values, run, evaluation = result.values, result.run, result.values["evaluation"]
-    training, counts = values["training"], values["training"]["counts"]
+def _record(stored: StoredResult, label: str) -> dict[str, Any]:
+    result, run, evaluation, training = stored.result, stored.run, stored.result.evaluation, stored.result.training
     return {
-        "run": result.run_folder.name,
-        "policy": run["policy"],
-        "title": run["title"],
+        "run": stored.run_folder.name,
+        "policy": run.policy,
+        "title": run.title,
         "label": label,
-        "seed": values["seed"],
-        "data": short(values["data"]["target"]),
-        **_rate("clean", values["clean"]),
-        **_rate("robust", values["robust"]),
-        "attack": evaluation["attack"],
-        "version": evaluation.get("version"),
-        "norm": evaluation["norm"],
-        "eps": evaluation["eps"],
-        "learning_percent": counts.get("share"),
-        "parameters": counts["parameters"],
-        "training_seconds": training.get("seconds"),
-        "evaluation_seconds": values["seconds"],
-        "seconds": (training.get("seconds") or 0.0) + values["seconds"],
-        "base": run.get("base"),
-        "overrides": " ".join(f"{key}={show(value)}" for key, value in run["overrides"].items()),
-        "evaluation": result.folder.path.name,
+        "seed": result.seed,
+        "data": short(result.data.target),
+        **_rate("clean", result.clean),
+        **_rate("robust", result.robust),
+        "attack": evaluation.attack,
+        "version": evaluation.version,
+        "norm": evaluation.norm,
+        "eps": evaluation.eps,
+        "learning_percent": training.counts.share,
+        "parameters": training.counts.parameters,
+        "training_seconds": training.seconds,
+        "evaluation_seconds": result.seconds,
+        "seconds": (training.seconds or 0.0) + result.seconds,
+        "base": run.base,
+        "overrides": " ".join(f"{key}={show(value)}" for key, value in run.overrides.items()),
+        "evaluation": stored.folder.path.name,
     }
 
 
-def _rate(name: str, rate: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = rate["interval"]
+def _rate(name: str, rate: ErrorRate) -> dict[str, Any]:
+    low, high = rate.interval
     return {
-        f"{name}_error": rate["error"],
+        f"{name}_error": rate.error,
         f"{name}_low": low,
         f"{name}_high": high,
-        f"{name}_images": rate["images"],
+        f"{name}_images": rate.images,
     }
 
 

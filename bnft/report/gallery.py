@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bnft.common.errors import DamagedError
 from bnft.evaluation.settings import STANDS
 from bnft.report.outcomes import Scores, scores, softmax
-from bnft.report.rows import Result, Row
+from bnft.report.rows import Row, StoredResult
+from bnft.runs import layout
 
 SHOWN = 6  # images of a pair
 
@@ -128,29 +129,27 @@ class _Attacked:
         return (self.scores.fallen_at == STANDS) & same
 
 
-def _one_each(rows: Mapping[str, Row]) -> dict[str, Result]:
+def _one_each(rows: Mapping[str, Row]) -> dict[str, StoredResult]:
     """One result of each row, of one seed if there is a seed that all have."""
     common = set.intersection(*(set(row.seeds) for row in rows.values())) if rows else set()
     chosen = {}
     for name, row in rows.items():
         seed = min(common or row.seeds)
-        chosen[name] = next(result for result in row.results if result.values["seed"] == seed)
+        chosen[name] = next(result for result in row.results if result.seed == seed)
     return chosen
 
 
-def _attacked(result: Result, outcomes: Mapping[str, NDArray[Any]]) -> _Attacked:
+def _attacked(stored: StoredResult, outcomes: Mapping[str, NDArray[Any]]) -> _Attacked:
     """Raises DamagedError if the images are not among the outcomes, or do not fit them."""
-    found = scores(result)
+    found = scores(stored)
     adversarial = outcomes.get("adversarial")
     if adversarial is None:
-        raise DamagedError(f"{result.folder.path / 'outcomes.safetensors'}: was exported without its images")
+        raise DamagedError(f"{stored.folder.path / layout.OUTCOMES}: was exported without its images")
     if adversarial.ndim != 4 or len(adversarial) != len(found.fallen_at):
-        raise DamagedError(
-            f"{result.folder.path / 'outcomes.safetensors'}: is damaged, images do not match their scores"
-        )
-    evaluation = result.values["evaluation"]
-    attacks = tuple(str(step["attack"]) for step in result.values["cascade"])
-    return _Attacked(found, adversarial, attacks, (evaluation["norm"], evaluation["eps"]))
+        raise DamagedError(f"{stored.folder.path / layout.OUTCOMES}: is damaged, images do not match their scores")
+    evaluation = stored.result.evaluation
+    attacks = tuple(step.attack for step in stored.result.cascade)
+    return _Attacked(found, adversarial, attacks, (evaluation.norm, evaluation.eps))
 
 
 def _pair(stands: str, falls: str, found: Mapping[str, _Attacked], shown: int) -> Pair:

@@ -57,7 +57,7 @@ def groups(study: Study) -> list[Group]:
         )
     colours = looks(row.policy for row, _ in named)
     alike = study.by_evaluation()
-    titles = _titles([rows[0].results[0].evaluation for rows in alike])
+    titles = _titles([rows[0].first.evaluation.settings for rows in alike])
     found = []
     for rows, title in zip(alike, titles, strict=True):
         found += _of_one_evaluation(study, rows, title, colours)
@@ -92,7 +92,7 @@ def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours:
         common = rests.pop() if len(rests) == 1 else ""
         series = [
             Series(
-                row.first["run"]["title"] if common or not _rest(row, label) else label,
+                row.first.run.title if common or not _rest(row, label) else label,
                 row,
                 colours[row.policy],
                 study.published(row),
@@ -106,7 +106,7 @@ def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours:
 
 def _rest(row: Row, label: str) -> str:
     """What a label says beside the row's title."""
-    return label.removeprefix(row.first["run"]["title"]).strip(" []")
+    return label.removeprefix(row.first.run.title).strip(" []")
 
 
 def _parts(title: str, series: list[Series]) -> list[Group]:

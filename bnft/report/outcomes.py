@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnft.common.errors import DamagedError
+from bnft.evaluation.summary import ErrorRate
 from bnft.report.distributions import BINS, common_edges, counted
-from bnft.report.rows import Rate, Result, Row
+from bnft.report.rows import Rate, Row, StoredResult
 from bnft.runs import layout
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ def confidence(logits: NDArray[Any]) -> Array:
     return softmax(logits).max(axis=1) if len(logits) else np.zeros(0)
 
 
-def scores(result: Result) -> Scores:
+def scores(result: StoredResult) -> Scores:
     """What a result's outcomes say of the attacked images. Raises DamagedError if they are not there or not whole."""
     kept, file = result.scores, result.folder.path / layout.OUTCOMES
     try:
@@ -74,7 +75,7 @@ def scores(result: Result) -> Scores:
         raise DamagedError(f"{file}: is damaged, it lacks {error.args[0]}") from None
     if not (clean.ndim == 2 and clean.shape == adversarial.shape and labels.shape == fallen_at.shape == (len(clean),)):
         raise DamagedError(f"{file}: is damaged, its logits, labels and outcomes are not of the same images")
-    return Scores(int(result.values["seed"]), clean, adversarial, labels, fallen_at)
+    return Scores(result.seed, clean, adversarial, labels, fallen_at)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ def read(row: Row) -> RowScores:
     """The scores of all runs of a row. Never raises for what is missing or damaged."""
     found: dict[int, Scores] = {}
     notes: list[str] = []
-    for result in sorted(row.results, key=lambda result: int(result.values["seed"])):
+    for result in sorted(row.results, key=lambda result: result.seed):
         try:
-            found[int(result.values["seed"])] = scores(result)
+            found[result.seed] = scores(result)
         except DamagedError as error:
             notes.append(f"{result.run_folder.name}: no outcomes of images: {error}")
     return RowScores(found, tuple(notes))
@@ -163,16 +164,16 @@ def cascade(row: Row) -> list[dict[str, Any]]:
     steps = []
     before = [found.fallen_at == 0 for found in read(row).scores.values()]
     if before and all(map(len, before)):
-        rates = [{"error": 100 * float(wrong.mean()), "images": len(wrong)} for wrong in before]
+        rates = [ErrorRate.of(int(wrong.sum()), len(wrong)) for wrong in before]
         steps.append(_step(0, "no attack", rates, 0.0))
-    lists: Sequence[Sequence[dict[str, Any]]] = [result.values["cascade"] for result in row.results]
-    for number, parts in enumerate(zip(*lists, strict=False), start=1):
-        spent = sum(part.get("seconds", 0.0) for part in parts) / len(parts)
-        steps.append(_step(number, str(parts[0]["attack"]), parts, spent))
+    cascades = [stored.result.cascade for stored in row.results]
+    for number, parts in enumerate(zip(*cascades, strict=False), start=1):
+        spent = sum(part.seconds for part in parts) / len(parts)
+        steps.append(_step(number, parts[0].attack, parts, spent))
     return steps
 
 
-def _step(number: int, attack: str, rates: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _step(number: int, attack: str, rates: Sequence[ErrorRate], seconds: float) -> dict[str, Any]:
     rate = Rate.of(rates)
     low, high = rate.interval
     shown = {"error": rate.error, "deviation": rate.deviation, "low": low, "high": high, "images": rate.images}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bnft.batchnorm.record import RECORDED, BatchNormRecord
 from bnft.common.errors import DamagedError
-from bnft.report.rows import Result, Row
+from bnft.report.rows import Row, StoredResult
 from bnft.runs.run_folder import RunFolder
 
 EPOCHS = 16  # of a long training that are kept, so that hundreds of runs fit into memory and a page
@@ -75,8 +75,8 @@ def read(row: Row, most: int = EPOCHS) -> RowRecords:
     records: dict[int, BatchNormRecord] = {}
     bases: Moments = {}
     notes: list[str] = []
-    for result in sorted(row.results, key=lambda result: int(result.values["seed"])):
-        seed = int(result.values["seed"])
+    for result in sorted(row.results, key=lambda result: result.seed):
+        seed = result.seed
         try:
             records[seed] = _read(result.run_folder, most)
             base = _base(result, records[seed])
@@ -88,16 +88,16 @@ def read(row: Row, most: int = EPOCHS) -> RowRecords:
     return RowRecords(records, bases, tuple(notes))
 
 
-def _base(result: Result, record: BatchNormRecord) -> Moment | None:
-    named = result.run["identity"]
+def _base(result: StoredResult, record: BatchNormRecord) -> Moment | None:
+    named = result.run.identity
     if named.get("base") is None or not record.epochs or record.epochs[0] != 0:
         return None
     if named.get("freeze_policy", {}).get("statistics") != "reset":
         return Moment(record, 0)
-    if not result.run.get("base"):  # a file of weights
+    if not result.run.base:  # a file of weights
         return None
     try:
-        base = _read(RunFolder(result.run_folder.path.parent / result.run["base"]), 2)
+        base = _read(RunFolder(result.run_folder.path.parent / result.run.base), 2)
     except DamagedError:
         return None
     if base.layers != record.layers:

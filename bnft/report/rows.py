@@ -16,8 +16,10 @@ from bnft.common.errors import DamagedError, InputError, show
 from bnft.common.intervals import wilson
 from bnft.config.names import short
 from bnft.evaluation.settings import STANDS
+from bnft.evaluation.summary import ErrorRate
 from bnft.runs import identity
 from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.result import Result, RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import pick
 from bnft.runs.store import Store
@@ -25,20 +27,19 @@ from bnft.studies import paper
 
 
 @dataclass(frozen=True)
-class Result:
-    """One evaluation of one run."""
+class StoredResult:
+    """One evaluation of one run, and where it is kept."""
 
     folder: EvaluationFolder
-    values: dict[str, Any]
+    result: Result
 
     @property
-    def run(self) -> dict[str, Any]:
-        return dict(self.values["run"])
+    def run(self) -> RunRecord:
+        return self.result.run
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """How it was evaluated, without the id that is the hash of it."""
-        return {key: value for key, value in self.values["evaluation"].items() if key != "id"}
+    def seed(self) -> int:
+        return self.result.seed
 
     @property
     def run_folder(self) -> RunFolder:
@@ -86,8 +87,8 @@ class Rate:
     images: int
 
     @classmethod
-    def of(cls, rates: Sequence[dict[str, Any]]) -> "Rate":
-        errors, images = [rate["error"] for rate in rates], min(rate["images"] for rate in rates)
+    def of(cls, rates: Sequence[ErrorRate]) -> "Rate":
+        errors, images = [rate.error for rate in rates], min(rate.images for rate in rates)
         deviation = stdev(errors) if len(errors) > 1 else None
         return cls(fmean(errors), deviation, wilson(fmean(errors) / 100 * images, images), images)
 
@@ -96,31 +97,31 @@ class Rate:
 class Row:
     """Runs of one policy that differ in nothing but their seed."""
 
-    results: tuple[Result, ...]
+    results: tuple[StoredResult, ...]
 
     @property
-    def first(self) -> dict[str, Any]:
-        return self.results[0].values
+    def first(self) -> Result:
+        return self.results[0].result
 
     @property
     def policy(self) -> str:
-        return str(self.first["run"]["policy"])
+        return self.first.run.policy
 
     @property
     def overrides(self) -> dict[str, Any]:
-        return dict(self.first["run"]["overrides"])
+        return self.first.run.overrides
 
     @property
     def seeds(self) -> list[int]:
-        return sorted(result.values["seed"] for result in self.results)
+        return sorted(result.seed for result in self.results)
 
     @property
     def clean(self) -> Rate:
-        return Rate.of([result.values["clean"] for result in self.results])
+        return Rate.of([result.result.clean for result in self.results])
 
     @property
     def robust(self) -> Rate:
-        return Rate.of([result.values["robust"] for result in self.results])
+        return Rate.of([result.result.robust for result in self.results])
 
     @property
     def paper(self) -> paper.PaperRow | None:
@@ -130,12 +131,12 @@ class Row:
     @property
     def budget(self) -> tuple[str, float]:
         """The norm and the eps within which the row was attacked."""
-        return self.first["evaluation"]["norm"], self.first["evaluation"]["eps"]
+        return self.first.evaluation.norm, self.first.evaluation.eps
 
     @property
     def free(self) -> dict[str, Any]:
         """What tells this row from another of its policy and overrides: schedule, evaluation, the attack's source."""
-        run, evaluation = identity.without(self.first["run"]["identity"], "seed"), self.results[0].evaluation
+        run, evaluation = identity.without(self.first.run.identity, "seed"), self.first.evaluation.settings
         attack = {identity.SOURCE: (run.get("attack") or {}).get(identity.SOURCE)}
         told = {"schedule": run["schedule"], "data": run["data"], "attack": attack}
         return {**told, "evaluation": evaluation, "base": run.get("base")}
@@ -153,20 +154,20 @@ class Study:
     rows: tuple[Row, ...]
 
     @cached_property
-    def first(self) -> dict[str, Any]:
+    def first(self) -> Result:
         """The first result of the rows that were evaluated as most are."""
         return self.by_evaluation()[0][0].first
 
     def published(self, row: Row) -> paper.PaperRow | None:
         """The paper's row beside which a row is set: none where it was attacked within another budget than most."""
-        usual = self.first["evaluation"]
-        return row.paper if row.budget == (usual["norm"], usual["eps"]) else None
+        usual = self.first.evaluation
+        return row.paper if row.budget == (usual.norm, usual.eps) else None
 
     def by_evaluation(self) -> list[tuple[Row, ...]]:
         """The rows that were evaluated alike, together; first those with the most rows of the paper, then by number."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(canonical(row.results[0].evaluation), []).append(row)
+            found.setdefault(canonical(row.first.evaluation.settings), []).append(row)
         order = sorted(found.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
         return [tuple(rows) for rows in order]
 
@@ -180,7 +181,7 @@ class Study:
 
     def labels(self) -> list[str]:
         """A name for each row that tells it from every other."""
-        plain = [_label(row.first["run"]["title"], row.overrides) for row in self.rows]
+        plain = [_label(row.first.run.title, row.overrides) for row in self.rows]
         labels = []
         for row, label in zip(self.rows, plain, strict=True):
             alike = [other for other, same in zip(self.rows, plain, strict=True) if same == label and other is not row]
@@ -189,25 +190,26 @@ class Study:
                 telling.update(identity.differences(row.free, other.free))
             for key in ("norm", "eps"):  # the heading has those of most rows; `data.eps` can make others differ
                 telling.pop(f"evaluation.{key}", None)
-                if row.first["evaluation"][key] != self.first["evaluation"][key] and f"evaluation.{key}" not in label:
-                    telling[f"evaluation.{key}"] = row.first["evaluation"][key]
+                own = getattr(row.first.evaluation, key)
+                if own != getattr(self.first.evaluation, key) and f"evaluation.{key}" not in label:
+                    telling[f"evaluation.{key}"] = own
             labels.append(_label(label, telling))
         return labels
 
     def differences_from_paper(self) -> list[str]:
         """In what this study differs from the paper's, so that its numbers are not to be set against the paper's."""
         found = []
-        if self.first["data"].get("validation"):
+        if self.first.data.validation:
             found.append("test images (a part of the training images was held out instead)")
-        data = short(self.first["data"]["target"])
+        data = short(self.first.data.target)
         if data != paper.DATA:
             found.append(f"data ({data} instead of CIFAR-10)")
-        parameters = self.first["training"]["counts"]["parameters"]
+        parameters = self.first.training.counts.parameters
         if parameters != paper.MODEL_PARAMETERS:
             found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
-        evaluation = self.first["evaluation"]
-        if evaluation["norm"] != "Linf" or not isclose(evaluation["eps"], paper.EPS):
-            found.append(f"budget ({evaluation['norm']} {show(evaluation['eps'])} instead of Linf 8/255)")
+        evaluation = self.first.evaluation
+        if evaluation.norm != "Linf" or not isclose(evaluation.eps, paper.EPS):
+            found.append(f"budget ({evaluation.norm} {show(evaluation.eps)} instead of Linf 8/255)")
         return found
 
 
@@ -226,26 +228,26 @@ def _label(title: str, telling: dict[str, Any]) -> str:
 class Selection:
     """What a table is about: the results found, and the runs that were asked for and are not done."""
 
-    results: tuple[Result, ...]
+    results: tuple[StoredResult, ...]
     missing: tuple[str, ...]
 
     @property
     def note(self) -> str:
         """On results that nothing tells to be whole; empty if there are none."""
-        count = sum("outcomes" not in result.values for result in self.results)
+        count = sum(result.result.outcomes is None for result in self.results)
         many = f"{count} results from before checksums were" if count > 1 else "1 result from before checksums was"
         return f"Note: {many} read unchecked" if count else ""
 
     def studies(self) -> list[Study]:
         """The results in rows, the rows in studies."""
-        rows: dict[str, list[Result]] = {}
+        rows: dict[str, list[StoredResult]] = {}
         for result in self.results:
-            run = result.run
-            key = [run["policy"], run["overrides"], identity.without(run["identity"], "seed"), result.evaluation]
+            run, settings = result.run, result.result.evaluation.settings
+            key = [run.policy, run.overrides, identity.without(run.identity, "seed"), settings]
             rows.setdefault(canonical(key), []).append(result)
         studies: dict[str, list[Row]] = {}
         for group in rows.values():
-            named = group[0].run["identity"]
+            named = group[0].run.identity
             study = canonical([named["data"]["sha256"], named["model"]])
             studies.setdefault(study, []).append(Row(tuple(group)))
         return [_sorted(found) for found in studies.values()]
@@ -286,10 +288,10 @@ def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
     for run, evaluation in wanted:
         folder = store.run(run).evaluation(evaluation)
         with _repairable():
-            values = folder.result()
-        if values is None:
+            result = folder.result()
+        if result is None:
             missing.append(run)
         else:
-            results.append(Result(folder, values))
+            results.append(StoredResult(folder, result))
             results[-1].outcomes(images=False)  # not kept in memory, but checked
     return Selection(tuple(results), tuple(missing))

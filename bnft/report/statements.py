@@ -180,8 +180,8 @@ def _unchanged_loss(policy: str, how: str, rows: Mapping[str, Row]) -> Statement
 
 def pgd_losses(row: Row) -> dict[int, float]:
     """The mean cross-entropy on PGD examples by seed, of the results that have it."""
-    kept = {int(result.values["seed"]): result.values.get("pgd_loss") for result in row.results}
-    return {seed: float(loss) for seed, loss in kept.items() if loss is not None and math.isfinite(loss)}
+    kept = {stored.seed: stored.result.pgd_loss for stored in row.results}
+    return {seed: loss for seed, loss in kept.items() if loss is not None and math.isfinite(loss)}
 
 
 def _not_measured(key: str, text: str, rows: str, what: str = "records of BN layers") -> Statement:

@@ -18,6 +18,7 @@ from bnft.config.names import short
 from bnft.report import claims
 from bnft.report.rows import Rate, Row, Selection, Study, read, select
 from bnft.runs import identity
+from bnft.runs.result import plain
 from bnft.runs.store import Store
 from bnft.studies import paper
 
@@ -105,13 +106,13 @@ def _console() -> Console:
 
 def heading(study: Study) -> str:
     """What a study is about, in one line."""
-    evaluation = study.first["evaluation"]
-    data = short(study.first["data"]["target"])
-    parameters = study.first["training"]["counts"]["parameters"]
-    model = study.first["run"]["identity"]["model"]
+    evaluation = study.first.evaluation
+    data = short(study.first.data.target)
+    parameters = study.first.training.counts.parameters
+    model = study.first.run.identity["model"]
     source = str(model.get(identity.SOURCE, ""))[: identity.HASH_LENGTH]  # of a model of a person's own
     own = f"{model['_target_']} as of source {source}, " if source else ""
-    return f"Table 2 on {data}: {own}{parameters:,} parameters, {evaluation['norm']} eps {shown(evaluation['eps'])}"
+    return f"Table 2 on {data}: {own}{parameters:,} parameters, {evaluation.norm} eps {shown(evaluation.eps)}"
 
 
 def notes(study: Study) -> list[str]:
@@ -123,7 +124,7 @@ def notes(study: Study) -> list[str]:
     different = study.differences_from_paper()
     if different:
         found.append(f"Not the paper's {' and '.join(different)}: compare the pattern, not absolute numbers.")
-    warned = {warning for row in study.rows for result in row.results for warning in result.values["warnings"]}
+    warned = {warning for row in study.rows for result in row.results for warning in result.result.warnings}
     found += sorted(f"Note: {warning}" for warning in warned)
     return found
 
@@ -146,7 +147,7 @@ def _cells(row: Row, label: str, published: paper.PaperRow | None) -> list[str]:
         f"{published.clean_error:.2f}" if published else "",
         _rate(row.robust, 1),
         f"{published.robust_error:.1f}" if published else "",
-        f"{row.first['training']['counts']['share']:.3f}",
+        f"{row.first.training.counts.share:.3f}",
         str(len(row.seeds)),
     ]
 
@@ -172,7 +173,7 @@ def _missing(selection: Selection) -> str:
 
 def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
     """One row as a JSON object; errors in percent."""
-    counts = row.first["training"]["counts"]
+    first = plain(row.first)
     return {
         "policy": row.policy,
         "label": label,
@@ -187,14 +188,14 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
         "robust_images": row.robust.images,
         "seeds": row.seeds,
         "paper": {"clean_error": published.clean_error, "robust_error": published.robust_error} if published else None,
-        "learning_percent": counts["share"],
-        "parameters": counts["parameters"],
-        "evaluation": row.first["evaluation"],
-        "data": row.first["data"],
-        "sources": row.first["run"].get("sources", {}),
-        "runs": [result.run["name"] for result in row.results],
-        "seconds": sum(result.values["seconds"] + result.values["training"]["seconds"] for result in row.results),
-        "warnings": sorted({warning for result in row.results for warning in result.values["warnings"]}),
+        "learning_percent": row.first.training.counts.share,
+        "parameters": row.first.training.counts.parameters,
+        "evaluation": first["evaluation"],
+        "data": first["data"],
+        "sources": row.first.run.sources,
+        "runs": [result.run_folder.name for result in row.results],
+        "seconds": sum(result.result.seconds + (result.result.training.seconds or 0.0) for result in row.results),
+        "warnings": sorted({warning for result in row.results for warning in result.result.warnings}),
     }
 
 

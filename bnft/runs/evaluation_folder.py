@@ -1,6 +1,7 @@
 """What one evaluation of a run leaves behind: its result and its outcomes, which are checked against each other."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bnft.common import files
 from bnft.common.errors import DamagedError
 from bnft.evaluation.settings import STANDS
+from bnft.evaluation.summary import ErrorRate
 from bnft.runs import identity, layout
+from bnft.runs.result import Result, plain, read
 
 if TYPE_CHECKING:  # commands that only read results start without PyTorch
     import torch
@@ -17,7 +20,6 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
     from bnft.evaluation.cascade import Cascade
 
 IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers per image
-RESULT_KEYS = {"clean", "robust", "cascade", "warnings", "seconds", "run", "evaluation", "data", "training", "seed"}
 
 
 class EvaluationFolder:
@@ -26,20 +28,14 @@ class EvaluationFolder:
     def __init__(self, path: Path, owner: Path | None = None) -> None:
         self.path, self._owner = path, owner
 
-    def result(self) -> dict[str, Any] | None:
-        """The result, or None if the evaluation is not done. Raises DamagedError if it is not whole.
-
-        Its `outcomes` are the checksum of the outcomes that it belongs to; a result from before checksums has none.
-        """
+    def result(self) -> Result | None:
+        """The result, or None if the evaluation is not done. Raises DamagedError if it is not whole."""
         file = self.path / layout.RESULT
         if not file.exists():
             return None
-        found = files.read_json(file)
-        missing = RESULT_KEYS - found.keys() if isinstance(found, dict) else RESULT_KEYS
-        if missing:
-            raise DamagedError(f"{file}: is damaged, it lacks {', '.join(sorted(missing))}")
-        result = files.unsealed(file, found)
-        owner, run = result["run"].get("name"), self.path.parents[1].name
+        values = files.read_json(file)
+        result = read(Result, files.unsealed(file, values) if isinstance(values, dict) else values, file)
+        owner, run = result.run.name, self.path.parents[1].name
         if owner is not None and not identity.same_hash(owner, run):
             raise DamagedError(f"{file}: is damaged, it is the result of {owner}")
         return result
@@ -52,18 +48,20 @@ class EvaluationFolder:
         file = self.path / layout.OUTCOMES
         outcomes, result = files.read_arrays(file, () if images else IMAGES), self.result()
         if result is not None:
-            if result.get("outcomes") != files.checksum(file):
+            if result.outcomes != files.checksum(file):
                 raise DamagedError(f"{file}: is damaged, it does not belong to the result.json beside it")
             wrong = _miscounted(result, outcomes)
             if wrong:
                 raise DamagedError(f"{file}: is damaged, its {wrong} is not what the result.json beside it says")
         return outcomes
 
-    def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Mapping[str, Any]) -> None:
+    def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Result) -> None:
         """Write both, over what is there. Until the end, the evaluation is not done."""
         (self.path / layout.RESULT).unlink(missing_ok=True)
         checksum = files.write_tensors(self.path / layout.OUTCOMES, outcomes, owner=self._owner)
-        files.write_json(self.path / layout.RESULT, files.sealed({**result, "outcomes": checksum}), self._owner)
+        files.write_json(
+            self.path / layout.RESULT, files.sealed(plain(replace(result, outcomes=checksum))), self._owner
+        )
         (self.path / layout.CASCADE).unlink(missing_ok=True)
 
     def save_cascade(self, cascade: "Cascade") -> None:
@@ -84,22 +82,20 @@ class EvaluationFolder:
             raise DamagedError(f"{file}: is damaged, it is no state of an evaluation") from None
 
 
-def _miscounted(result: Mapping[str, Any], outcomes: "Mapping[str, NDArray[Any]]") -> str | None:
+def _miscounted(result: Result, outcomes: "Mapping[str, NDArray[Any]]") -> str | None:
     """Which error of a result is not that of its outcomes, if any; what has no outcomes to count is left alone."""
-    counted: dict[str, tuple[Any, Any]] = {}
+    counted: dict[str, tuple[ErrorRate, Any]] = {}
     try:
         if {"clean_logits", "labels"} <= outcomes.keys():
-            counted["clean error"] = result["clean"], outcomes["clean_logits"].argmax(1) != outcomes["labels"]
+            counted["clean error"] = result.clean, outcomes["clean_logits"].argmax(1) != outcomes["labels"]
         if "fallen_at" in outcomes:
             fallen_at = outcomes["fallen_at"]
-            counted["robust error"] = result["robust"], fallen_at != STANDS
-            for number, step in enumerate(result["cascade"], start=1):
-                counted[f"error after {step['attack']}"] = step, (fallen_at >= 0) & (fallen_at <= number)
+            counted["robust error"] = result.robust, fallen_at != STANDS
+            for number, step in enumerate(result.cascade, start=1):
+                counted[f"error after {step.attack}"] = step, (fallen_at >= 0) & (fallen_at <= number)
         for name, (rate, wrong) in counted.items():
             errors, images = int(wrong.sum()), len(wrong)
-            if (rate["errors"], rate["images"]) != (errors, images) or not isclose(
-                rate["error"], 100 * errors / images
-            ):
+            if (rate.errors, rate.images) != (errors, images) or not isclose(rate.error, 100 * errors / images):
                 return name
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError):
         return "shape"

@@ -5,7 +5,6 @@ the numbers it would have had.
 """
 
 from contextlib import suppress
-from typing import Any
 
 from bnft.common import files
 from bnft.common.errors import InputError
@@ -13,6 +12,7 @@ from bnft.common.stopping import Pulse, Stopped, steady
 from bnft.runs.plan import Run
 from bnft.runs.progress import RunProgress
 from bnft.runs.reporter import Reporter
+from bnft.runs.result import Result
 from bnft.runs.run_evaluation import RunEvaluation
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.run_training import RunTraining, hardware_of
@@ -31,7 +31,7 @@ def execute(
     evaluated: bool = True,
     pulse: Pulse = steady,
     patient: bool = True,
-) -> dict[str, Any] | None:
+) -> Result | None:
     """Make sure that the run is trained, and evaluated unless `evaluated` is false; returns its result.
 
     Another process that works on the same run is waited for; without patience, BusyError is raised instead. `pulse` is
@@ -47,7 +47,7 @@ def execute(
         reporter.begins(run.name, "waiting", "another process works on it")
 
     with store.locked(run.name, taken, pulse):
-        folder.open({"run": run.record(), **run.config})
+        folder.open(run.record(), run.config)
         try:
             return _work(run, folder, store, reporter, evaluated, pulse, patient)
         except BusyError:  # about the base
@@ -68,7 +68,7 @@ def _last_line(error: BaseException) -> str:
 
 def _work(
     run: Run, folder: RunFolder, store: Store, reporter: Reporter, evaluated: bool, pulse: Pulse, patient: bool
-) -> dict[str, Any] | None:
+) -> Result | None:
     """What `execute` does with the lock held."""
 
     def train_base(base: Run) -> None:

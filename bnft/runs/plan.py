@@ -23,6 +23,7 @@ from bnft.config.compose import (
     pristine_overrides,
 )
 from bnft.runs import identity, layout
+from bnft.runs.result import FORMAT, RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store, checked
 
@@ -91,18 +92,19 @@ class Run:
             base = ModelFile(Path(base["path"]), base["sha256"]) if "sha256" in base else cls.decoded(base)
         return cls(**{**value, "base": base})
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What names and describes the run, for `config.yaml` and for every result."""
-        return {
-            "name": self.name,
-            "policy": self.policy,
-            "title": self.config["title"],
-            "base": self.base_name,
-            "overrides": self.overrides,
-            "line": self.line,
-            "sources": self.sources,
-            "identity": self.identity,
-        }
+        return RunRecord(
+            name=self.name,
+            policy=self.policy,
+            title=self.config["title"],
+            base=self.base_name,
+            overrides=self.overrides,
+            line=self.line,
+            sources=self.sources,
+            identity=self.identity,
+            format=FORMAT,
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -252,11 +254,11 @@ def _base(
 def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
     """A finished run by name or folder: its weights from there, its place in the identity as if composed."""
     folder = Store(path.parent).run(path.name)
-    config = folder.config()
+    record = folder.record()
     if not folder.trained:
         raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {layout.MODEL} yet")
     base, _ = _file(path / layout.MODEL, point, folder)
-    return base, config["run"]["identity"]
+    return base, record.identity
 
 
 def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[ModelFile, dict[str, Any]]:

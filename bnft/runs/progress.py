@@ -10,6 +10,7 @@ from bnft.evaluation.cascade import Attack, Cascade
 from bnft.evaluation.settings import Evaluation
 from bnft.runs.plan import Run
 from bnft.runs.reporter import Reporter, duration
+from bnft.runs.result import Result
 from bnft.runs.run_folder import RunFolder
 from bnft.training.state import TrainingState
 
@@ -74,16 +75,16 @@ class RunProgress:
         if self._folder.status().get("state") != "done":
             self.done(evaluated)
 
-    def ends(self, result: dict[str, Any] | None) -> None:
+    def ends(self, result: Result | None) -> None:
         """Tell that the run is done; `result` is None if it was only to be trained."""
         if result is None:
             self._reporter.ends(self._run.name, "trained", "trained")
             return
-        clean, robust = result["clean"], result["robust"]
-        self._reporter.scored(self._run.name, f"{clean['error']:.2f}", f"{robust['error']:.1f}")
+        clean, robust = result.clean, result.robust
+        self._reporter.scored(self._run.name, f"{clean.error:.2f}", f"{robust.error:.1f}")
         text = (
-            f"done: clean error {clean['error']:.2f} % of {clean['images']},"
-            f" robust error {robust['error']:.1f} % of {robust['images']}"
+            f"done: clean error {clean.error:.2f} % of {clean.images},"
+            f" robust error {robust.error:.1f} % of {robust.images}"
         )
         self._reporter.ends(self._run.name, "done", text)
 

@@ -1,7 +1,6 @@
 """The evaluation of one run: its result as it was kept, else evaluated, from where it was interrupted."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -13,6 +12,7 @@ from bnft.evaluation.evaluate import evaluate
 from bnft.runs.evaluation_folder import EvaluationFolder
 from bnft.runs.plan import Run, edited_sources
 from bnft.runs.progress import RunProgress
+from bnft.runs.result import FORMAT, DataRecord, EvaluationRecord, Result, TrainingRecord
 
 
 class RunEvaluation:
@@ -22,7 +22,7 @@ class RunEvaluation:
         self.pulse = pulse
         self.run, self._folder, self._progress = run, folder, progress
 
-    def kept(self) -> dict[str, Any] | None:
+    def kept(self) -> Result | None:
         """The result, if there is a whole one."""
         try:
             result = self._folder.result()
@@ -33,7 +33,7 @@ class RunEvaluation:
             self._progress.note(f"evaluating again: {error}")
             return None
 
-    def result(self, model: nn.Module, training: dict[str, Any]) -> dict[str, Any]:
+    def result(self, model: nn.Module, training: TrainingRecord) -> Result:
         """Evaluate the model, on its device and in eval mode; `training` is what was recorded with it."""
         config, hardware = build.evaluation(self.run.config), self._progress.hardware
         data = build.dataset(self.run.config).to(hardware.device)
@@ -42,15 +42,20 @@ class RunEvaluation:
         processes = 1 if edited_sources(self.run) else hardware.threads  # others would import what was edited
         outcomes, summary = evaluate(model, *data.test, config, self, cascade, processes=processes)
         settings = self.run.config["data"]
-        described = {"target": settings["_target_"], "validation": settings["validation"]}
-        result = {
-            **summary,
-            "run": self.run.record(),
-            "evaluation": {"id": self.run.evaluation_id, **self.run.config["evaluation"]},
-            "data": {**described, **self.run.identity["data"], "images": len(data.x_train)},
-            "training": training,
-            "seed": self.run.config["seed"],
-        }
+        result = Result(
+            **vars(summary),
+            run=self.run.record(),
+            evaluation=EvaluationRecord(id=self.run.evaluation_id, **self.run.config["evaluation"]),
+            data=DataRecord(
+                target=settings["_target_"],
+                validation=settings["validation"],
+                images=len(data.x_train),
+                **self.run.identity["data"],
+            ),
+            training=training,
+            seed=self.run.config["seed"],
+            format=FORMAT,
+        )
         self._folder.save(outcomes.tensors(), result)
         return result
 

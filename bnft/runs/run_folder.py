@@ -13,6 +13,7 @@ from bnft.common.clock import now
 from bnft.common.errors import DamagedError
 from bnft.runs import identity, layout
 from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.result import RunRecord, TrainingRecord, plain, read
 
 if TYPE_CHECKING:  # commands that only read results start without PyTorch
     import torch
@@ -38,15 +39,22 @@ class RunFolder:
             raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
         config = files.read_yaml(file)
         try:
-            named = identity.digest(config["run"]["identity"])
-        except (TypeError, KeyError):
+            record = read(RunRecord, config["run"], file)
+            named = identity.digest(record.identity)
+        except (TypeError, KeyError, ValueError):
             raise DamagedError(f"{file}: is damaged, it lacks run.identity; move its folder away") from None
+        except DamagedError as error:
+            raise DamagedError(f"{error}; move its folder away") from None
         if not identity.same_hash(f"-{named}", self.name):
             raise DamagedError(f"{file}: does not belong to the run {self.name}; move its folder away")
         assert isinstance(config, dict)
         return config
 
-    def open(self, config: Mapping[str, Any]) -> None:
+    def record(self) -> RunRecord:
+        """What names and describes the run. Raises DamagedError as `config` does."""
+        return read(RunRecord, self.config()["run"], self.path / layout.CONFIG)
+
+    def open(self, record: RunRecord, config: Mapping[str, Any]) -> None:
         """Make the folder, or check that it is this run's. To be called with the run's lock held.
 
         From then on, what is written through this object raises InputError if the folder was removed.
@@ -56,7 +64,7 @@ class RunFolder:
         elif self.path.exists() and any(file for file in self.path.iterdir() if not file.name.startswith(".")):
             raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
         else:
-            files.write_yaml(self.path / layout.CONFIG, dict(config))
+            files.write_yaml(self.path / layout.CONFIG, {"run": plain(record), **config})
         self._owner = self.path / layout.CONFIG
         files.remove_temporary(self.path)
         self.remove_outdated()
@@ -115,14 +123,19 @@ class RunFolder:
         file = self.path / layout.BATCHNORM
         return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
 
-    def model(self) -> "tuple[dict[str, torch.Tensor], dict[str, Any]]":
+    def model(self) -> "tuple[dict[str, torch.Tensor], TrainingRecord]":
         """The trained model's state and what was recorded with it. Raises DamagedError unless both are of this run."""
         file = self.path / layout.MODEL
-        state, record = files.read_tensors(file)
-        owner = record.get("run")
-        if owner is not None and not identity.same_hash(owner, self.name):
-            raise DamagedError(f"{file}: is damaged, it is the model of {owner}")
+        state, kept = files.read_tensors(file)
+        record = read(TrainingRecord, kept, file)
+        if record.run is not None and not identity.same_hash(record.run, self.name):
+            raise DamagedError(f"{file}: is damaged, it is the model of {record.run}")
         return state, record
+
+    def training(self) -> TrainingRecord:
+        """What was recorded with the trained model. Raises DamagedError if it is not there or not whole."""
+        file = self.path / layout.MODEL
+        return read(TrainingRecord, files.read_metadata(file), file)
 
     def save_logs(self, progress: "TrainingState", bn_eps: Mapping[str, float]) -> None:
         files.write_lines(self.path / layout.HISTORY, progress.history, self._owner)
@@ -130,15 +143,15 @@ class RunFolder:
         files.write_tensors(self.path / layout.BATCHNORM, progress.batchnorm.stacked(), record, self._owner)
 
     def save_checkpoint(
-        self, state: "Mapping[str, torch.Tensor]", progress: "TrainingState", record: Mapping[str, Any]
+        self, state: "Mapping[str, torch.Tensor]", progress: "TrainingState", record: TrainingRecord
     ) -> None:
         """Keep what training goes on from: weights, momentum, and the place; the logs lie in their own files."""
         tensors = {f"model/{name}": value for name, value in state.items()}
         tensors |= {f"velocity/{name}": value for name, value in progress.velocity.items()}
-        kept = {"progress": progress.place(), **record}
+        kept = {"progress": progress.place(), **plain(record)}
         files.write_tensors(self.path / layout.CHECKPOINT, tensors, kept, self._owner)
 
-    def checkpoint(self) -> "tuple[dict[str, torch.Tensor], TrainingState, dict[str, Any]] | None":
+    def checkpoint(self) -> "tuple[dict[str, torch.Tensor], TrainingState, TrainingRecord] | None":
         """Model state, progress and record to go on from; None if there is no checkpoint.
 
         Raises DamagedError if the checkpoint, or the logs that go with it, cannot be used.
@@ -149,7 +162,8 @@ class RunFolder:
         file = self.path / layout.CHECKPOINT
         if not file.exists():
             return None
-        tensors, record = files.read_tensors(file)
+        tensors, kept = files.read_tensors(file)
+        record = read(TrainingRecord, kept, file)
         model, velocity = (
             {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
             for part in ("model/", "velocity/")
@@ -157,7 +171,7 @@ class RunFolder:
         stacked, _ = files.read_tensors(self.path / layout.BATCHNORM)
         try:
             logged = BatchNormLog.from_stacked(stacked)
-            progress = TrainingState.resumed(record.pop("progress"), velocity, self.history(), logged)
+            progress = TrainingState.resumed(kept["progress"], velocity, self.history(), logged)
         except ValueError:
             logs = f"{layout.HISTORY} or {layout.BATCHNORM}"
             raise DamagedError(f"{file}: is damaged, or its {logs}, which lack epochs") from None
@@ -165,8 +179,8 @@ class RunFolder:
             raise DamagedError(f"{file}: is damaged, it is no state of a training") from None
         return model, progress, record
 
-    def save_model(self, state: "Mapping[str, torch.Tensor]", record: Mapping[str, Any]) -> None:
-        files.write_tensors(self.path / layout.MODEL, state, record, self._owner)
+    def save_model(self, state: "Mapping[str, torch.Tensor]", record: TrainingRecord) -> None:
+        files.write_tensors(self.path / layout.MODEL, state, plain(record), self._owner)
         (self.path / layout.CHECKPOINT).unlink(missing_ok=True)
 
     def discard_model(self) -> bool:

@@ -2,9 +2,9 @@
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from bnft.config import build
 from bnft.runs import layout
 from bnft.runs.plan import ModelFile, Run, edited_sources
 from bnft.runs.progress import RunProgress
+from bnft.runs.result import FORMAT, HardwareRecord, TrainingRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.training.loop import train
@@ -43,7 +44,7 @@ class RunTraining:
         train_base: Callable[[Run], object],
     ) -> None:
         self.pulse = pulse
-        self.record: dict[str, Any] = {}
+        self.record: TrainingRecord
         self.run, self._folder, self._store = run, folder, store
         self._progress, self._train_base = progress, train_base
 
@@ -91,7 +92,8 @@ class RunTraining:
         progress = train(model, freezing, data, build.recipe(config), self.hardware, self, progress)
         model.eval()
         self._folder.save_logs(progress, layer_eps(model))
-        self.record["seconds"] = round(sum(line["seconds"] for line in progress.history), 3)
+        seconds = round(sum(line["seconds"] for line in progress.history), 3)
+        self.record = replace(self.record, seconds=seconds)
         self._folder.save_model(model.state_dict(), self.record)
 
     def _resume(self, model: nn.Module) -> TrainingState | None:
@@ -110,23 +112,23 @@ class RunTraining:
             self._progress.note("training again, since its model is gone; its results are set aside")
         if self.run.base is not None:
             model.load_state_dict(self._base_state())
-        self._settle({})
+        self._settle(None)
         return None
 
-    def _record(self, freezing: Freezing) -> dict[str, Any]:
+    def _record(self, freezing: Freezing) -> TrainingRecord:
         """What is recorded of a training beside its model."""
-        counts = freezing.counts()
-        return {
-            "run": self.run.name,
-            "hardware": {
-                "device": str(self.hardware.device),
-                "precision": self.hardware.precision,
-                "threads": self.hardware.threads,
-                "name": self.hardware.describe(),
-            },
-            "counts": {**vars(counts), "share": counts.share, "statistics_share": counts.statistics_share},
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        }
+        return TrainingRecord(
+            run=self.run.name,
+            hardware=HardwareRecord(
+                device=str(self.hardware.device),
+                precision=self.hardware.precision,
+                threads=self.hardware.threads,
+                name=self.hardware.describe(),
+            ),
+            counts=freezing.counts(),
+            versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            format=FORMAT,
+        )
 
     def _base_state(self) -> dict[str, torch.Tensor]:
         base = self.run.base
@@ -160,11 +162,11 @@ class RunTraining:
             self._progress.note(f"note: {file} has no checksum and was read unchecked")
         return state
 
-    def _settle(self, record: dict[str, Any]) -> None:
+    def _settle(self, record: TrainingRecord | None) -> None:
         """Use the precision and threads that the run was started with, if it was."""
-        fixed = record.get("hardware")
-        if fixed:
-            self._progress.hardware = Hardware(self.hardware.device, fixed["precision"], fixed["threads"])
+        if record is not None and record.hardware is not None:
+            fixed = record.hardware
+            self._progress.hardware = Hardware(self.hardware.device, fixed.precision, fixed.threads)
         self.hardware.settle()
 
 

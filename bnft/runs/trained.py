@@ -5,6 +5,7 @@ from torch import nn
 from bnft import models
 from bnft.common.errors import DamagedError, InputError
 from bnft.config import components, sources
+from bnft.runs import layout
 from bnft.runs.plan import own_sources
 from bnft.runs.run_folder import RunFolder
 
@@ -14,13 +15,13 @@ def trained_model(folder: RunFolder) -> nn.Module:
 
     Raises DamagedError if its files are not whole, InputError if it is not trained or its source has been edited.
     """
-    config, file = folder.config(), folder.path / "model.safetensors"
+    config, file = folder.config(), folder.path / layout.MODEL
     if not folder.trained:
         raise InputError(f"{folder.path}: holds no {file.name}; the run is not trained, or was exported without it")
     state, _ = folder.model()
     sources.forget()
-    kept, found = config["run"].get("sources", {}), own_sources(config)
-    if edited := sorted(name for name in {*kept, *found} if kept.get(name) != found.get(name)):
+    kept, now = folder.record().sources, own_sources(config)
+    if edited := sorted(name for name in {*kept, *now} if kept.get(name) != now.get(name)):
         raise InputError(f"{folder.path}: its source has changed since it was trained ({', '.join(edited)})")
     channels = len(state.get("normalize.mean", ()))
     model = models.build(components.build("model", config["model"]), [0.0] * channels, [1.0] * channels, seed=0)

@@ -181,7 +181,7 @@ class StoreStatus:
                 result = folder.evaluation(evaluation).result()
                 if result is not None:
                     folder.evaluation(evaluation).outcomes(images=False)
-                    return RunStatus(run, evaluation, "done", "", result["clean"]["error"], result["robust"]["error"])
+                    return RunStatus(run, evaluation, "done", "", result.clean.error, result.robust.error)
             except DamagedError as error:
                 damage = str(error)
         job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)

@@ -152,11 +152,11 @@ class Replay:
         self._evaluations = list(self._tracking.evaluations)
 
     def _described(self, records: Records) -> Described:
-        run, settings = records.config["run"], records.config.get("wandb") or {}
+        run, settings = self.folder.record(), records.config.get("wandb") or {}
         return Described(
             name=self.folder.name,
             group=self._tracking.group,
-            policy=str(run["policy"]),
+            policy=run.policy,
             tags=tuple(settings.get("tags") or ()),
             config=self._config(records),
             commit=self._tracking.commit,

@@ -19,6 +19,7 @@ from bnft.common.errors import DamagedError
 from bnft.report.outcomes import confidence
 from bnft.runs import layout
 from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.result import Result
 from bnft.runs.run_folder import RunFolder
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, Histogram, histogram
@@ -100,7 +101,7 @@ class Records:
         if result is None:
             raise DamagedError(f"{folder.path}: is gone, though it was tracked")
         outcomes = folder.outcomes()
-        pictures = examples(outcomes, [step["attack"] for step in result["cascade"]])
+        pictures = examples(outcomes, [step.attack for step in result.cascade])
         return LoggedRow(
             step,
             {keys.EPOCH: self.epochs, **tested_values(result)},
@@ -134,39 +135,39 @@ def trained_values(line: Mapping[str, Any], adversarial: bool) -> dict[str, floa
     return values
 
 
-def tested_values(result: Mapping[str, Any]) -> dict[str, float | int | str]:
+def tested_values(result: Result) -> dict[str, float | int | str]:
     """The numbers of one evaluation."""
-    clean, robust, how = result["clean"], result["robust"], result["evaluation"]
+    clean, robust, how = result.clean, result.robust, result.evaluation
     values: dict[str, float | int | str] = {
-        keys.TEST_CLEAN_ERROR: clean["error"],
-        keys.TEST_ROBUST_ERROR: robust["error"],
-        keys.TEST_CLEAN_LOW: clean["interval"][0],
-        keys.TEST_CLEAN_HIGH: clean["interval"][1],
-        keys.TEST_ROBUST_LOW: robust["interval"][0],
-        keys.TEST_ROBUST_HIGH: robust["interval"][1],
-        keys.TEST_EPS: how["eps"],
-        keys.TEST_NORM: how["norm"],
-        keys.TEST_EVALUATION: how["id"],
-        keys.TEST_SECONDS: result["seconds"],
-        keys.TEST_WARNINGS: len(result["warnings"]),
+        keys.TEST_CLEAN_ERROR: clean.error,
+        keys.TEST_ROBUST_ERROR: robust.error,
+        keys.TEST_CLEAN_LOW: clean.interval[0],
+        keys.TEST_CLEAN_HIGH: clean.interval[1],
+        keys.TEST_ROBUST_LOW: robust.interval[0],
+        keys.TEST_ROBUST_HIGH: robust.interval[1],
+        keys.TEST_EPS: how.eps,
+        keys.TEST_NORM: how.norm,
+        keys.TEST_EVALUATION: how.id,
+        keys.TEST_SECONDS: result.seconds,
+        keys.TEST_WARNINGS: len(result.warnings),
     }
-    values |= {keys.after(step["attack"]): step["error"] for step in result["cascade"]}
-    if result.get("pgd_loss") is not None:
-        values[keys.TEST_PGD_LOSS] = result["pgd_loss"]
+    values |= {keys.after(step.attack): step.error for step in result.cascade}
+    if result.pgd_loss is not None:
+        values[keys.TEST_PGD_LOSS] = result.pgd_loss
     return values
 
 
-def cascade(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def cascade(result: Result) -> list[dict[str, Any]]:
     """The robust error in percent after each attack."""
     return [
         {
-            "attack": step["attack"],
-            "robust error": step["error"],
-            "low": step["interval"][0],
-            "high": step["interval"][1],
-            "seconds": step["seconds"],
+            "attack": step.attack,
+            "robust error": step.error,
+            "low": step.interval[0],
+            "high": step.interval[1],
+            "seconds": step.seconds,
         }
-        for step in result["cascade"]
+        for step in result.cascade
     ]
 
 

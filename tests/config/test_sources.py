@@ -291,7 +291,7 @@ def test_an_edit_during_training_does_not_reach_the_processes_that_share_in_the_
     shape = f"schedule.shape._target_={project.target('shape', 'shape')}"
     run = project.run("policy=normal", shape, "threads=2", "evaluation.batch_size=10")
     result = execute(run, Store(project.folder / "multirun"), Terminal())
-    assert result is not None and result["robust"]["images"] == 20
+    assert result is not None and result.robust.images == 20
     assert "raise" in project.file("helper").read_text()
 
 
@@ -331,7 +331,7 @@ def test_results_of_one_attack_before_and_after_an_edit_are_told_apart(project: 
     assert losses[0] != losses[1], "the edited attack is what ran"
     (study,) = select(store, ["all"]).studies()
     asked = f"ADV [attack._target_={project.target('attack', 'attack')}, evaluation.attack=pgd]"
-    sha256 = {row.first["run"]["name"]: row.first["run"]["identity"]["attack"]["_source_"] for row in study.rows}
+    sha256 = {row.first.run.name: row.first.run.identity["attack"]["_source_"] for row in study.rows}
     assert sorted(study.labels()) == sorted(f"{asked} [attack._source_={sha256[run.name][:10]}]" for run in runs)
 
 

@@ -46,7 +46,7 @@ def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> to
 
 def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
     outcomes, summary = evaluate(model, *digits.test, STANDARD, Watched())
-    names = [step["attack"] for step in summary["cascade"]]
+    names = [step.attack for step in summary.cascade]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square"]
     fell = outcomes.fallen_at
     assert len(set(fell.tolist())) >= 3, "the model must be such that several attacks matter"
@@ -84,11 +84,11 @@ def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_imag
     _, summary = evaluate(model, *digits.test, PGD, Watched())
     with torch.no_grad():
         wrong = model(digits.pixels(digits.x_test)).argmax(1) != digits.y_test
-    assert summary["clean"]["images"] == 500
-    assert summary["clean"]["errors"] == int(wrong.sum())
-    assert summary["robust"]["images"] == 24
-    low, high = summary["robust"]["interval"]
-    assert low < summary["robust"]["error"] < high
+    assert summary.clean.images == 500
+    assert summary.clean.errors == int(wrong.sum())
+    assert summary.robust.images == 24
+    low, high = summary.robust.interval
+    assert low < summary.robust.error < high
 
 
 def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits):
@@ -100,7 +100,7 @@ def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits
     zeros = digits.y_test[:24] == 0
     assert torch.equal(outcomes.fallen_at == CLEAN, ~zeros)
     assert torch.equal(outcomes.fallen_at == STANDS, zeros)
-    assert summary["robust"]["errors"] == int((~zeros).sum())
+    assert summary.robust.errors == int((~zeros).sum())
 
 
 def test_a_model_in_train_mode_is_refused(model, digits):
@@ -205,7 +205,7 @@ def test_fewer_classes_than_autoattack_expects(classes, expected):
     assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
     assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
     _, summary = evaluate(net, *data.test, replace(config, version="custom", attacks=["apgd-ce", "fab-t"]), Watched())
-    assert any("target classes" in warning for warning in summary["warnings"])
+    assert any("target classes" in warning for warning in summary.warnings)
 
 
 def test_autoattacks_own_warnings_are_kept(digits):
@@ -219,14 +219,14 @@ def test_autoattacks_own_warnings_are_kept(digits):
 
     config = replace(STANDARD, version="custom", attacks=["apgd-ce"], n_images=10)
     _, summary = evaluate(Random().eval(), *digits.test, config, Watched())
-    assert any("randomized defense" in warning for warning in summary["warnings"])
+    assert any("randomized defense" in warning for warning in summary.warnings)
 
 
 def test_pgd_restarts_attack_only_what_stands(model, digits):
     watched = Watched()
     outcomes, summary = evaluate(model, *digits.test, PGD, watched)
-    assert [step["attack"] for step in summary["cascade"]] == ["pgd-5 (1)", "pgd-5 (2)"]
-    assert summary["cascade"][0]["errors"] <= summary["cascade"][1]["errors"]
+    assert [step.attack for step in summary.cascade] == ["pgd-5 (1)", "pgd-5 (2)"]
+    assert summary.cascade[0].errors <= summary.cascade[1].errors
     again, _ = evaluate(model, *digits.test, PGD, Watched())
     assert torch.equal(outcomes.adversarial, again.adversarial)
 
@@ -277,7 +277,7 @@ def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(model, d
     differing = ((outcomes.fallen_at == STANDS) != (standard.fallen_at == STANDS)).sum()
     assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
     precision = "bf16" if bf16 else "fp32"
-    assert f"fast search in {precision}: not the standard evaluation" in summary["warnings"]
+    assert f"fast search in {precision}: not the standard evaluation" in summary.warnings
 
 
 def test_sieve_computes_no_image_that_fell_and_is_exact_about_who_did():

@@ -62,7 +62,7 @@ def test_shared_evaluation_equals_that_of_one_process(model, digits, monkeypatch
     assert len(watcher.processes) == 2 and not any(process.is_alive() for process in watcher.processes)
     assert torch.equal(outcomes.fallen_at, expected.fallen_at)
     torch.testing.assert_close(outcomes.adversarial, expected.adversarial, atol=1e-4, rtol=0)
-    assert summary["warnings"] == alone["warnings"]
+    assert summary.warnings == alone.warnings
 
 
 @pytest.mark.long

@@ -319,7 +319,7 @@ def test_gallery_of_a_real_run(store: Store, launch: Any) -> None:
         steps = outcomes.cascade(row)
         assert steps[-1]["error"] == pytest.approx(100 * (scores.fallen_at != STANDS).mean()), policy
     originals = data.pixels(data.x_test).numpy()
-    eps = rows["adv"].first["evaluation"]["eps"]
+    eps = rows["adv"].first.evaluation.eps
     for pair in pairs:
         assert pair.count == len(pair.pictures)
         for picture in pair.pictures:

@@ -641,7 +641,7 @@ def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monke
     (study,) = select(made.store, ["all"]).studies()
     first, second = groups(study)
     assert len(first.series) == 11 and [one.label for one in second.series] == ["NORMAL", "ADV", "BN PARAMS"]
-    assert all(one.row.first["evaluation"]["n_images"] == usual for one in first.series)
+    assert all(one.row.first.evaluation.n_images == usual for one in first.series)
     row = study.paper_row("bn_params")
-    assert row is not None and row.first["evaluation"]["n_images"] == usual
+    assert row is not None and row.first.evaluation.n_images == usual
     assert "base.seed" not in "".join(study.labels())

@@ -26,6 +26,7 @@ from bnft.report.rows import select
 from bnft.runs.evaluation_folder import IMAGES, EvaluationFolder
 from bnft.runs.execution import execute
 from bnft.runs.plan import Run, plan
+from bnft.runs.result import plain
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 
@@ -388,7 +389,7 @@ def numbers(run: RunFolder) -> Any:
     (evaluation,) = run.evaluations()
     result = evaluation.result()
     assert result is not None
-    return result["clean"], result["robust"]
+    return result.clean, result.robust
 
 
 def evaluated(run: RunFolder) -> EvaluationFolder:
@@ -429,7 +430,7 @@ def test_a_damaged_model_is_trained_again_where_it_is_evaluated(launch: Launch, 
     assert "damaged" not in launch("policy=normal", *TINY).err, "nobody reads it"
     said = launch("policy=normal", *TINY, "evaluation.n_images=10")
     assert said.code == 0 and "training again: " in said.err and "is damaged" in said.err
-    assert [folder.result()["robust"]["images"] for folder in normal.evaluations()] == [10]
+    assert [folder.result().robust.images for folder in normal.evaluations()] == [10]
     assert len(list(normal.path.glob("evaluation.1/*/result.json"))) == 1, "what was measured is not lost"
 
 
@@ -518,7 +519,7 @@ def test_what_is_damaged_is_not_gone_on_from(
     assert note.startswith(said) and "is damaged" in note
     undisturbed = execute(run, Store(tmp_path / "calm"), Told())
     assert result is not None and undisturbed is not None
-    assert (result["clean"], result["robust"]) == (undisturbed["clean"], undisturbed["robust"])
+    assert (result.clean, result.robust) == (undisturbed.clean, undisturbed.robust)
 
 
 def test_a_base_that_changed_since_it_was_asked_for_is_refused(
@@ -527,7 +528,7 @@ def test_a_base_that_changed_since_it_was_asked_for_is_refused(
     run = plan([["policy=bn_stats", *TINY, f"base={normal.path}", f"store={tmp_path / 'other'}"]]).runs[0]
     state, record = normal.model()
     files.write_tensors(
-        normal.path / "model.safetensors", {**state, "network.bn.bias": state["network.bn.bias"] + 1}, record
+        normal.path / "model.safetensors", {**state, "network.bn.bias": state["network.bn.bias"] + 1}, plain(record)
     )
     with pytest.raises(Exception, match="has changed since the run was asked for"):
         execute(run, Store(tmp_path / "other"), Told())

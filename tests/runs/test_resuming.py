@@ -14,6 +14,7 @@ from support.programs import finish, start, statuses, until
 from torch import nn
 
 from bnft.attacks.pgd import pgd
+from bnft.batchnorm.counts import Counts
 from bnft.batchnorm.freezing import Freezing
 from bnft.common import files
 from bnft.common.devices import Hardware
@@ -27,6 +28,7 @@ from bnft.evaluation.settings import Evaluation
 from bnft.models import build
 from bnft.models.resnet import ResNet
 from bnft.runs.evaluation_folder import EvaluationFolder
+from bnft.runs.result import TrainingRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.tracking.state import Tracking
 from bnft.training.loop import train
@@ -72,7 +74,7 @@ class Keeper(Stops):
 
     def save(self, model: nn.Module, progress: TrainingState) -> None:
         self.folder.save_logs(progress, {})
-        self.folder.save_checkpoint(model.state_dict(), progress, {})
+        self.folder.save_checkpoint(model.state_dict(), progress, TrainingRecord(counts=Counts(1, 1)))
 
     def stepped(self, progress: TrainingState, steps: int) -> None:
         self.steps += 1

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bnft.runs.evaluation_folder import RESULT_KEYS
 from bnft.runs.plan import plan
+from bnft.runs.result import Result, plain, read
 from bnft.sweeps.tasks import is_done, tasks, undone, waves
 
 
@@ -58,7 +58,12 @@ def test_what_is_trained_already_is_not_waited_for(planned):
 def evaluate(planned, task):
     """Make it look evaluated; whether it looks trained is left as it is."""
     folder = planned.store.run(task.run.name)
-    result = {key: {} for key in RESULT_KEYS}
+    rate = {"errors": 0, "images": 1, "error": 0.0, "interval": (0.0, 100.0)}
+    values = {"clean": rate, "robust": rate, "cascade": [], "warnings": [], "seconds": 0.0, "seed": 0}
+    values |= {"run": plain(task.run.record()), "training": {"counts": {"parameters": 1, "learning": 1}}}
+    values |= {"evaluation": {"id": task.run.evaluation_id, **task.run.config["evaluation"]}}
+    values |= {"data": {"target": "npz", "sha256": "d" * 64, "augmentation": "none", "images": 1}}
+    result = read(Result, values, folder.path)
     folder.evaluation(task.run.evaluation_id).save({"labels": torch.zeros(1)}, result)
 
 

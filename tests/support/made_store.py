@@ -14,6 +14,7 @@ import torch
 from bnft.batchnorm.log import BatchNormLog
 from bnft.batchnorm.record import RECORDED
 from bnft.runs import identity
+from bnft.runs.result import Result, RunRecord, TrainingRecord, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.studies import paper
@@ -135,8 +136,8 @@ class MadeStore:
         folder = self.store.run(name)
         training = {"run": name, **_training(policy, model)}
         if done:
-            folder.open({"run": described, "title": title, "seed": seed})
-            self._train(folder, policy, seed, model, base, training)
+            folder.open(read(RunRecord, described, folder.path), {"title": title, "seed": seed})
+            self._train(folder, policy, seed, model, base, read(TrainingRecord, training, folder.path))
         for number in eps:
             evaluation = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": number}
             evaluation |= {"n_images": ATTACKED, "batch_size": ATTACKED, "seed": 0}
@@ -153,11 +154,11 @@ class MadeStore:
                     "training": training,
                     "seed": seed,
                 }
-                folder.evaluation(key).save(outcomes, result)
+                folder.evaluation(key).save(outcomes, read(Result, result, folder.path))
                 self.results[name, key] = result
 
     def _train(
-        self, folder: RunFolder, policy: str, seed: int, model: Model, base: str | None, training: dict[str, Any]
+        self, folder: RunFolder, policy: str, seed: int, model: Model, base: str | None, training: TrainingRecord
     ) -> None:
         kind, random = _kind(policy), _random(policy, seed, *model.layers)
         start = None
@@ -185,7 +186,7 @@ class MadeStore:
         log = BatchNormLog(list(range(self.epochs + 1)), tensors)
         folder.save_logs(TrainingState(history=history, batchnorm=log), dict.fromkeys(model.layers, 1e-5))
         folder.save_model({"network.logits.bias": torch.zeros(CLASSES)}, training)
-        folder.write_status(state="done", stage="evaluated", hardware=training["hardware"]["name"])
+        folder.write_status(state="done", stage="evaluated", hardware="cpu, fp32, 1 thread")
 
 
 def _title(policy: str) -> str:

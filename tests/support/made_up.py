@@ -11,13 +11,14 @@ from bnft.common import files
 from bnft.common.intervals import wilson
 from bnft.report.rows import Row, Study, select
 from bnft.runs import identity
+from bnft.runs.result import Result, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.studies import paper
 
 Layers = Mapping[str, Mapping[str, Sequence[Any]]]  # layer to quantity to values, of shape (epochs, channels)
 
-EVALUATION = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": 0.1, "n_images": 4}
+EVALUATION = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": 0.1, "n_images": 4, "batch_size": 4}
 USUAL = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}
 
 
@@ -87,7 +88,9 @@ def run(
         "seed": seed,
     }
     tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in kept.items()}
-    folder.evaluation(f"autoattack-{identity.digest(dict(evaluation))}").save(tensors, {**values, **result})
+    folder.evaluation(f"autoattack-{identity.digest(dict(evaluation))}").save(
+        tensors, read(Result, {**values, **result}, folder.path)
+    )
     return folder
 
 

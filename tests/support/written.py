@@ -11,6 +11,7 @@ from bnft.common.intervals import wilson
 from bnft.report.rows import Study, select
 from bnft.report.table import render
 from bnft.runs import identity
+from bnft.runs.result import Result, read
 from bnft.runs.store import Store
 from bnft.studies import paper
 
@@ -18,7 +19,14 @@ IMAGES = 200  # attacked, of 500 test images
 DIGITS = {"target": "bnft.data.digits.load", "sha256": "d" * 64, "augmentation": "none", "images": 1297}
 CIFAR10 = {"target": "bnft.data.cifar10.load", "sha256": "c" * 64, "augmentation": "crop_flip", "images": 50_000}
 SCHEDULE = {"epochs": 20, "lr": 0.1}
-EVALUATION = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": 0.15, "n_images": IMAGES}
+EVALUATION = {
+    "attack": "autoattack",
+    "version": "standard",
+    "norm": "Linf",
+    "eps": 0.15,
+    "n_images": IMAGES,
+    "batch_size": 100,
+}
 Entry = dict[str, str]
 
 
@@ -82,7 +90,7 @@ def write(
             "seed": seed,
         }
         fallen_at = torch.where(torch.tensor(fallen), 1, -1).to(torch.int8)
-        folder.evaluation(evaluation_id).save({"fallen_at": fallen_at}, result)
+        folder.evaluation(evaluation_id).save({"fallen_at": fallen_at}, read(Result, result, folder.path))
     return {"run": name, "evaluation": evaluation_id}
 
 

@@ -98,11 +98,11 @@ def assert_is_the_store(run, items):
             (line["error"], line["loss"]) if adversarial else (None, None)
         )
     for result, item in zip(results, items[len(history) + 1 :], strict=True):
-        assert item[keys.TEST_CLEAN_ERROR] == result["clean"]["error"]
-        assert item[keys.TEST_ROBUST_ERROR] == result["robust"]["error"]
-        assert item[keys.TEST_PGD_LOSS] == result["pgd_loss"]
-        assert item[keys.after("pgd-2")] == result["cascade"][-1]["error"]
-        assert sum(item[f"{keys.CLEAN_CONFIDENCE}.values"]) == result["robust"]["images"]
+        assert item[keys.TEST_CLEAN_ERROR] == result.clean.error
+        assert item[keys.TEST_ROBUST_ERROR] == result.robust.error
+        assert item[keys.TEST_PGD_LOSS] == result.pgd_loss
+        assert item[keys.after("pgd-2")] == result.cascade[-1].error
+        assert sum(item[f"{keys.CLEAN_CONFIDENCE}.values"]) == result.robust.images
         assert item[f"{keys.EXAMPLES}._type"] == "images/separated" and item[f"{keys.EXAMPLES}.count"] == 16
         assert item[f"{keys.CASCADE}._type"] == "table-file"
 

@@ -24,11 +24,11 @@ def scatter(group: Group) -> Figure | None:
             seeds += [
                 {
                     "row": series.label,
-                    "seed": result.values["seed"],
-                    "clean": result.values["clean"]["error"],
-                    "robust": result.values["robust"]["error"],
+                    "seed": stored.seed,
+                    "clean": stored.result.clean.error,
+                    "robust": stored.result.robust.error,
                 }
-                for result in series.row.results
+                for stored in series.row.results
             ]
         if series.published:
             row = series.published
@@ -83,14 +83,15 @@ def scatter(group: Group) -> Figure | None:
 def over_eps(study: Study) -> Figure | None:
     """Robust error over the budget, where rows were evaluated within several."""
     sets = Datasets()
-    rows, drawn = [], {}
+    rows: Rows = []
+    drawn = {}
     for group in _by_policy(study):
         found = {row.budget: row for row in group if not _other_overrides(row)}
         norms = {norm for norm, _ in found}
         if len(found) < 2 or len(norms) > 1:
             continue
         first = group[0]
-        label = first.first["run"]["title"]
+        label = first.first.run.title
         drawn[label] = first
         rows += [{"row": label, "eps": eps, **_rate("robust", row.robust)} for (_, eps), row in sorted(found.items())]
     if not rows:

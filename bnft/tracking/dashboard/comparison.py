@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from bnft.common.canonical import canonical
 from bnft.common.errors import DamagedError, InputError, rejected
@@ -103,9 +102,9 @@ def _runs(store: Store, names: Iterable[str]) -> Iterable[ComparedRun]:
         folder = store.run(name)
         if not (folder.path / layout.CONFIG).exists():  # not begun
             continue
-        config: dict[str, Any] = folder.config()
-        recipe = canonical(identity.without(config["run"]["identity"], "seed"))
-        yield ComparedRun(name, config["run"]["policy"], config.get("title") or config["run"]["policy"], recipe)
+        record = folder.record()
+        recipe = canonical(identity.without(record.identity, "seed"))
+        yield ComparedRun(name, record.policy, record.title, recipe)
 
 
 def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,43 @@
+"""The numbers of one evaluation, as they are written into its result. Without PyTorch."""
+
+from dataclasses import dataclass
+
+from bnft.common.intervals import wilson
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRate:
+    """Errors among images. `error` is in percent, `interval` is its 95 % interval (Wilson)."""
+
+    errors: int
+    images: int
+    error: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, errors: int, images: int) -> "ErrorRate":
+        return cls(errors=errors, images=images, error=100 * errors / images, interval=wilson(errors, images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSummary(ErrorRate):
+    """The robust error after one attack of a cascade, and the seconds that the attack took."""
+
+    attack: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The numbers of one evaluation.
+
+    `clean` is the error without an attack, `robust` the one after all attacks, `cascade` the one after each of them.
+    `pgd_loss` is the mean cross-entropy on PGD examples, see `pgd.loss`; older results have none.
+    """
+
+    clean: ErrorRate
+    robust: ErrorRate
+    cascade: tuple[AttackSummary, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    pgd_loss: float | None = None
