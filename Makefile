@@ -1,4 +1,5 @@
-# `make table2`: the environment, all eleven rows on the embedded data, their table and report. `make test`: the tests.
+# `make table2` makes the environment and all eleven rows on the embedded data, with their table and report.
+# `make test` runs the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,11 +9,11 @@ READY := $(VENV)/.ready
 .PHONY: help table2 test long lint bench page clean
 
 help:
-	@echo "make table2   all eleven rows of Table 2 on the embedded digits, then the table and the report"
-	@echo "make test     linters, types and the tests that take minutes together (with SLURM's, where it is installed)"
-	@echo "make long     the tests that take minutes each: kills, failing nodes, time limits"
-	@echo "make bench    side by side with torchattacks, ART, foolbox and plain pyautoattack: half an hour"
-	@echo "make page     docs/results.md and its pictures, from the results in docs/results/"
+	@echo "make table2   run all eleven rows of Table 2 on the embedded digits; print the table and write the report"
+	@echo "make test     run linters, type checks and quick tests, with those of SLURM if it is installed: minutes"
+	@echo "make long     run the tests that take minutes each: kills, failing nodes, time limits"
+	@echo "make bench    compare with torchattacks, ART, foolbox and plain pyautoattack: half an hour"
+	@echo "make page     write docs/results.md and its pictures from the results in docs/results/"
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)

@@ -1,11 +1,12 @@
-"""AutoAttack standard, ours against pyautoattack used plainly: same model, images, seed and batches, same verdicts.
+"""Compare bnft's AutoAttack with plain pyautoattack, on the same model, images, seed and batches.
 
-    python benchmarks/autoattack.py                          # trains ADV on the digits first; some five minutes
-    python benchmarks/autoattack.py --run multirun/adv-...   # a run that is there; --batch, --images, --repeats
+    python benchmarks/autoattack.py                          # trains ADV on the digits first; about five minutes
+    python benchmarks/autoattack.py --run multirun/adv-...   # an existing run; --batch, --images, --repeats
 
-Plainly means the model as it was built, all threads, `run_standard_evaluation`. Ours is what a run does: the folded
-view, and batches shared out over as many processes as there are threads. With --batch as large as --images there is one
-batch, and nothing to share out. Verdicts are compared image by image, and those that rounding flips are listed.
+Plain pyautoattack calls `run_standard_evaluation` on the original model, with all threads. bnft attacks the folded view
+of the model, and distributes batches over as many processes as there are threads. If --batch is as large as --images,
+there is only one batch to distribute. The outcomes are compared for each image. Images with another outcome, because of
+rounding, are listed.
 """
 
 import argparse
@@ -34,7 +35,7 @@ LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
 
 class Silent:
-    """Keeps nothing and stops nothing."""
+    """A watcher that does nothing."""
 
     def attacked(self, *_: object) -> None: ...
 
@@ -43,12 +44,12 @@ class Silent:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a run's folder; without, ADV is trained on the digits")
+    parser.add_argument("--run", type=Path, help="the folder of a run (default: train ADV on the digits)")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=available_threads())
-    parser.add_argument("--quick", action="store_true", help="APGD alone on few images, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="only APGD on few images, for a test of the script")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model, data, config = loaded(options.run or trained(Path(folder)))
@@ -64,7 +65,7 @@ def compare(model: nn.Module, data: Dataset, config: Evaluation, repeats: int, t
     hardware_.settle()
     plain, ours = copy.deepcopy(model).eval(), hardware_.place(model).eval()
     images, labels = data.pixels(data.x_test[: config.n_images]), data.y_test[: config.n_images]
-    stands: dict[str, torch.Tensor] = {}
+    robust: dict[str, torch.Tensor] = {}
 
     def plainly() -> None:
         standard = config.version == "standard"
@@ -77,13 +78,13 @@ def compare(model: nn.Module, data: Dataset, config: Evaluation, repeats: int, t
             attacks=None if standard else config.attacks,
         )
         official.verbose = False
-        found, _ = official.run_standard_evaluation(images, labels, batch_size=config.batch_size)
+        adversarial, _ = official.run_standard_evaluation(images, labels, batch_size=config.batch_size)
         with torch.no_grad():
-            stands["pyautoattack"] = plain(found).argmax(1) == labels
+            robust["pyautoattack"] = plain(adversarial).argmax(1) == labels
 
     def with_processes(processes: int) -> None:
         outcomes, _ = evaluate(ours, *data.test, config, Silent(), processes=processes)
-        stands[f"ours, {processes} processes"] = outcomes.fallen_at == STANDS
+        robust[f"ours, {processes} processes"] = outcomes.fallen_at == STANDS
 
     candidates = {"pyautoattack": plainly, "ours, 1 processes": lambda: with_processes(1)}
     if threads > 1:
@@ -92,24 +93,24 @@ def compare(model: nn.Module, data: Dataset, config: Evaluation, repeats: int, t
     print("\n".join(hardware()))
     batches = f"batches of {config.batch_size}, {repeats} rounds"
     print(f"{config.n_images} images, {config.norm} eps {config.eps:.4g}, {batches}\n")
-    plain_stands, rows = stands["pyautoattack"], []
+    plain_robust, rows = robust["pyautoattack"], []
     for name, seconds in times.items():
-        flipped = (stands[name] != plain_stands).nonzero().flatten().tolist()
+        flipped = (robust[name] != plain_robust).nonzero().flatten().tolist()
         gain = spread(ratios({name: times["pyautoattack"], "this": seconds}, "this")[name])
-        errors = int((~stands[name]).sum())
+        errors = int((~robust[name]).sum())
         rows.append([name, f"{sorted(seconds)[len(seconds) // 2]:.1f}", gain, errors, flipped or "none"])
-    print_table(["", "seconds", "faster than plainly", "robust errors", "images with another verdict"], rows)
+    print_table(["", "seconds", "speed-up", "robust errors", "images with another verdict"], rows)
 
 
 def trained(store: Path) -> Path:
-    """ADV on the digits, in a store of its own."""
+    """Train ADV on the digits in a store of its own, and return the folder of the run."""
     command = [sys.executable, LAUNCH, "policy=adv", "evaluation=pgd", f"store={store}", "wandb.mode=disabled"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return next(path for path in store.glob("adv-*") if path.is_dir())
 
 
 def loaded(run: Path) -> tuple[nn.Module, Dataset, Evaluation]:
-    """The model of a run's folder with its data, and how it was evaluated."""
+    """Load the model, the data and the settings of the evaluation of a run."""
     kept = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     config = kept.get("config", kept)
     data = build.dataset(config)

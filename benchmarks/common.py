@@ -1,7 +1,7 @@
-"""What the benchmarks share: the machine in words, candidates timed in turns, their ratios, and tables in Markdown.
+"""Functions shared by the benchmarks: a description of the machine, timing in rounds, ratios, and Markdown tables.
 
-Other work on a machine slows whatever runs meanwhile. So candidates are never timed one after the other, but in rounds
-in which each has its turn, and they are compared round by round: what lasts longer than a round hits all of them alike.
+Other work on a machine slows down a benchmark. Therefore candidates are timed in rounds, in which each has its turn,
+and are compared within rounds. A disturbance that is longer than a round affects all candidates equally.
 """
 
 import platform
@@ -18,18 +18,18 @@ from bnft.common.devices import available_threads, has_fast_bf16
 PACKAGES = ("torch", "torchattacks", "adversarial-robustness-toolbox", "foolbox", "pyautoattack", "autoattack")
 
 Times = dict[str, list[float]]
-"""Seconds by candidate, one number a round."""
+"""The seconds of each candidate, with one number per round."""
 
 
 def hardware() -> list[str]:
-    """Lines on the processor, its threads, whether it is fast at bf16, and the versions of what is compared."""
+    """Return lines about the processor, its threads, whether it has fast bf16, and the versions of packages."""
     cpu = torch.device("cpu")
-    found = [f"{name} {number}" for name in PACKAGES if (number := _version(name))]
+    versions = [f"{name} {number}" for name in PACKAGES if (number := _version(name))]
     lines = [
         f"CPU: {_cpu_model()}",
         f"threads: {torch.get_num_threads()} used by PyTorch, {available_threads()} available",
         f"fast bf16 (AMX or AVX512-BF16): {'yes' if has_fast_bf16(cpu) else 'no'}",
-        f"Python {platform.python_version()}, {', '.join(found)}",
+        f"Python {platform.python_version()}, {', '.join(versions)}",
     ]
     if torch.cuda.is_available():
         gpu = torch.device("cuda")
@@ -38,19 +38,19 @@ def hardware() -> list[str]:
 
 
 def alternate(candidates: dict[str, Callable[[], object]], repeats: int) -> Times:
-    """Seconds of each candidate in each of `repeats` rounds, after one call of each that is not counted."""
+    """Return the seconds of each candidate in each of `repeats` rounds. A first call of each is not counted."""
     times: Times = {name: [] for name in candidates}
     for candidate in candidates.values():
         seconds(candidate)
     for round_ in range(repeats):
-        # Every other round goes backwards, so that nobody always follows the same neighbour's caches and heat.
+        # Every other round is reversed, because caches and heat of a candidate affect the next one.
         for name in list(candidates)[:: -1 if round_ % 2 else 1]:
             times[name].append(seconds(candidates[name]))
     return times
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall seconds of one call, until a GPU is done with it too."""
+    """Return the wall seconds of one call, including the work of a GPU."""
     _finish()
     began = time.perf_counter()
     work()
@@ -59,22 +59,22 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def ratios(times: Times, ours: str) -> dict[str, tuple[float, float, float]]:
-    """How many times as long as `ours` each candidate takes: median, smallest and largest of the rounds' ratios."""
-    found = {}
+    """Return the ratio of each candidate's seconds to those of `ours`: median, minimum and maximum over rounds."""
+    result = {}
     for name, theirs in times.items():
         each = [their / our for their, our in zip(theirs, times[ours], strict=True)]
-        found[name] = (statistics.median(each), min(each), max(each))
-    return found
+        result[name] = (statistics.median(each), min(each), max(each))
+    return result
 
 
 def spread(ratio: tuple[float, float, float]) -> str:
-    """A ratio in a table's cell: the median, and from smallest to largest in brackets."""
+    """Format a ratio for a table: the median, and in brackets minimum and maximum."""
     median, low, high = ratio
     return f"{median:.2f} ({low:.2f}-{high:.2f})"
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A Markdown table, its first column to the left and the others, numbers, to the right."""
+    """Print a Markdown table. The first column is aligned to the left, the others to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     print("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines), end="\n\n", flush=True)
 

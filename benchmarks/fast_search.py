@@ -1,8 +1,8 @@
-"""What `evaluation=autoattack_fast` finds, against the standard evaluation: every run of a store, image by image.
+"""Compare `evaluation=autoattack_fast` with the standard evaluation, for each image of every run in a store.
 
-    python benchmarks/fast_search.py multirun             # --bf16: also where it is not fast, to see what it changes
+    python benchmarks/fast_search.py multirun             # --bf16 uses bf16 even if it is slow on the device
 
-For each run with a standard AutoAttack result, the fast evaluation of the same images is made in this process.
+For each run with a result of standard AutoAttack, this process repeats the evaluation with the fast search.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from bnft.evaluation.evaluate import evaluate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--bf16", action="store_true", help="search in bf16 even where the device is slow at it")
+    parser.add_argument("--bf16", action="store_true", help="search in bf16 even if it is slow on the device")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     if options.bf16:

@@ -1,22 +1,22 @@
-"""What a GPU makes of the paper's network: PGD-10 training, AutoAttack, and from these the time for all of Table 2.
+"""Measure PGD-10 training and AutoAttack of the paper's network on a GPU, and estimate the time of all of Table 2.
 
-    python benchmarks/gpu.py --out gpu.json              # one CUDA GPU, no network, under ten minutes, unattended
+    python benchmarks/gpu.py --out gpu.json              # one CUDA GPU, no network, less than ten minutes
     python benchmarks/gpu.py --data cifar10.npz          # on images of a file (x_train, y_train, x_test, y_test)
-    python benchmarks/gpu.py --cpu --quick               # toy size, seconds, to see that it works; not to be quoted
+    python benchmarks/gpu.py --cpu --quick               # toy size, seconds, for a test of the script; do not quote it
 
 Training is that of ADV: ResNet-20 of width 64, PGD-10 in Linf (eps 8/255, random start), then SGD with Nesterov's
 momentum.
 
-- "eager loop" is a straightforward loop that knows its trade: bf16 autocast, channels_last, cuDNN's own choice of the
-  fastest kernels, nothing read from the GPU. It trains on PGD's last iterate.
-- "ours" is `bnft.training.train` as it is, whose middle is timed; with and without the attack as a CUDA graph. It keeps
-  the worst iterate, which is one forward pass more, and uses deterministic kernels only.
-- "compiled loop" is the eager loop with `torch.compile` of the model, after its compilation.
+- "eager loop" is an optimised plain loop: bf16 autocast, channels_last, the fastest kernels that cuDNN finds, and no
+  reads from the GPU. It trains on the last iterate of PGD.
+- "ours" is `bnft.training.train`, with and without the attack as a CUDA graph. The middle of training is timed. It
+  keeps the worst iterate, which costs one more forward pass, and uses deterministic kernels only.
+- "compiled loop" is the eager loop with `torch.compile` of the model. The compilation is not timed.
 
-Images without `--data` are random: smooth colours that depend on the class, with noise. Half of the test labels are
-drawn anew, so that about as many images stand to AutoAttack's end as stand where a model was trained on CIFAR-10.
+Without `--data`, images are random: smooth colours that depend on the class, with noise. Half of the test labels are
+replaced by random ones, so that about as many images are robust as for a model trained on CIFAR-10.
 
-A part that fails, or for which no time is left, is one line, and the others go on.
+If a part fails or has no time left, it prints one line, and the other parts continue.
 """
 
 import argparse
@@ -58,13 +58,13 @@ from bnft.training.state import TrainingState
 
 EPS, STEP_SIZE = 8 / 255, 0.007
 CLASSES, EPOCH = 10, 50_000
-ADVERSARIAL_EPOCHS, CLEAN_EPOCHS, ROWS = 3 * 150 + 3 * 30 + 2 * 5, 3 * 150, 11  # of Table 2, see conf/policy
+ADVERSARIAL_EPOCHS, CLEAN_EPOCHS, ROWS = 3 * 150 + 3 * 30 + 2 * 5, 3 * 150, 11  # in Table 2; see conf/policy
 EAGER, PLAIN, GRAPH, COMPILED = "eager loop", "ours, no graph", "ours", "compiled loop"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     width: int = 64
     blocks: tuple[int, ...] = (3, 3, 3)
@@ -73,7 +73,7 @@ class Size:
     images: int = EPOCH
     attacked: int = 1000
     attack_batch: int = 250
-    version: dict[str, Any] | None = None  # of AutoAttack, where it is not the standard one
+    version: dict[str, Any] | None = None  # of AutoAttack; the default is the standard version
     window: float = 5.0  # seconds for which a loop is timed
     copied: int = 2**30  # bytes
     multiplied: int = 8192
@@ -95,7 +95,7 @@ QUICK = Size(
 
 
 class TimeUp(BaseException):
-    """A part's time is over. Not an Exception, since libraries catch these."""
+    """The time of a part is over. It is not an Exception, because libraries catch these."""
 
 
 class Enough(Exception):  # noqa: N818 - nothing went wrong
@@ -103,17 +103,20 @@ class Enough(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Parts:
-    """Runs the parts of the benchmark, each for as long as it may, and keeps what they found."""
+    """Runs the parts of the benchmark within their time limits, and keeps their results."""
 
     def __init__(self, seconds: float, out: Path | None) -> None:
         self.ends, self.out = time.monotonic() + seconds, out
-        self.found: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
 
     def left(self) -> float:
         return self.ends - time.monotonic()
 
     def run(self, name: str, part: Callable[[], Any], limit: float = 1e9, least: float = 0.0) -> Any:
-        """What `part` returns; None if it fails, takes longer than `limit` seconds, or if not even `least` are left."""
+        """Run a part and return its result.
+
+        Returns None if the part fails or takes longer than `limit` seconds, or if less than `least` seconds are left.
+        """
         limit, began = min(limit, self.left()), time.monotonic()
         if limit <= least:
             print(f"{name}: left out, no time", flush=True)
@@ -126,17 +129,17 @@ class Parts:
             return None
         except Exception as error:
             print(f"{name}: failed, {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", flush=True)
-            self.found[name] = {"error": str(error)}
+            self.results[name] = {"error": str(error)}
             self.keep()
             return None
         print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
-        self.found[name] = result
+        self.results[name] = result
         self.keep()
         return result
 
     def keep(self) -> None:
         if self.out is not None:
-            self.out.write_text(json.dumps(self.found, indent=1) + "\n")
+            self.out.write_text(json.dumps(self.results, indent=1) + "\n")
 
 
 @contextmanager
@@ -154,17 +157,17 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 class Machine:
-    """The device, what a run would choose on it, and the data there."""
+    """The device, the hardware that a run would choose on it, and the data on it."""
 
     def __init__(self, size: Size, cpu: bool, data: Path | None) -> None:
         self.size = size
-        self.hardware = devices.choose("cpu" if cpu else "cuda", "auto", 1 if cpu else None)  # toys need no threads
+        self.hardware = devices.choose("cpu" if cpu else "cuda", "auto", 1 if cpu else None)  # enough for a toy size
         self.hardware.settle()
         self.device = self.hardware.device
         self.dataset = (from_file(data, size) if data else made_up(size)).to(self.device)
 
     def wait(self) -> float:
-        """The time at which the device has done all that it was given."""
+        """Wait for the device, and return the time."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -193,13 +196,13 @@ class Machine:
 
 
 def from_file(path: Path, size: Size) -> Dataset:
-    found = npz.load(str(path))
-    kept = {name: getattr(found, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    arrays = npz.load(str(path))
+    kept = {name: getattr(arrays, name) for name in ("x_train", "y_train", "x_test", "y_test")}
     return prepare(Arrays(**{name: value[: size.images] for name, value in kept.items()}), CLASSES)
 
 
 def made_up(size: Size) -> Dataset:
-    """Random images of CIFAR-10's shape that can be learnt; half of the test labels are drawn anew."""
+    """Make random images of the shape of CIFAR-10 that can be learnt. Half of the test labels are random."""
     random = torch.Generator().manual_seed(0)
     templates = smooth(CLASSES, random)
     images, labels = [], []
@@ -221,11 +224,11 @@ def smooth(count: int, random: torch.Generator) -> torch.Tensor:
     return functional.interpolate(torch.rand(count, 3, 4, 4, generator=random), size=(32, 32), mode="bilinear")
 
 
-# what the device can do
+# the device
 
 
 def about(machine: Machine) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "device": machine.hardware.describe(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -234,28 +237,28 @@ def about(machine: Machine) -> dict[str, Any]:
     }
     if machine.device.type == "cuda":
         properties = torch.cuda.get_device_properties(machine.device)
-        found["memory GiB"] = round(properties.total_memory / 2**30, 1)
-        found["multiprocessors"] = properties.multi_processor_count
-    print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-    return found
+        facts["memory GiB"] = round(properties.total_memory / 2**30, 1)
+        facts["multiprocessors"] = properties.multi_processor_count
+    print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+    return facts
 
 
 def roofline(machine: Machine) -> dict[str, float]:
-    """The bandwidth of a large copy, read and written, and the rate of a large matrix product in bf16."""
+    """Measure the bandwidth of a large copy (reads and writes), and the rate of a large matrix product in bf16."""
     size = machine.size
     source = torch.zeros(size.copied, dtype=torch.uint8, device=machine.device)
     target, n = torch.empty_like(source), size.multiplied
     left, right = (torch.randn(n, n, device=machine.device, dtype=torch.bfloat16) for _ in range(2))
-    found = {
+    rates = {
         "copy GB/s": 2 * size.copied / best(machine, lambda: target.copy_(source)) / 1e9,
         "bf16 matmul TFLOP/s": 2 * n**3 / best(machine, lambda: left @ right) / 1e12,
     }
-    print(", ".join(f"{name} {value:.0f}" for name, value in found.items()), flush=True)
-    return found
+    print(", ".join(f"{name} {value:.0f}" for name, value in rates.items()), flush=True)
+    return rates
 
 
 def best(machine: Machine, work: Callable[[], object], calls: int = 10, rounds: int = 5) -> float:
-    """Seconds of one call, in the fastest round."""
+    """Return the seconds of one call, in the fastest round."""
     times = []
     for _ in range(rounds):
         began = machine.wait()
@@ -266,7 +269,7 @@ def best(machine: Machine, work: Callable[[], object], calls: int = 10, rounds: 
 
 
 def flops(size: Size) -> float:
-    """Floating-point operations to train on one image: the attack's passes (backward to the image), and the update."""
+    """Count the floating-point operations to train on one image, for the attack and the update."""
     with torch.device("meta"):
         model, image = ResNet(3, CLASSES, size.width, list(size.blocks)), torch.empty(1, 3, 32, 32)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -278,7 +281,7 @@ def flops(size: Size) -> float:
 
 
 class Watch:
-    """Times a loop from the step after `warm` ones on; a keeper of `train`, which it ends."""
+    """A keeper of `train` that times a loop after `warm` steps, and then ends it."""
 
     def __init__(self, machine: Machine, warm: int = 5) -> None:
         self.machine, self.warm, self.steps, self.began, self.each = machine, warm, 0, 0.0, 0.0
@@ -297,21 +300,21 @@ class Watch:
 
 
 def timed(machine: Machine, batch: int, loop: Callable[[Watch], dict[str, Any]]) -> dict[str, Any]:
-    """What `loop` takes, for as long as it is timed, and what it says of itself."""
+    """Time a loop. Returns the measurements and the notes of the loop."""
     watch = Watch(machine)
     if machine.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    said = loop(watch)
+    notes = loop(watch)
     rate = batch / watch.each
-    found = {"images/s": rate, "epoch seconds": EPOCH / rate, "TFLOP/s": rate * flops(machine.size) / 1e12, **said}
+    result = {"images/s": rate, "epoch seconds": EPOCH / rate, "TFLOP/s": rate * flops(machine.size) / 1e12, **notes}
     if machine.device.type == "cuda":
-        found["memory GiB"] = torch.cuda.max_memory_reserved() / 2**30
-    return found
+        result["memory GiB"] = torch.cuda.max_memory_reserved() / 2**30
+    return result
 
 
 def ours(machine: Machine, batch: int, graph: bool, watch: Watch) -> dict[str, Any]:
-    """`bnft.training.train`, for as long as `watch` lets it."""
+    """Run `bnft.training.train` until `watch` ends it."""
     model, captured = machine.model(), []
 
     def seen(*arguments: Any) -> Any:
@@ -333,9 +336,9 @@ def ours(machine: Machine, batch: int, graph: bool, watch: Watch) -> dict[str, A
 
 
 def eager(machine: Machine, batch: int, compiled: bool, watch: Watch) -> dict[str, Any]:
-    """A training loop as one writes it, for as long as `watch` lets it."""
+    """Run a plain training loop until `watch` ends it."""
     model, data = machine.model(), machine.dataset
-    asked: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    net: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True)
     try:
@@ -344,7 +347,7 @@ def eager(machine: Machine, batch: int, compiled: bool, watch: Watch) -> dict[st
                 order = torch.randperm(len(data.x_train), device=machine.device)
                 for part in order.split(batch)[: len(order) // batch]:
                     images = data.pixels(data.x_train[part]).contiguous(memory_format=torch.channels_last)
-                    eager_step(asked, optimizer, images, data.y_train[part], machine.hardware, machine.size.iterations)
+                    eager_step(net, optimizer, images, data.y_train[part], machine.hardware, machine.size.iterations)
                     watch.stepped()
     except Enough:
         return {}
@@ -376,7 +379,7 @@ def eager_step(
 
 
 class Silent:
-    """Keeps nothing of a whole epoch."""
+    """A keeper that does nothing."""
 
     def save(self, *_: object) -> None: ...
 
@@ -386,12 +389,12 @@ class Silent:
 
 
 def whole_epoch(machine: Machine, model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """A real epoch, with augmentation and what comes at its end, per 50,000 images."""
+    """Time a whole epoch, including augmentation and its end. The times are for 50,000 images."""
     began = machine.wait()
     progress: TrainingState = train(
         model, Freezing(model, ["all"], "update"), machine.dataset, recipe, machine.hardware, Silent()
     )
-    seconds = machine.wait() - began  # with the capture of the graph, which a long training does once
+    seconds = machine.wait() - began  # includes the capture of the graph, which happens once per training
     line = progress.history[-1]
     scale = EPOCH / line["images"]
     return {"epoch seconds": scale * line["seconds"], "with preparation": scale * seconds, "error": line["error"]}
@@ -401,7 +404,7 @@ def whole_epoch(machine: Machine, model: nn.Module, recipe: Recipe) -> dict[str,
 
 
 class Followed:
-    """Follows an evaluation, so that what it did is known where it is ended."""
+    """A watcher that keeps the progress of an evaluation, which is printed if the evaluation is ended."""
 
     def __init__(self) -> None:
         self.stages: dict[str, Any] = {}
@@ -438,12 +441,12 @@ def autoattack(machine: Machine, model: nn.Module, search: str | None) -> dict[s
     }
 
 
-# all of it
+# all parts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=540, help="after which it ends (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=540, help="time limit of the benchmark (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="a file for the numbers, as JSON")
     parser.add_argument("--data", type=Path, metavar="FILE.npz", help="32x32 colour images, as for data=npz")
     parser.add_argument("--cpu", action="store_true", help="use no GPU")
@@ -451,7 +454,7 @@ def main() -> None:
     options = parser.parse_args()
     parts = Parts(options.seconds, options.out)
     if not options.cpu and not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA GPU here; --cpu --quick tries the script without one")
+        raise SystemExit("no CUDA GPU was found; --cpu --quick tests the script without one")
     machine = Machine(QUICK if options.quick else Size(), options.cpu, options.data)
     parts.run("hardware", lambda: about(machine))
     parts.run("roofline", lambda: roofline(machine), limit=60)
@@ -479,13 +482,13 @@ def main() -> None:
 
 
 def report(parts: Parts, size: Size) -> None:
-    """The table of training, AutoAttack and the estimate, in Markdown."""
-    found = {name: value for name, value in parts.found.items() if "error" not in value or len(value) > 1}
-    matmul = found.get("roofline", {}).get("bf16 matmul TFLOP/s")
-    print("\n| batch | | images/s | seconds an epoch | times the eager loop | TFLOP/s | of matmul | GiB |")
+    """Print a Markdown table of training, AutoAttack and the estimate."""
+    results = {name: value for name, value in parts.results.items() if "error" not in value or len(value) > 1}
+    matmul = results.get("roofline", {}).get("bf16 matmul TFLOP/s")
+    print("\n| batch | | images/s | seconds per epoch | times the eager loop | TFLOP/s | of matmul | GiB |")
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for batch in size.batches:
-        loops = {name: found.get(f"{name}, {batch}") for name in (EAGER, COMPILED, PLAIN, GRAPH)}
+        loops = {name: results.get(f"{name}, {batch}") for name in (EAGER, COMPILED, PLAIN, GRAPH)}
         for name, line in loops.items():
             if line is None:
                 continue
@@ -498,25 +501,25 @@ def report(parts: Parts, size: Size) -> None:
             print(f"| {batch} | {label} | {' | '.join(cells)} | {share} | {memory} |")
     print()
     for name in ("clean epoch", "adversarial epoch"):
-        if name in found:
-            line = found[name]
-            print(f"{name}: {line['epoch seconds']:.1f} s, {line['with preparation']:.1f} s with all that comes before")
+        if name in results:
+            line = results[name]
+            print(f"{name}: {line['epoch seconds']:.1f} s, {line['with preparation']:.1f} s including its preparation")
     for name in ("AutoAttack", "AutoAttack, fast search"):
-        if name in found:
-            line = found[name]
+        if name in results:
+            line = results[name]
             stages = ", ".join(f"{each} {seconds:.1f}" for each, seconds in line["seconds by attack"].items())
             print(
                 f"{name}: {line['seconds']:.1f} s for {line['images']} images, clean error {line['clean error']:.1f} %,"
                 f" robust error {line['robust error']:.1f} % ({stages})"
             )
-    if all(name in found for name in ("clean epoch", "adversarial epoch", "AutoAttack")):
+    if all(name in results for name in ("clean epoch", "adversarial epoch", "AutoAttack")):
         training_seconds = (
-            ADVERSARIAL_EPOCHS * found["adversarial epoch"]["epoch seconds"]
-            + CLEAN_EPOCHS * found["clean epoch"]["epoch seconds"]
+            ADVERSARIAL_EPOCHS * results["adversarial epoch"]["epoch seconds"]
+            + CLEAN_EPOCHS * results["clean epoch"]["epoch seconds"]
         )
-        attacks = ROWS * found["AutoAttack"]["seconds"]
+        attacks = ROWS * results["AutoAttack"]["seconds"]
         hours = (training_seconds + attacks) / 3600
-        parts.found["Table 2"] = {"training seconds": training_seconds, "AutoAttack seconds": attacks, "hours": hours}
+        parts.results["Table 2"] = {"training seconds": training_seconds, "AutoAttack seconds": attacks, "hours": hours}
         epochs = f"{ADVERSARIAL_EPOCHS} adversarial and {CLEAN_EPOCHS} clean epochs in {training_seconds / 3600:.1f} h"
         print(f"Table 2, one seed, one run at a time, by estimate: {hours:.1f} h")
         print(f"({epochs}, {ROWS} AutoAttacks in {attacks / 60:.0f} min)")

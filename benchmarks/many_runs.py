@@ -1,9 +1,10 @@
-"""Ten thousand runs: planning and submitting them to SLURM, and `bnft status` over a store of as many.
+"""Plan ten thousand runs, submit them to SLURM, and call `bnft status` on a store of as many runs.
 
-    eval "$(python tests/slurm_cluster.py start /tmp/cluster)"    # where there is no SLURM
+    eval "$(python tests/slurm_cluster.py start /tmp/cluster)"    # if SLURM is not installed
     python benchmarks/many_runs.py
 
-The jobs are submitted on hold, so that none ever runs, and cancelled. The store of finished runs holds copies of one.
+The jobs are submitted on hold and then cancelled, so that none ever runs. The store of finished runs contains copies of
+a single run.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def run(folder: str, program: Path, *arguments: str) -> float:
-    """Wall seconds of a command that must succeed."""
+    """Return the wall seconds of a command, which must succeed."""
     began = time.monotonic()
     done = subprocess.run([sys.executable, program, *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -60,7 +61,7 @@ def run(folder: str, program: Path, *arguments: str) -> float:
 
 
 def multiply(store: Path, runs: int) -> None:
-    """Fill the store with copies of its one run, and one sweep of them all."""
+    """Fill a store with copies of its only run, and with one sweep of all copies."""
     (original,) = (path.parent for path in store.glob("*/config.yaml"))
     (record,) = (store / "sweeps").glob("*.json")
     sweep = json.loads(record.read_text())

@@ -1,4 +1,4 @@
-"""A training attack that takes a second and changes nothing: what a run costs beyond it is the launcher's."""
+"""A training attack that takes one second and returns its inputs, to measure the overhead of launchers."""
 
 import time
 

@@ -1,20 +1,20 @@
-"""How training time grows with width, batch size and PGD iterations, and a sweep's with runs and workers.
+"""Measure how training time scales with width, batch size and PGD iterations, and a sweep with runs and workers.
 
     python benchmarks/scaling.py                   # a quarter of an hour on two CPU cores
-    python benchmarks/scaling.py --only iterations # one of width, batch, iterations, sweep; may be given more than once
-    python benchmarks/scaling.py --quick           # half a minute, to see that it works; not to be quoted
+    python benchmarks/scaling.py --only iterations # one of width, batch, iterations, sweep; can be given more than once
+    python benchmarks/scaling.py --quick           # half a minute, for a test of the script; do not quote its numbers
 
-Each table sets measured seconds (the median of rounds in which all sizes have their turn) beside the line that they
-should follow, fitted by least squares, and says by how many percent they lie above it:
+Each table shows measured seconds (the median of rounds in which all sizes have their turn) beside the expected law,
+fitted by least squares, and the deviation in percent:
 
 - width: an epoch is proportional to the network's multiply-accumulates;
-- batch: an epoch takes as long whatever its batches, as many seconds an image;
-- iterations: a + b n, where a holds the update and the one more forward pass that keeping the worst iterate takes;
-- sweep: start + t ceil(runs / workers). Its runs sleep for a second each (see `sweep_overhead.py`), so that it shows
-  what the launcher does, and not how many runs a processor can take at a time.
+- batch: an epoch takes the same time for each batch size;
+- iterations: a + b n, where a contains the update and the additional forward pass for keeping the worst iterate;
+- sweep: start + t ceil(runs / workers). Its runs sleep for a second each (see `sweep_overhead.py`), so that the time
+  depends on the launcher and not on the processor.
 
-An epoch is that of `--images` images: the steps of `training_step.py`, ours alone, all parameters learning. What varies
-in one table stays the same in the others: `--width`, 128 images a batch, 10 iterations.
+An epoch consists of `--images` images. Its steps are those of `training_step.py` with all parameters learning. The
+other sizes in a table are fixed: `--width`, 128 images per batch, 10 iterations.
 """
 
 import argparse
@@ -44,9 +44,9 @@ TABLES = (*SIZES, "sweep")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=TABLES, action="append", help="may be given more than once")
-    parser.add_argument("--width", type=int, default=32, help="where it is not what varies (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=256, help="of an epoch (default: %(default)s)")
+    parser.add_argument("--only", choices=TABLES, action="append", help="can be given more than once")
+    parser.add_argument("--width", type=int, default=32, help="in tables of other sizes (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=256, help="images per epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--quick", action="store_true", help="network 1-1-1, 32 images, one round, sweeps of two runs")
@@ -65,13 +65,13 @@ def main() -> None:
 
 
 def training(what: str, options: argparse.Namespace, machine: Hardware) -> None:
-    """The table of one of width, batch and iterations."""
+    """Print the table of width, batch or iterations."""
     data = images(None, options.images).to(machine.device)
     blocks = QUICK_BLOCKS if options.quick else BLOCKS
     usual = {"width": options.width, "batch": min(BATCH, options.images), "iterations": ITERATIONS}
     sizes = (QUICK_SIZES if options.quick else SIZES)[what]
     if what == "batch":
-        sizes = tuple(size for size in sizes if options.images % size == 0)  # an epoch has all images in each row
+        sizes = tuple(size for size in sizes if options.images % size == 0)  # so that every epoch uses all images
     epochs = {str(size): epoch(data, blocks, machine, **{**usual, what: size}) for size in sizes}
     seconds = [statistics.median(each) for each in alternate(epochs, options.repeats).values()]
     fixed = ", ".join(f"{name} {value}" for name, value in usual.items() if name != what)
@@ -93,7 +93,7 @@ def training(what: str, options: argparse.Namespace, machine: Hardware) -> None:
 def epoch(
     data: Dataset, blocks: tuple[int, ...], machine: Hardware, width: int, batch: int, iterations: int
 ) -> Callable[[], None]:
-    """All steps of an epoch, as one candidate."""
+    """Return all steps of an epoch as one candidate."""
     step = ours(network(data, width, blocks), "all", data, batch, iterations, machine)
 
     def steps() -> None:
@@ -104,7 +104,7 @@ def epoch(
 
 
 def sweeps(runs: Sequence[int], workers: Sequence[int], repeats: int, warm: bool) -> None:
-    """The table of whole sweeps, from the start of Python to the table at the end."""
+    """Print the table of whole sweeps, timed from the start of Python to the table at the end."""
     sizes = [(count, at_once) for at_once in workers for count in runs]
     print(f"A sweep of one-second runs against runs and workers (repeats: {repeats})\n")
     flags = ["hydra/launcher=local"]
@@ -112,7 +112,7 @@ def sweeps(runs: Sequence[int], workers: Sequence[int], repeats: int, warm: bool
         f"{count}/{at_once}": partial(measured, count, [*flags, f"hydra.launcher.workers={at_once}"])
         for count, at_once in sizes
     }
-    # Without a warm-up, the first sweep alone pays for reading programs from the disk.
+    # Without a warm-up, only the first sweep reads programs from the disk.
     times = alternate(candidates, repeats) if warm else {name: [sweep()] for name, sweep in candidates.items()}
     seconds = [statistics.median(each) for each in times.values()]
     rounds = [math.ceil(count / at_once) for count, at_once in sizes]
@@ -122,23 +122,23 @@ def sweeps(runs: Sequence[int], workers: Sequence[int], repeats: int, warm: bool
 
 
 def multiply_accumulates(model: nn.Module, data: Dataset) -> int:
-    """Of the convolutions and linear layers, in a forward pass of one image."""
-    found = 0
+    """Count the multiply-accumulates of convolutions and linear layers in a forward pass of one image."""
+    total = 0
 
     def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
-        nonlocal found
-        found += output[0].numel() * layer.weight[0].numel()  # each output is a sum over one filter's weights
+        nonlocal total
+        total += output[0].numel() * layer.weight[0].numel()  # each output is a sum over one filter's weights
 
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(count)
     with torch.no_grad():
         model.eval()(data.pixels(data.x_train[:1].cpu()))
-    return found
+    return total
 
 
 def fitted(columns: Sequence[Sequence[float]], seconds: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The least-squares line through the seconds, a sum of multiples of the columns: its values, its coefficients."""
+    """Fit the seconds by a linear combination of the columns (least squares). Returns its values and coefficients."""
     matrix = np.array(columns, dtype=float).T
     coefficients = np.linalg.lstsq(matrix, np.array(seconds), rcond=None)[0]
     return (matrix @ coefficients).tolist(), coefficients.tolist()
@@ -148,8 +148,8 @@ def print_lines(
     header: list[str], rows: list[list[object]], seconds: Sequence[float], line: Sequence[float], law: str
 ) -> None:
     cells = [
-        [*row, f"{found:.3f}", f"{fit:.3f}", f"{100 * (found / fit - 1):+.1f}"]
-        for row, found, fit in zip(rows, seconds, line, strict=True)
+        [*row, f"{measured_:.3f}", f"{fit:.3f}", f"{100 * (measured_ / fit - 1):+.1f}"]
+        for row, measured_, fit in zip(rows, seconds, line, strict=True)
     ]
     print_table([*header, "measured s", f"line s: {law}", "deviation %"], cells)
 

@@ -1,11 +1,11 @@
-"""What a sweep costs beyond its runs: one-second runs through our launcher and through Hydra's, in one sitting.
+"""Measure the overhead of a sweep, with one-second runs on bnft's launcher and on Hydra's launchers.
 
     pip install hydra-joblib-launcher hydra-submitit-launcher
     python benchmarks/sweep_overhead.py            # 100 runs on two workers; a quarter of an hour
 
-Each run trains for one step of exactly one second (`one_second.py`) on the digits and attacks two images. Overhead per
-run is what its worker spends beyond that second: (wall seconds x workers - runs) / runs. Hydra's launchers run with
-Hydra's own sweeper; `submitit_local` starts all that it is given at once, so it is given two runs at a time.
+Each run trains on the digits for one step, which takes exactly one second (`one_second.py`), and attacks two images.
+The overhead per run is the time of its worker beyond this second: (wall seconds x workers - runs) / runs. Hydra's
+launchers are used with Hydra's own sweeper. `submitit_local` starts all of its runs at once, so it gets two at a time.
 """
 
 import argparse
@@ -32,7 +32,7 @@ RUN = (
     "evaluation.n_images=2",
     "threads=1",
 )
-LAUNCHERS = {  # name to workers and flags
+LAUNCHERS = {  # by name: the number of workers, and flags
     "local (ours)": (WORKERS, ["hydra/launcher=local", f"hydra.launcher.workers={WORKERS}"]),
     "basic": (1, ["hydra/sweeper=basic", "hydra/launcher=basic"]),
     "joblib": (WORKERS, ["hydra/sweeper=basic", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}"]),
@@ -46,7 +46,7 @@ LAUNCHERS = {  # name to workers and flags
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=100)
-    parser.add_argument("--only", choices=LAUNCHERS, action="append", help="may be given more than once")
+    parser.add_argument("--only", choices=LAUNCHERS, action="append", help="can be given more than once")
     options = parser.parse_args()
     print(f"{options.runs} runs of one second\n")
     print("| launcher | workers | wall s | overhead s a run |\n| --- | ---: | ---: | ---: |")
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measured(runs: int, flags: list[str]) -> float:
-    """Wall seconds of a sweep of `runs` seeds in a folder of its own, start of Python and final table included."""
+    """Return the wall seconds of a sweep of `runs` seeds, including the start of Python and the table at the end."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, HERE.parent / "launch.py", "-m", *RUN, f"seed=range(0,{runs})", *flags]
         environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}

@@ -1,17 +1,18 @@
-"""What tracking costs a run at CIFAR scale, with and without in one sitting. The limit is 2 % of training time.
+"""Measure the cost of tracking for a run on CIFAR-10. The limit is 2 % of the training time.
 
-    python benchmarks/tracking.py                  # ten minutes on two quiet CPU cores; with a GPU, --images 50000
-    python benchmarks/tracking.py --data-root DIR  # on CIFAR-10 itself; else on random images of its shape
+    python benchmarks/tracking.py                  # ten minutes on two idle CPU cores; with a GPU, --images 50000
+    python benchmarks/tracking.py --data-root DIR  # on CIFAR-10; without it, on random images of the same shape
 
-The network is the paper's ResNet-20 of width 64, with six histograms for each of its BN layers at each epoch.
+The network is the paper's ResNet-20 of width 64, with six histograms for each of its BN layers at each epoch. The
+script measures:
 
-1. What the trainer itself spends on the record that tracking reads, tracked or not, in an epoch of a long training.
-2. CPU seconds that the tracking process and W&B's own spend on an epoch, at the lowest priority.
-3. Wall time of real trainings of few images, without tracking and with it (offline), taken in turns.
+1. the time of the trainer for the record that tracking reads, in an epoch of a long training, with or without tracking;
+2. the CPU time of the tracking process and W&B's own process for an epoch, at the lowest priority;
+3. the wall time of trainings on few images, without tracking and with it (offline), in turns.
 
-A tracking process takes about one CPU second to start, once for a launcher; a training of seconds shows little else.
-The first two are set against `--epoch-seconds`, that of the paper's schedule on your machine: as if they stole all that
-they spend from training.
+A tracking process needs about one CPU second to start, once per launcher. In a training of seconds, this dominates. The
+first two times are compared with `--epoch-seconds`, the duration of an epoch of the paper's schedule on your machine.
+This is the worst case, in which they slow down training by their whole duration.
 """
 
 import argparse
@@ -41,8 +42,8 @@ from bnft.training.state import TrainingState
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 2.0  # percent
 LONG = 100  # epochs of the training whose record is measured
-FOLLOWED = 12  # epochs that the tracking process is shown one by one
-EPOCH_SECONDS = 1.5  # how long each of these takes
+FOLLOWED = 12  # epochs that are tracked one by one
+EPOCH_SECONDS = 1.5  # the duration of each of these
 OFFLINE = {"mode": "offline", "project": "benchmark", "entity": None, "tags": []}
 
 
@@ -50,9 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="CIFAR-10 as torchvision unpacks it")
     parser.add_argument("--images", type=int, default=512, help="training images (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="of each training (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="trainings each way (default: %(default)s)")
-    parser.add_argument("--epoch-seconds", type=float, default=8.0, help="of a whole epoch (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each training (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of each kind (default: %(default)s)")
+    parser.add_argument("--epoch-seconds", type=float, default=8.0, help="a whole epoch (default: %(default)s)")
     options = parser.parse_args()
     network = ResNet(channels=3, num_classes=10, width=64, blocks=[3, 3, 3])
     print(f"{len(layer_eps(network))} BN layers, {os.cpu_count()} CPUs, {_device()}\n")
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def recording(network: torch.nn.Module, folder: Path) -> float:
-    """Seconds that the trainer spends on an epoch's record, in the middle of a long training."""
+    """Return the seconds of the trainer for the record of an epoch, in the middle of a long training."""
     run, progress = RunFolder(folder / "record"), TrainingState()
     for epoch in range(LONG // 2):
         _add_epoch(progress, network, epoch)
@@ -84,7 +85,7 @@ def recording(network: torch.nn.Module, folder: Path) -> float:
 
 
 def following(network: torch.nn.Module, folder: Path) -> float:
-    """CPU seconds of the tracking process and W&B's on an epoch: of a run shown epoch by epoch, less one of none."""
+    """Return the CPU seconds of the tracking process and W&B's for an epoch, without those for a run of no epochs."""
     spent = []
     for epochs in (0, FOLLOWED):
         store, usage = Store(folder / f"followed-{epochs}"), Usage(("bnft.tracking.follow", "wandb-core"))
@@ -98,16 +99,16 @@ def following(network: torch.nn.Module, folder: Path) -> float:
 
 
 class Usage:
-    """The CPU seconds of all processes with certain words in their command lines, sampled while in the block."""
+    """The CPU seconds of all processes with one of some words in their command lines, sampled in a `with` block."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
         self._words, self._over = words, threading.Event()
-        self._found: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._thread = threading.Thread(target=self._sample)
 
     @property
     def seconds(self) -> float:
-        return sum(self._found.values())
+        return sum(self._seconds.values())
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -122,7 +123,7 @@ class Usage:
                 with suppress(OSError):
                     if entry.name.isdigit() and any(word in (entry / "cmdline").read_text() for word in self._words):
                         ticks = (entry / "stat").read_text().rpartition(")")[2].split()[11:13]
-                        self._found[entry.name] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+                        self._seconds[entry.name] = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def _follow(network: torch.nn.Module, store: Store, epochs: int) -> str:
@@ -148,28 +149,30 @@ def _follow(network: torch.nn.Module, store: Store, epochs: int) -> str:
 
 
 def training(options: argparse.Namespace, folder: Path) -> float:
-    """By how many percent trainings take longer with tracking than without: the fastest of each, which others disturb
-    least."""
+    """Return by how many percent trainings take longer with tracking.
+
+    The fastest trainings are compared, because other work on the machine disturbs them least.
+    """
     data = folder / "images.npz"
     np.savez(data, **_images(options))
     modes = ("disabled", "offline")
-    found: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in modes}
+    times: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in modes}
     for repeat in range(options.repeats):
         for mode in modes if repeat % 2 == 0 else modes[::-1]:
             wall, cpu, epochs = _trained(options, folder / f"{mode}-{repeat}", data, mode)
-            found[mode].append((wall, cpu, epochs))
+            times[mode].append((wall, cpu, epochs))
             print(f"{mode:8}  training {epochs:7.2f} s; whole run {wall:7.2f} s, CPU {cpu:7.2f} s", flush=True)
-    fastest = {mode: [min(column) for column in zip(*found[mode], strict=True)] for mode in modes}
+    fastest = {mode: [min(column) for column in zip(*times[mode], strict=True)] for mode in modes}
     for place, what in enumerate(("whole run", "CPU", "training")):
         off, on = (fastest[mode][place] for mode in modes)
         print(f"fastest {what}: {off:.2f} s without, {on:.2f} s with tracking, {100 * (on / off - 1):+.2f} %")
-    alike = [epochs for _, _, epochs in found["disabled"]]
+    alike = [epochs for _, _, epochs in times["disabled"]]
     print(f"trainings without tracking differ by {100 * (max(alike) / min(alike) - 1):.1f} % among themselves")
     return 100 * (fastest["offline"][2] / fastest["disabled"][2] - 1)
 
 
 def _trained(options: argparse.Namespace, folder: Path, data: Path, mode: str) -> tuple[float, float, float]:
-    """Wall and CPU seconds of `launch.py` with all its processes but W&B's own, and wall seconds of its epochs."""
+    """Return the wall and CPU seconds of `launch.py`, without W&B's processes, and the wall seconds of its epochs."""
     line = (
         "policy=normal",
         "data=npz",
@@ -190,7 +193,7 @@ def _trained(options: argparse.Namespace, folder: Path, data: Path, mode: str) -
         sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
     (history,) = folder.glob("multirun/*/history.jsonl")
     tracked_runs = len(list(folder.glob("multirun/wandb/offline-run-*")))
-    assert tracked_runs == (mode == "offline"), "it is tracked, or not, as it was asked for"
+    assert tracked_runs == (mode == "offline"), "runs are tracked only with wandb.mode=offline"
     return wall, cpu, sum(json.loads(text)["seconds"] for text in history.read_text().splitlines())
 
 

@@ -1,27 +1,29 @@
-"""What a step of adversarial training costs: ours beside the same step with the attacks of other libraries.
+"""Compare a step of adversarial training in bnft with the same step with attacks of other libraries.
 
     pip install torchattacks foolbox adversarial-robustness-toolbox
-    python benchmarks/training_step.py                    # widths 16 and 64; on two CPU cores, most of an hour
+    python benchmarks/training_step.py                    # widths 16 and 64; almost an hour on two CPU cores
     python benchmarks/training_step.py --widths 16        # minutes
-    python benchmarks/training_step.py --quick            # half a minute, to see that it works; not to be quoted
+    python benchmarks/training_step.py --quick            # half a minute, for a test of the script; do not quote it
 
 A step is PGD-10 in Linf (eps 8/255, steps of 0.007, random start) on a batch of 32x32 colour images, with the paper's
-ResNet-20 in eval mode, and then an update by SGD (Nesterov momentum 0.9, weight decay 5e-4) in train mode, of all
-parameters or of those of the BN layers alone. Times hold for the machine that they were taken on, and on a shared one
-for the minute; what is meant are the ratios, taken round by round (see `common.py`).
+ResNet-20 in eval mode, and then an update by SGD (Nesterov momentum 0.9, weight decay 5e-4) in train mode. Either all
+parameters learn, or only those of the BN layers. Absolute times depend on the machine and on other work on it. Compare
+the ratios, which are taken within rounds (see `common.py`).
 
-- Ours is what `bnft.training` does: its own functions are called, with the hardware that a run would choose. It keeps
-  the worst iterate, image by image, as the protocol has it. That costs one more forward pass than the last iterate,
-  which all others return, and it is counted against ours.
-- "As run" is a library's attack in a plain training loop, as its users write it: fp32, the usual memory format. foolbox
-  and ART do more than to attack, as they come: foolbox looks at the end which images fool the model (a forward pass),
-  ART how many do, before and after (two), and both compute the gradients of learning parameters in each iteration.
-- "Given ours" is the same loop with all of ours that is not the attack's own: precision (bf16 where it is fast, else
-  fp32), memory format, deterministic kernels. What remains is the folded view of the model, on a GPU the attack as a
-  CUDA graph, and, beside foolbox and ART, what these do more.
+- "Ours" calls the functions of `bnft.training`, with the hardware that a run would choose. It keeps the worst iterate
+  of each image, as the protocol requires. This costs one more forward pass than the last iterate, which all other
+  libraries return. The time of ours includes it.
+- "As run" is a library's attack in a plain training loop, as its users write it: fp32, and the usual memory format. By
+  default, foolbox and ART do more than the attack. At the end, foolbox checks which images fool the model (one forward
+  pass). ART counts the images that do so before and after the attack (two forward passes). Both compute the gradients
+  of learning parameters in each iteration.
+- "Given ours" is the same loop with bnft's precision (bf16 if it is fast, else fp32), memory format and deterministic
+  kernels. The remaining differences are the folded view of the model, the CUDA graph of the attack on a GPU, and the
+  additional work of foolbox and ART.
 
-Threads and batches are the same for all. Each candidate trains a network of its own, from the same first weights.
-Without `--data`, images are smooth random colours with noise, and labels are random: convolutions take as long on them.
+Threads and batches are the same for all. Each candidate trains its own network, with the same initial weights. Without
+`--data`, images are smooth random colours with noise, and labels are random. The time of convolutions does not depend
+on this.
 """
 
 import argparse
@@ -53,7 +55,7 @@ from bnft.training.step import TrainingStep
 EPS, STEP_SIZE, ITERATIONS = 8 / 255, 0.007, 10
 RATE, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
 CLASSES = 10
-BATCHES = 4  # that the steps go through again and again
+BATCHES = 4  # batches that the steps repeat
 POLICIES = ("all", "batchnorm")
 OURS, AS_RUN, GIVEN = "ours", "as run", "given ours"
 
@@ -64,11 +66,11 @@ Step = Callable[[], object]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", default="16,64", help="of the network (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images a step (default: %(default)s)")
+    parser.add_argument("--widths", default="16,64", help="widths of the network (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=128, help="images per step (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--data", metavar="FILE.npz", help="x_train (N, 32, 32, 3), uint8, and so on, as for data=npz")
+    parser.add_argument("--data", metavar="FILE.npz", help="32x32 colour images, as for data=npz")
     parser.add_argument("--quick", action="store_true", help="width 16, 8 images, one round")
     options = parser.parse_args()
     if options.quick:
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def compare(data: Dataset, width: int, policy: str, batch: int, repeats: int, machine: Hardware) -> None:
-    """Time all candidates in turns, and print them beside ours."""
+    """Time all candidates in turns, and print their ratios to ours."""
     candidates: dict[str, Step] = {OURS: ours(network(data, width), policy, data, batch, ITERATIONS, machine)}
     for (name, make), way in itertools.product(PEERS.items(), (AS_RUN, GIVEN)):
         candidates[f"{name}, {way}"] = peer(network(data, width), make, policy, data, batch, machine, way == GIVEN)
@@ -100,7 +102,7 @@ def compare(data: Dataset, width: int, policy: str, batch: int, repeats: int, ma
 
 
 def images(path: str | None, count: int) -> Dataset:
-    """The first images of a file, or random ones: smooth colours with noise, the same each time."""
+    """Return the first images of a file, or random images of smooth colours with noise, the same each time."""
     if path is not None:
         arrays = npz.load(path)
         return prepare(Arrays(arrays.x_train[:count], arrays.y_train[:count], arrays.x_test, arrays.y_test), CLASSES)
@@ -114,19 +116,19 @@ def images(path: str | None, count: int) -> Dataset:
 
 
 def network(data: Dataset, width: int, blocks: tuple[int, ...] = (3, 3, 3)) -> nn.Module:
-    """A ResNet with the data's normalisation, the same first weights each time."""
+    """Build a ResNet with the normalisation of the data, and with the same initial weights each time."""
     build = partial(ResNet, channels=data.channels, num_classes=CLASSES, width=width, blocks=list(blocks))
     return models.build(build, data.mean, data.std, seed=0)
 
 
 def batches(data: Dataset, size: int) -> Iterator[Batch]:
-    """The data's whole batches, over and over."""
+    """Repeat the whole batches of the data endlessly."""
     x, y = data.pixels(data.x_train), data.y_train
     return itertools.cycle([(x[at : at + size], y[at : at + size]) for at in range(0, len(x) - size + 1, size)])
 
 
 def ours(model: nn.Module, policy: str, data: Dataset, batch: int, iterations: int, machine: Hardware) -> Step:
-    """A step of `bnft.training`, as its loop makes it."""
+    """Return a step of `bnft.training`, with the same arguments as in its loop."""
     model = machine.place(model)
     freezing = Freezing(model, [policy], "update")
     recipe = Recipe(
@@ -162,7 +164,7 @@ def peer(
     machine: Hardware,
     given_ours: bool,
 ) -> Step:
-    """A step of a plain training loop with somebody else's attack."""
+    """Return a step of a plain training loop with the attack of another library."""
     model.to(machine.device)
     if given_ours:
         model = InPrecision(machine.place(model), machine)
@@ -191,7 +193,7 @@ def peer(
 
 
 class InPrecision(nn.Module):
-    """A model that computes in the precision of a run of ours, whoever calls it, and gives fp32 logits."""
+    """A model that computes in the precision of a run of bnft, and returns fp32 logits."""
 
     def __init__(self, model: nn.Module, machine: Hardware) -> None:
         super().__init__()
@@ -203,14 +205,14 @@ class InPrecision(nn.Module):
 
 
 def _usual_kernels(machine: Hardware) -> AbstractContextManager[None]:
-    """cuDNN as PyTorch sets it; our runs ask for the same bits each time and for no TF32, which can be slower."""
+    """Use PyTorch's default settings of cuDNN. bnft uses deterministic kernels without TF32, which can be slower."""
     if machine.device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True)
 
 
 def plain(model: nn.Module, data: Dataset) -> Attack:
-    """PGD as tutorials write it."""
+    """Return PGD as in tutorials."""
 
     def attack(inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         adversarial = (inputs + torch.empty_like(inputs).uniform_(-EPS, EPS)).clamp(0, 1)
@@ -235,10 +237,10 @@ def foolbox_pgd(model: nn.Module, data: Dataset) -> Attack:
     import foolbox
 
     target = foolbox.PyTorchModel(model, bounds=(0, 1), device=data.x_train.device)
-    found = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=ITERATIONS, random_start=True)
+    linf_pgd = foolbox.attacks.LinfPGD(abs_stepsize=STEP_SIZE, steps=ITERATIONS, random_start=True)
 
     def attack(inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return found(target, inputs, labels, epsilons=EPS)[1]
+        return linf_pgd(target, inputs, labels, epsilons=EPS)[1]
 
     return attack
 
@@ -256,19 +258,19 @@ def art_pgd(model: nn.Module, data: Dataset) -> Attack:
         clip_values=(0.0, 1.0),
         device_type="gpu" if device.type == "cuda" else "cpu",
     )
-    found = ProjectedGradientDescentPyTorch(
+    linf_pgd = ProjectedGradientDescentPyTorch(
         classifier,
         norm=np.inf,
         eps=EPS,
         eps_step=STEP_SIZE,
         max_iter=ITERATIONS,
         num_random_init=1,
-        batch_size=len(data.x_train),  # a batch of ours is one of its own
+        batch_size=len(data.x_train),  # at least as large as our batches
         verbose=False,
     )
 
     def attack(inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(found.generate(inputs.cpu().numpy(), labels.cpu().numpy())).to(device)
+        return torch.from_numpy(linf_pgd.generate(inputs.cpu().numpy(), labels.cpu().numpy())).to(device)
 
     return attack
 

@@ -1,7 +1,7 @@
-"""bnft: what batch normalisation can and cannot do in adversarial training.
+"""bnft: experiments on batch normalisation in adversarial training.
 
 The command is `bnft`; `bnft run` trains and evaluates. The functions here do the same in notebooks and scripts; see
-`bnft.api`. They are loaded when they are first used, since PyTorch takes seconds.
+`bnft.api`. They are imported on first use, because importing PyTorch takes seconds.
 """
 
 from typing import TYPE_CHECKING, Any

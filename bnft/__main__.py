@@ -1,4 +1,4 @@
-"""`python -m bnft` is the command `bnft`."""
+"""`python -m bnft` runs the command `bnft`."""
 
 from bnft.cli import main
 

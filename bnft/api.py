@@ -1,6 +1,6 @@
-"""bnft in notebooks and scripts. What is here is exported by `bnft` itself: `bnft.run(["policy=adv", "seed=0,1"])`.
+"""The Python API, for notebooks and scripts. `bnft` exports it: `bnft.run(["policy=adv", "seed=0,1"])`.
 
-Whatever is asked for wrongly raises InputError with one line that says what is wrong and what is allowed.
+Invalid input raises InputError, with one line that says what is wrong and what is allowed.
 """
 
 import io
@@ -27,9 +27,11 @@ HTML = '<pre style="line-height: normal; white-space: pre; overflow-x: auto">{co
 
 
 class RunsFailedError(RuntimeError):
-    """Some runs failed; the results of all others are in the store.
+    """Some runs failed. The results of all other runs are in the store.
 
-    `failures` says what became of each task that is not done, by its name: RUN, or RUN/EVALUATION.
+    Attributes:
+        failures: why each task failed, by the name of the task. The name is RUN for a training and RUN/EVALUATION for
+            an evaluation.
     """
 
     def __init__(self, failures: dict[str, Failure], asked: int) -> None:
@@ -40,7 +42,7 @@ class RunsFailedError(RuntimeError):
 
 
 class Table:
-    """Results as `bnft table` shows them: beside the paper's, with its claims."""
+    """Results beside the paper's, with its claims, as `bnft table` shows them. `str(table)` is plain text."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -59,35 +61,37 @@ class Table:
 
 
 def plan(arguments: Sequence[str]) -> "Plan":
-    """Plan what a command line asks for, and write nothing.
+    """Plan the runs of a command line. Writes nothing.
 
     Args:
-        arguments: those of `bnft run -m`, such as `["policy=bn_stats,bn_params", "seed=0,1"]` or `["+sweep=table2"]`.
+        arguments: arguments of `bnft run -m`, for example `["policy=bn_stats,bn_params", "seed=0,1"]` or
+            `["+sweep=table2"]`.
 
     Returns:
-        The runs, each with its name, its resolved configuration and its base, and the bases that they need beside them.
+        The runs and the bases that they need. Each has a name, a resolved configuration and, if it needs one, a base.
 
     Raises:
-        InputError: if something cannot be as it is asked for.
+        InputError: if an argument is invalid.
     """
     return _planned(arguments)[0]
 
 
 def run(arguments: Sequence[str]) -> Records:
-    """Carry out what a command line asks for on this machine, several runs at a time, and wait for it.
+    """Carry out the runs of a command line on this machine, several at a time, and wait for them.
 
-    Asking for runs that are done costs nothing. The processes that compute do not run this script or notebook, so a
-    network of your own must be in a module. Interrupted, the same call goes on from there.
+    Runs that are done are not computed again. If the call is interrupted, the same call continues from the saved
+    state. Runs are computed in processes of their own, which do not execute this script or notebook. A network of your
+    own must therefore be in a module.
 
     Args:
-        arguments: those of `bnft run -m`; `hydra.launcher.KEY=VALUE` sets how many runs work at a time, and where.
+        arguments: arguments of `bnft run -m`. `hydra.launcher.KEY=VALUE` sets how many runs work at a time, and where.
 
     Returns:
-        The results of the runs that were asked for; see `results`.
+        The results of these runs; see `results`.
 
     Raises:
-        InputError: if something cannot be as it is asked for; nothing has been written then.
-        RunsFailedError: if runs failed, after all others are done.
+        InputError: if an argument is invalid. Nothing is written in this case.
+        RunsFailedError: if runs failed. It is raised once all other runs are done.
     """
     from bnft.sweeps.local import Local
     from bnft.sweeps.record import record
@@ -96,7 +100,7 @@ def run(arguments: Sequence[str]) -> Records:
 
     planned, backend = _planned(arguments)
     if not isinstance(backend, Local):
-        raise InputError("hydra/launcher: must be local in bnft.run; `bnft run -m` takes others")
+        raise InputError("hydra/launcher: must be local in bnft.run; `bnft run -m` supports others")
     backend.check()
     outcomes: dict[str, Failure | None] = {}
     try:
@@ -113,42 +117,43 @@ def run(arguments: Sequence[str]) -> Records:
 
 
 def results(store: str | Path = "multirun", *names: str) -> Records:
-    """Results as a list of flat dicts, for `pandas.DataFrame(bnft.results())` and for a notebook.
+    """Return results as a list of flat dicts, for example for `pandas.DataFrame(bnft.results())`.
 
     Args:
         store: the folder that holds the runs.
-        names: sweeps and runs, or `all`; without any, the newest sweep.
+        names: names of sweeps and runs, or `all`. The default is the newest sweep.
 
     Returns:
-        One dict for each evaluation of a run: what it is, `clean_error` and `robust_error` in percent with their 95 %
-        intervals (`clean_low`, `clean_high`) and numbers of images, the attack, and the seconds that it took.
+        One dict for each evaluation of a run. It contains the name and settings of the run, `clean_error` and
+        `robust_error` in percent with 95 % intervals (`clean_low`, `clean_high`) and numbers of images, the attack, and
+        the duration in seconds.
 
     Raises:
-        InputError: if there is no such sweep or run, or nothing at all.
-        DamagedError: if a result is not whole.
+        InputError: if a sweep or run does not exist, or if the store is empty.
+        DamagedError: if a file of a result is damaged.
     """
     return flat.records(_selected(store, names))
 
 
 def table(store: str | Path = "multirun", *names: str) -> Table:
-    """The table of `bnft table`, to be printed or shown in a notebook.
+    """Return the table that `bnft table` shows, to print it or to display it in a notebook.
 
     Args:
         store: the folder that holds the runs.
-        names: sweeps and runs, or `all`; without any, the newest sweep.
+        names: names of sweeps and runs, or `all`. The default is the newest sweep.
 
     Returns:
-        The table; `str` of it is text.
+        The table. `str(table)` is plain text.
 
     Raises:
-        InputError: if there is no such sweep or run, or nothing at all.
-        DamagedError: if a result is not whole.
+        InputError: if a sweep or run does not exist, or if the store is empty.
+        DamagedError: if a file of a result is damaged.
     """
     return Table(_selected(store, names))
 
 
 def load(run: str | Path, store: str | Path = "multirun") -> "nn.Module":
-    """The trained model of a run. Needs no data.
+    """Load the trained model of a run. The data set is not needed.
 
     Args:
         run: the name of a run in the store, or the folder of a run.
@@ -158,8 +163,8 @@ def load(run: str | Path, store: str | Path = "multirun") -> "nn.Module":
         The model in eval mode, on the CPU. It maps float images (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Raises:
-        InputError: if there is no such run, it is not trained, or its source has been edited.
-        DamagedError: if its files are not whole.
+        InputError: if the run does not exist, if it is not trained, or if the source of its model has been edited.
+        DamagedError: if one of its files is damaged.
     """
     from bnft.runs.trained import trained_model
 
@@ -186,29 +191,29 @@ def evaluate(
     batch_size: int = 100,
     seed: int = 0,
 ) -> "Scores":
-    """Clean and robust error of any module, measured as those of runs are. The module is afterwards as it was.
+    """Measure the clean and robust error of any module, in the same way as for runs. The module is left unchanged.
 
     Args:
         module: maps float images (N, C, H, W) in [0, 1] to logits (N, classes), in fp32. It is evaluated in eval mode.
-        images: float tensor or array of shape (N, C, H, W) in [0, 1]. All of them are attacked.
+        images: float tensor or array of shape (N, C, H, W) in [0, 1]. All images are attacked.
         labels: integer tensor or array of shape (N,).
-        eps: the size of the budget in pixel units, as a number or as "8/255".
+        eps: the maximal size of a perturbation in pixel units, as a number or as "8/255".
         norm: `Linf` or `L2`.
-        attack: `pgd`, which is fast, or `autoattack`, which finds more and has the last word.
-        version: of AutoAttack: `standard`, `plus`, `rand`, or `custom` with `attacks`.
-        attacks: of AutoAttack with `version="custom"`, such as `["apgd-ce", "square"]`.
-        iterations: of PGD.
-        step_size: of PGD, in pixel units; a quarter of eps if None.
-        restarts: of PGD.
-        batch_size: images that are attacked at a time.
-        seed: of the attack's random draws.
+        attack: `pgd` or `autoattack`. PGD is faster, but finds fewer adversarial images.
+        version: the version of AutoAttack: `standard`, `plus`, `rand`, or `custom` with `attacks`.
+        attacks: the attacks of AutoAttack for `version="custom"`, for example `["apgd-ce", "square"]`.
+        iterations: the number of iterations of PGD.
+        step_size: the step size of PGD in pixel units. The default is a quarter of eps.
+        restarts: the number of restarts of PGD.
+        batch_size: the number of images attacked together.
+        seed: the seed of the attack's random draws.
 
     Returns:
-        Errors in percent with intervals, and what became of each image.
+        The errors in percent with intervals, and the outcome for each image.
 
     Raises:
-        InputError: for a module, images, labels or settings that cannot be.
-        EvaluationError: if the module or an attack gives something from which no true number could come.
+        InputError: if the module, the images, the labels or a setting are invalid.
+        EvaluationError: if the module or an attack returns invalid values, so that the errors would be wrong.
     """
     from bnft.config.compose import checked_evaluation
     from bnft.evaluation.scores import scored
@@ -228,7 +233,7 @@ def _selected(store: str | Path, names: Sequence[str]) -> Selection:
 
 
 def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
-    """The plan of a command line, and what would carry it out; None for a launcher that is not ours."""
+    """Return the plan of a command line and its backend. The backend is None for launchers other than bnft's."""
     from hydra.core.plugins import Plugins
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -243,7 +248,7 @@ def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
         if not isinstance(argument, str) or argument.startswith("-"):
             raise rejected("arguments", argument, "KEY=VALUE, as text")
     with composing() as loader:
-        config = loader.load_configuration(CONFIG_NAME, [quoted(one) for one in arguments], RunMode.MULTIRUN)
+        config = loader.load_configuration(CONFIG_NAME, [quoted(argument) for argument in arguments], RunMode.MULTIRUN)
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context_of(loader), task_function=lambda _: None, config=config
         )

@@ -1,4 +1,4 @@
-"""The command `bnft`: what there is to do with finished runs."""
+"""The command `bnft` and its subcommands."""
 
 import argparse
 import os
@@ -15,15 +15,15 @@ from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError
 from bnft.common.files import reachable
 
-if TYPE_CHECKING:  # `--help` needs no store
+if TYPE_CHECKING:  # keeps `--help` fast
     from bnft.runs.store import Store
 
 RUN = "run"
-JOB = "job"  # which only jobs on a cluster call
+JOB = "job"  # called by jobs on a cluster only
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; ends with 2 and one line for what a person can put right."""
+    """Run one subcommand. Errors that a user can correct print one line and exit with code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == [RUN]:  # Hydra reads the rest
         from bnft import hydra_app
@@ -42,22 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
-            said = trouble(error)
-            if said is None:
+            message = trouble(error)
+            if message is None:
                 raise
-            sys.exit(refused(said))
+            sys.exit(refused(message))
     return None
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, as everything else does, without the usage."""
+    """Prints errors in one line, without the usage."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """A subcommand refuses what it does not know itself, since it has the names that could have been meant."""
-        found, unknown = super().parse_known_args(args, namespace)
+        """Refuse unknown arguments in the parser of the subcommand, which knows the names to suggest."""
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return found, []
+        return options, []
 
     def error(self, message: str) -> NoReturn:
         names = ((*action.option_strings, *(action.choices or ())) for action in argparse_actions(self))
@@ -65,65 +65,65 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="bnft", description="What batch normalisation can and cannot do in adversarial training.")
+    parser = _Parser(prog="bnft", description="Experiments on batch normalisation in adversarial training.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND")
     commands.add_parser(RUN, add_help=False, help="train and evaluate runs; `bnft run --help` lists all settings")
-    table = commands.add_parser("table", help="Table 2, ours beside the paper's, and the paper's claims")
-    table.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    table = commands.add_parser("table", help="show results beside the paper's, and test the paper's claims")
+    table.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     table.add_argument(
         "--format", default="terminal", choices=("terminal", "md", "csv", "tex", "json"), help="default: %(default)s"
     )
     table.set_defaults(call=_table)
-    report = commands.add_parser("report", help="a page with the table, the paper's figures and more, and PDFs of them")
-    report.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    report = commands.add_parser("report", help="write a page with the table and the figures, and PDFs of the figures")
+    report.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     report.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="where it goes (default: reports/NAME in the store)"
+        "--output", type=Path, metavar="FOLDER", help="where to write it (default: reports/NAME in the store)"
     )
     report.set_defaults(call=_report)
-    export = commands.add_parser("export", help="a small copy of results, to keep beside a paper")
-    export.add_argument("folder", type=_store, metavar="FOLDER", help="where to; a store, as --store takes it")
-    export.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
+    export = commands.add_parser("export", help="write a small copy of results, to keep beside a paper")
+    export.add_argument("folder", type=_store, metavar="FOLDER", help="where to write it; usable with --store")
+    export.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     export.add_argument(
         "--models",
         nargs="+",
         default=[],
         metavar="POLICY",
-        help="whose models go with it, for base=FOLDER/RUN",
+        help="policies whose models are included, for base=FOLDER/RUN",
     )
     export.set_defaults(call=_export)
-    status = commands.add_parser("status", help="where runs stand: the store and SLURM's queue together")
-    status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; the whole store if none")
+    status = commands.add_parser("status", help="show the state of runs, from the store and SLURM's queue")
+    status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps (default: the whole store)")
     how = status.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="go on showing until nothing more happens")
-    how.add_argument("--json", action="store_true", help="a list of objects, one a run")
+    how.add_argument("--watch", action="store_true", help="update until no run is queued or running")
+    how.add_argument("--json", action="store_true", help="print a list of objects, one per run")
     status.set_defaults(call=_status)
-    wait = commands.add_parser("wait", help="wait for a sweep, and end with 0 if all of it is done, else with 1")
+    wait = commands.add_parser("wait", help="wait for a sweep; exit with 0 if all of its runs are done, else with 1")
     wait.set_defaults(call=_wait)
     cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
     cancel.set_defaults(call=_cancel)
-    sync = commands.add_parser("sync", help="upload runs to W&B, each row once, however often it is called")
-    sync.add_argument("names", nargs="*", metavar="NAME", help="sweeps or runs, or all; the newest sweep if none")
-    sync.add_argument("--entity", help="whose project it is in W&B (default: what the runs were asked for with)")
-    sync.add_argument("--project", help="where they go (default: what the runs were asked for with)")
+    sync = commands.add_parser("sync", help="upload to W&B what it does not have yet")
+    sync.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
+    sync.add_argument("--entity", help="a user or team in W&B (default: wandb.entity of the runs)")
+    sync.add_argument("--project", help="a project in W&B (default: wandb.project of the runs)")
     sync.set_defaults(call=_sync)
-    dashboard = commands.add_parser("dashboard", help="a W&B workspace and a report that compare a sweep")
-    dashboard.add_argument("sweep", nargs="?", metavar="SWEEP", help="the newest if none")
-    dashboard.add_argument("--entity", required=True, help="whose project it is in W&B: a user or a team")
-    dashboard.add_argument("--project", required=True, help="where the runs were tracked")
-    dashboard.add_argument("--layer", metavar="NAME", help="whose histograms are shown (default: the 8th BN layer)")
-    dashboard.add_argument("--dry-run", action="store_true", help="only write what would be sent; needs no credentials")
+    dashboard = commands.add_parser("dashboard", help="make a W&B workspace and a report that compare a sweep")
+    dashboard.add_argument("sweep", nargs="?", metavar="SWEEP", help="the sweep (default: the newest)")
+    dashboard.add_argument("--entity", required=True, help="the user or team that owns the project in W&B")
+    dashboard.add_argument("--project", required=True, help="the project in W&B that has the runs")
+    dashboard.add_argument("--layer", metavar="NAME", help="BN layer shown in histograms (default: the 8th)")
+    dashboard.add_argument("--dry-run", action="store_true", help="write the specification only; needs no credentials")
     dashboard.add_argument(
         "--output", type=Path, metavar="FILE", help="for the specification (default: dashboard-SWEEP.json in the store)"
     )
     dashboard.set_defaults(call=_dashboard)
-    job = commands.add_parser(JOB)  # without help, since it is not for people
+    job = commands.add_parser(JOB)  # no help: not for users
     job.add_argument("store", type=Path)
     job.add_argument("tasks", type=Path)
     job.set_defaults(call=_job)
-    wait.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; if none, the newest that is not finished")
+    wait.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps (default: the newest that is not finished)")
     cancel.add_argument(
-        "names", nargs="*", metavar="SWEEP", help="sweeps; if none, the newest of which something is queued or running"
+        "names", nargs="*", metavar="SWEEP", help="sweeps (default: the newest that is queued or running)"
     )
     for command in (table, report, export, status, wait, cancel, sync, dashboard):
         command.add_argument(
@@ -139,7 +139,7 @@ def _store(path: str) -> "Store":
 
 
 def _complete(words: list[str]) -> None:
-    """Answer a shell that Hydra's script for tab completion is installed in: what can come next in $COMP_LINE."""
+    """Print the completions of $COMP_LINE, for the script that Hydra installs in a shell."""
     line = re.match(r"\s*\S+\s+(\S*)(\s.*)?$", os.environ.get("COMP_LINE", ""))
     if line is None or line[2] is None:
         print(*_commands(_parser()))
@@ -151,7 +151,7 @@ def _complete(words: list[str]) -> None:
 
 
 def _commands(parser: argparse.ArgumentParser) -> list[str]:
-    """What `--help` lists."""
+    """Return the names of the commands that `--help` lists."""
     (commands,) = (action for action in argparse_actions(parser) if isinstance(action.choices, dict))
     return [name for name in commands.choices or () if name != JOB]
 
@@ -208,20 +208,20 @@ def _status(options: argparse.Namespace) -> None:
     names = some_sweeps(store, options.names) if options.names else None
     if options.watch:
         with Terminal(console=Console(highlight=False)) as terminal:
-            standings = watch(store, names or [name for name, _ in readable(store)], terminal)
+            statuses = watch(store, names or [name for name, _ in readable(store)], terminal)
     else:
         try:
             view = StoreStatus(store)
         except InputError as error:
-            notice(f"bnft: SLURM does not answer, so this is what the store says alone ({error})")
+            notice(f"bnft: SLURM does not answer, so these states come from the store alone ({error})")
             view = StoreStatus(store, jobs=())
-        standings = view.statuses(names)
-    if not standings:
+        statuses = view.statuses(names)
+    if not statuses:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if options.json:
-        sys.stdout.write(json.dumps([standing.fields() for standing in standings], indent=1) + "\n")
+        sys.stdout.write(json.dumps([status.fields() for status in statuses], indent=1) + "\n")
     else:
-        run_table.show([standing.line() for standing in standings])
+        run_table.show([status.line() for status in statuses])
 
 
 def _wait(options: argparse.Namespace) -> None:
@@ -233,18 +233,18 @@ def _wait(options: argparse.Namespace) -> None:
     names = some_sweeps(store, options.names)
     if not names:
         view = look(store)
-        found = view.newest(view.is_unfinished)
-        which = "the newest that is not finished" if found else "the newest, as nobody works on any"
-        names = [found or [*view.sweeps][-1]]
+        unfinished = view.newest(view.is_unfinished)
+        which = "the newest that is not finished" if unfinished else "the newest; none is queued or running"
+        names = [unfinished or [*view.sweeps][-1]]
         tell(f"sweep {names[0]} ({which})")
-    standings = watch(store, names)
-    print(f"sweep {', '.join(names)}: {counts([standing.line() for standing in standings])}")
-    for standing in standings:
-        if standing.state != "done":
-            detail = f": {standing.detail}" if standing.detail else ""
-            log = f" (log: {standing.log})" if standing.log else ""
-            print(f"{standing.state}: {standing.run}{detail}{log}")
-    sys.exit(0 if all(standing.state == "done" for standing in standings) else 1)
+    statuses = watch(store, names)
+    print(f"sweep {', '.join(names)}: {counts([status.line() for status in statuses])}")
+    for status in statuses:
+        if status.state != "done":
+            detail = f": {status.detail}" if status.detail else ""
+            log = f" (log: {status.log})" if status.log else ""
+            print(f"{status.state}: {status.run}{detail}{log}")
+    sys.exit(0 if all(status.state == "done" for status in statuses) else 1)
 
 
 def _cancel(options: argparse.Namespace) -> None:
@@ -255,15 +255,15 @@ def _cancel(options: argparse.Namespace) -> None:
     names = some_sweeps(store, options.names)
     if not names:
         view = StoreStatus(store)
-        found = view.newest(view.can_be_cancelled)
-        if found is None:
-            print(f"nothing of any sweep in {store.root} is queued or running")
+        newest = view.newest(view.can_be_cancelled)
+        if newest is None:
+            print(f"no sweep in {store.root} is queued or running")
             return
-        names = [found]
+        names = [newest]
     for name in names:
         ended = cancel(StoreStatus(store), name)
         if not options.names:
-            tell(f"sweep {name} (the newest of which something is queued or running)")
+            tell(f"sweep {name} (the newest that is queued or running)")
         print(f"sweep {name}: {ended}")
 
 

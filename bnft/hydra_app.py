@@ -1,4 +1,7 @@
-"""`bnft run` and launch.py: one run, or many with `-m`. Light, since `--help` and tab completion import it."""
+"""`bnft run` and launch.py: one run, or many with `-m`.
+
+`--help` and tab completion import this module, so it must import quickly.
+"""
 
 import os
 import sys
@@ -21,15 +24,16 @@ from bnft.config.compat import flag_parser
 from bnft.config.compose import CONFIG_NAME, SCHEMA, quoted, register
 from bnft.config.messages import about_input, library_message
 
-HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run may do without
+HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run does not need
 
 register()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """What Hydra makes of a command line, here and with the folders of a person's own; ends the process if it fails.
+    """Run Hydra on a command line. Ends the process if it fails.
 
-    `arguments` are those of `bnft run`; without them, the script that calls this has got its own.
+    Args:
+        arguments: the arguments of `bnft run`. The default is `sys.argv`, for a script that calls this function.
     """
     if arguments is not None:
         sys.argv = ["bnft", *arguments]
@@ -38,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def make_importable(folder: Path) -> None:
-    """Let components be found in a folder, before all others, as `python -m` does.
+    """Add a folder to the start of `sys.path`, as `python -m` does, so that components in it can be imported.
 
-    After all others if another bnft lies there, since the processes that carry out runs would import that.
+    If the folder contains another bnft, it is added to the end. Otherwise worker processes would import that bnft.
     """
     other = any((folder / name).exists() for name in ("bnft", "hydra_plugins")) and folder != folders.checkout()
     if str(folder) not in sys.path:
@@ -53,9 +57,9 @@ def _main(config: DictConfig) -> None:
 
 
 def run_one() -> None:
-    """Carry out the run that Hydra composed, and say what came of it.
+    """Carry out the run that Hydra composed, and print its result.
 
-    In a sweep, what a person can put right is raised like anything else, and the sweep goes on without this run.
+    In a sweep, every error is raised, and the sweep continues without this run.
     """
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # as written, interpolations included
     assert isinstance(overrides, list)
@@ -69,24 +73,24 @@ def run_one() -> None:
             else:
                 _run_one([str(override) for override in overrides])
     except Exception as error:
-        said = trouble(error)
-        if said is None or HydraConfig.get().mode == RunMode.MULTIRUN:
+        message = trouble(error)
+        if message is None or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        sys.exit(refused(said))  # here, since Hydra would print a line of its own before raising this again
+        sys.exit(refused(message))  # here, because Hydra would print a line of its own before raising the error again
 
 
 def _launcher() -> str:
-    """The class of the launcher; nothing if `hydra.launcher` was overridden by something else."""
+    """Return the name of the launcher's class, or "" if `hydra.launcher` is not a launcher."""
     hydra = OmegaConf.to_container(HydraConfig.get(), resolve=False)
     launcher = hydra["launcher"] if isinstance(hydra, dict) else None
     return str(launcher.get("_target_")) if isinstance(launcher, dict) else ""
 
 
 def _launch_one(overrides: list[str]) -> None:
-    """Have the chosen launcher carry out the one run, as a sweep of its own."""
+    """Launch a single run as a sweep of its own."""
     backend = getattr(instantiate(HydraConfig.get().launcher), "backend", None)
     if backend is None:
-        raise InputError("hydra/launcher: this one must be used with -m; local and slurm can do without")
+        raise InputError("hydra/launcher: must be local or slurm without -m; this one needs -m")
     from bnft.launching import sweep
 
     sweep([overrides], backend)
@@ -117,7 +121,7 @@ def _run_one(overrides: list[str]) -> None:
     except UnwritableError as error:
         if expected:
             raise
-        notice(f"bnft: it is done already; nothing was written ({error})")
+        notice(f"bnft: the run is done already; nothing was written ({error})")
         result = planned.store.run(run.name).evaluation(run.evaluation_id).result()
     if HydraConfig.get().mode == RunMode.RUN and result is not None:
         from bnft.report.table import print_result
@@ -126,19 +130,20 @@ def _run_one(overrides: list[str]) -> None:
 
 
 def guarded(main: Callable[[], object]) -> None:
-    """Call `main` and end the process: 0; 2 with one line for what a person can put right; 130 when interrupted.
+    """Call `main`, and end the process with an exit code if it fails.
 
-    Anything else that is raised is a bug of ours and ends with its traceback.
+    The code is 2 for errors that a user can correct, which print one line, and 130 after an interruption. Any other
+    error is a bug in bnft. It is raised, so that Python prints its traceback.
     """
     sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would otherwise print its own abbreviation and exit with 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a shortened error and exits with 1
     with printing():
         folders.give(_checked_flags(sys.argv[1:]).config_dir)
         try:
             with reachable():
                 main()
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", file=sys.stderr)
+            print("interrupted; the same command continues from here", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             if not about_input(error):
@@ -147,7 +152,7 @@ def guarded(main: Callable[[], object]) -> None:
 
 
 def _checked_flags(arguments: Sequence[str]) -> Any:
-    """Hydra's flags. Refuses in one line what its parser would answer with its whole usage."""
+    """Parse Hydra's flags. Errors print one line, not the whole usage of Hydra's parser."""
     parser = flag_parser()
     flags = [option for action in argparse_actions(parser) for option in action.option_strings]
 

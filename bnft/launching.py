@@ -1,4 +1,4 @@
-"""A sweep: a set of runs asked for together."""
+"""Plan, record and launch a sweep, and print its table."""
 
 import textwrap
 import traceback
@@ -24,13 +24,20 @@ from bnft.sweeps.tasks import tasks, undone
 from bnft.tracking.background import tracked
 
 SHOWN_FAILURES = 20
-MAX_RUNS = 100_000  # of one sweep
+MAX_RUNS = 100_000  # in one sweep
 
 
 def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
-    """Plan all jobs (lists of overrides), write down the sweep, launch it, and end with its table.
+    """Plan all jobs, record the sweep, launch it, and print its table.
 
-    A run that fails is nobody else's trouble; the sweep goes on, lists what failed, and exits with 1.
+    If a run fails, the other runs continue. The sweep then lists the failed runs and raises SystemExit(1).
+
+    Args:
+        jobs: the overrides of each run.
+        launcher: a backend of bnft, or another launcher of Hydra.
+
+    Raises:
+        InputError: if a job or a setting of the launcher is invalid.
     """
     planned = plan(jobs, here=isinstance(launcher, Launcher) or launcher.here)
     if not isinstance(launcher, Launcher):
@@ -40,15 +47,15 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     except UnwritableError as error:
         if undone(tasks(planned), planned.store):
             raise
-        notice(f"bnft: all of it is done already; nothing was written ({error})")
+        notice(f"bnft: all runs are done already; nothing was written ({error})")
         print_wanted(planned.store, [(run.name, run.evaluation_id) for run in planned.runs])
         return
-    for run in (*planned.bases, *planned.runs):  # those that are done are not opened
+    for run in (*planned.bases, *planned.runs):  # runs that are done are not opened later
         planned.store.remove_outdated(run.name)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     notice(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
-    if isinstance(launcher, Launcher):  # not ours: it knows nothing of plans
+    if isinstance(launcher, Launcher):  # not one of bnft: it cannot carry out a plan
         outcomes: Outcomes | None = _launched(jobs, launcher)
     else:
         outcomes = launcher.carry_out(planned, name, tracked)
@@ -57,9 +64,9 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     print_sweep(planned.store, name)
     notice(f"figures: `bnft report {name}`")
     failed = {task: failure for task, failure in outcomes.items() if failure is not None}
-    telling = _telling(planned)
+    differences = _differences(planned)
     for task, failure in list(failed.items())[:SHOWN_FAILURES]:
-        _explain(task, failure, telling.get(task.partition("/")[0], ""))
+        _explain(task, failure, differences.get(task.partition("/")[0], ""))
     if failed:
         hidden = len(failed) - SHOWN_FAILURES
         if hidden > 0:
@@ -70,7 +77,7 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
 
 
 def launch(jobs: Sequence[Sequence[str]], backend: Backend) -> list[JobReturn]:
-    """Carry out jobs (lists of overrides) for a sweeper that is not ours, as Hydra's launchers do."""
+    """Carry out jobs (lists of overrides) for a sweeper other than bnft's, as Hydra's launchers do."""
     planned = plan(jobs, backend.here)
     backend.check()
     outcomes = backend.carry_out(planned, record(planned), tracked) or {}
@@ -83,7 +90,7 @@ def launch(jobs: Sequence[Sequence[str]], backend: Backend) -> list[JobReturn]:
 
 
 def expanded(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
-    """The overrides of a sweep. Raises InputError for one that sweeps over nothing, or over too much."""
+    """Parse the overrides of a sweep. Raises InputError if one matches no option or makes too many runs."""
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     runs = 1
     for override in overrides:
@@ -93,12 +100,12 @@ def expanded(arguments: Sequence[str], loader: ConfigLoader) -> list[Override]:
                 raise InputError(f"{override.input_line}: must match at least one option; --help lists them")
             runs *= count
             if runs > MAX_RUNS:
-                raise InputError(f"{override.input_line}: must make at most {MAX_RUNS:,} runs of a sweep")
+                raise InputError(f"{override.input_line}: must expand to at most {MAX_RUNS:,} runs in one sweep")
     return overrides
 
 
 def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
-    """What comes of a launcher that is not ours and knows nothing of plans."""
+    """Launch jobs with a launcher other than bnft's, and return their outcomes."""
     outcomes: Outcomes = {}
     for job in launcher.launch([list(line) for line in jobs], initial_job_idx=0):
         error = error_of(job)
@@ -107,33 +114,33 @@ def _launched(jobs: Sequence[Sequence[str]], launcher: Launcher) -> Outcomes:
 
 
 def _failure(error: BaseException) -> Failure:
-    """With its whole traceback, since it stands nowhere else."""
+    """Return a failure with the whole traceback, which no log contains."""
     if isinstance(error, InputError):
         return Failure(str(error))
     return Failure(f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error)).rstrip())
 
 
-def _telling(planned: Plan) -> dict[str, str]:
-    """In what each run differs from the others of its policy that were asked for with it."""
+def _differences(planned: Plan) -> dict[str, str]:
+    """Return the overrides in which each run differs from the other runs of its policy in this sweep."""
     written = [
         (run, {key: show(value) for key, value in {"seed": run.config["seed"], **run.overrides}.items()})
         for run in (*planned.bases, *planned.runs)
     ]
-    found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    texts: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for run, values in written:
         for key, text in values.items():
-            found[run.policy, key].add(text)
+            texts[run.policy, key].add(text)
     return {
-        run.name: ", ".join(f"{key}={text}" for key, text in values.items() if len(found[run.policy, key]) > 1)
+        run.name: ", ".join(f"{key}={text}" for key, text in values.items() if len(texts[run.policy, key]) > 1)
         for run, values in written
     }
 
 
-def _explain(task: str, failure: Failure, telling: str) -> None:
-    """What failed and why: which run that is, the error's last lines, and where the rest is."""
+def _explain(task: str, failure: Failure, difference: str) -> None:
+    """Print the run that failed, how it differs from others, the last lines of the error, and the path of the log."""
     notice(f"{failure.state}: {task.partition('/')[0]}: {failure}")
-    if telling:
-        notice(f"    {telling}")
+    if difference:
+        notice(f"    {difference}")
     if failure.details:
         notice(textwrap.indent(failure.details, "    "))
     if failure.log is not None:

@@ -1,8 +1,6 @@
-"""What Hydra is told of: the sweeper behind `-m`, the launchers `local` and `slurm`, and the folders of a person's own.
+"""Registers the sweeper behind `-m`, the launchers `local` and `slurm`, and a user's own folders with Hydra.
 
-What they do is in bnft.
-
-Hydra imports this for every command, `--help` too.
+The implementation is in `bnft`. Hydra imports this module for every command, including `--help`.
 """
 
 from collections.abc import Sequence
@@ -51,16 +49,16 @@ _STORE.store(group="hydra/sweeper", name="bnft", node=SweeperConf, provider="bnf
 
 
 class BackendLauncher(Launcher):
-    """A launcher that hands everything to its backend."""
+    """A launcher that passes everything to its backend."""
 
     backend: Backend
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Nothing to do: runs are planned when they are launched."""
+        """Do nothing. Runs are planned when they are launched."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """For sweepers other than ours."""
-        from bnft.launching import launch  # here and below: what it imports takes seconds
+        """Launch jobs for sweepers other than bnft's."""
+        from bnft.launching import launch  # here and below, because the import takes seconds
 
         return launch(job_overrides, self.backend)
 
@@ -76,7 +74,7 @@ class SlurmLauncher(BackendLauncher):
 
 
 class Sweeper(HydraSweeper):
-    """As Hydra's basic sweeper up to the list of jobs; then ours."""
+    """Makes the same list of jobs as Hydra's basic sweeper, and launches it as a sweep of bnft."""
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
         self.params = params or {}
@@ -98,7 +96,7 @@ class Sweeper(HydraSweeper):
         return sweep(self.jobs(arguments), backend or self.launcher)
 
     def jobs(self, arguments: Sequence[str]) -> Sequence[Sequence[str]]:
-        """The overrides of every job. Raises InputError for an override that sweeps over nothing."""
+        """Return the overrides of every job. Raises InputError if an override matches no option."""
         from bnft.launching import expanded
 
         assert self.hydra_context is not None
@@ -107,9 +105,9 @@ class Sweeper(HydraSweeper):
 
 
 class OwnFolder(FileConfigSource):
-    """A folder of a person's own: the options of groups that lie in it, and not the files at its top level.
+    """A user's own folder of configuration. Provides the options of groups, but not the files at its top level.
 
-    A config.yaml there can be that of another program.
+    A config.yaml at the top level can belong to another program.
     """
 
     @staticmethod
@@ -120,12 +118,12 @@ class OwnFolder(FileConfigSource):
         return "/" in config_path.strip("/") and super().is_config(config_path)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        found = super().list(config_path, results_filter)
-        return found if config_path.strip("/") else [name for name in found if self.is_group(name)]
+        names = super().list(config_path, results_filter)
+        return names if config_path.strip("/") else [name for name in names if self.is_group(name)]
 
 
 class OwnFolders(SearchPathPlugin):
-    """Has the folders of a person's own searched first, in bnft and in no other program that uses Hydra."""
+    """Makes Hydra search a user's own folders first, in bnft only and not in other programs that use Hydra."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if any(entry.path == str(folders.own()) for entry in search_path.get_path()):

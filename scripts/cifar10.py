@@ -1,21 +1,22 @@
-"""Table 2 on CIFAR-10 as a campaign: all eleven rows and what the text says beside them, in an order worth having.
+"""Run Table 2 on CIFAR-10 as a campaign: all eleven rows and the paper's further experiments, the most important first.
 
-    python scripts/cifar10.py plan --scale gpu                     # stages, their commands, and what they should take
-    python scripts/cifar10.py run --scale gpu                      # all of it; asked again, it goes on
-    python scripts/cifar10.py run --scale cpu --data cifar10.npz   # two cores and two hours, a smaller network
-    python scripts/cifar10.py run --scale toy --data cifar10.npz   # a rehearsal, minutes
+    python scripts/cifar10.py plan --scale gpu                     # stages, their commands and estimated durations
+    python scripts/cifar10.py run --scale gpu                      # all stages; the same command continues
+    python scripts/cifar10.py run --scale cpu --data cifar10.npz   # a smaller network: two hours on two cores
+    python scripts/cifar10.py run --scale toy --data cifar10.npz   # a test of the campaign: minutes
 
-Where a GPU is to be had for minutes at a time, on a machine that forgets everything, the campaign goes in slices. Each
-ends by itself, saved, before its minutes are over, and leaves archives in parts that are small enough to be sent:
+If a GPU is available only for minutes at a time, on a machine that keeps no files, the campaign can run in slices. Each
+slice saves its state and ends before its time is over. It writes archives in small parts:
 
     python scripts/cifar10.py run --scale gpu --minutes 9 --packed out            # the first slice
     python scripts/cifar10.py run --scale gpu --minutes 9 --packed out --from in  # the next; in/ has the last resume-*
-    python scripts/cifar10.py gather PARTS... --store campaign                   # at home: the keep-* of every slice
+    python scripts/cifar10.py gather PARTS... --store campaign                   # at the end: the keep-* of all slices
 
-`resume-*` is what the next slice goes on from, and no more; `keep-*` are the results as `bnft export` gives them, with
-the models of NORMAL, ADV and BN PARAMS.
+`resume-*` contain what the next slice needs. `keep-*` contain the results, as `bnft export` writes them, with the
+models of NORMAL, ADV and BN PARAMS.
 
-`--data` is an .npz file (x_train, y_train, x_test, y_test) in CIFAR-10's order; without, CIFAR-10 is downloaded.
+`--data` is an .npz file (x_train, y_train, x_test, y_test) in the order of CIFAR-10. Without it, CIFAR-10 is
+downloaded.
 """
 
 import argparse
@@ -39,14 +40,14 @@ from bnft.data import cifar10, npz
 from bnft.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
-SAVING_SECONDS = 40.0  # of a slice, for its end: to save runs, pack and compress
-STOPPING_SECONDS = (15.0, 5.0)  # of these, after the first Ctrl-C, which saves, and after the second, which does not
-WHOLE, CIFAR10 = 50_000, Path("data/cifar10")  # training images; where they are downloaded to
+SAVING_SECONDS = 40.0  # time at the end of a slice to save runs, and to pack and compress files
+STOPPING_SECONDS = (15.0, 5.0)  # parts of it: after the first Ctrl-C, which saves runs, and after the second
+WHOLE, CIFAR10 = 50_000, Path("data/cifar10")  # all training images, and the folder to which they are downloaded
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is trained and attacked. Epochs are those of a policy's kind; `attacked` are the first test images."""
+    """The size of a campaign. `attacked` counts the first test images."""
 
     width: int
     images: int
@@ -54,45 +55,46 @@ class Scale:
     attacked: int
     attacked_together: int
     clean: int  # epochs of NORMAL
-    clean_random: int  # of BN alone on clean images
-    adversarial: int  # of ADV
-    adversarial_random: int  # of BN alone on adversarial examples
-    tuned: int  # of what starts from NORMAL
-    adversarial_rate: float  # PGD-10 training, images a second
+    clean_random: int  # epochs of the BN layers alone on clean images
+    adversarial: int  # epochs of ADV
+    adversarial_random: int  # epochs of the BN layers alone on adversarial examples
+    tuned: int  # epochs of rows that start from NORMAL
+    adversarial_rate: float  # images per second of PGD-10 training
     clean_rate: float
-    standing_seconds: float  # of AutoAttack, for an image that stands to its end
-    workers: int = 1  # at a time
+    standing_seconds: float  # duration of AutoAttack for one robust image
+    workers: int = 1  # runs at a time
     extra: tuple[str, ...] = ()
 
 
 SCALES = {
-    # Rates: a guess from the operations (34 GFLOP an image of PGD-10 training) at a fifth of an H100's bf16 peak, and
-    # from 14 TFLOP an image that stands at half its fp32 peak. `benchmarks/gpu.py` measures them; see --rates.
+    # The rates are estimates for an H100: PGD-10 training takes 34 GFLOP per image, at a fifth of the bf16 peak, and
+    # AutoAttack takes 14 TFLOP per robust image, at half of the fp32 peak. `benchmarks/gpu.py` measures them.
     "gpu": Scale(64, 50_000, 10_000, 1000, 250, 40, 12, 20, 6, 6, 5000, 20_000, 0.5),
-    # Rates: measured on two cores with AVX512-BF16, of both together.
+    # The rates were measured on two cores with AVX512-BF16, for both together.
     "cpu": Scale(16, 25_000, 1000, 300, 100, 20, 6, 5, 2, 2, 170, 850, 10, workers=2),
     "toy": Scale(4, 512, 100, 10, 10, 2, 1, 1, 1, 1, 1000, 4000, 0.5, workers=2),
 }
-LEARNING_RATE, TUNING_RATE = 0.2, 0.1  # peaks of one cycle
-STANDING = {"adv": 0.35, "bn_params": 0.3, "bn_params_logits_conv1": 0.3, "bn_only_params": 0.15}  # the paper's, less
+LEARNING_RATE, TUNING_RATE = 0.2, 0.1  # peaks of one_cycle
+# The share of robust images, a bit below the paper's.
+STANDING = {"adv": 0.35, "bn_params": 0.3, "bn_params_logits_conv1": 0.3, "bn_only_params": 0.15}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One call of launch.py: policies, for how long, and what else is asked for."""
+    """One call of launch.py: policies, epochs and other overrides."""
 
     title: str
     policies: tuple[str, ...]
     epochs: int
-    lr: float | None = None  # None where nothing learns
+    lr: float | None = None  # None if nothing learns
     clean: bool = False
     more: tuple[str, ...] = ()
-    variants: int = 1  # of each policy, as `more` makes them
-    standing: float | None = None  # the share of images that stand, where eps is not the usual one
+    variants: int = 1  # runs of each policy, because of `more`
+    standing: float | None = None  # the share of robust images, for another eps than the usual one
 
 
 def stages(scale: Scale) -> list[Stage]:
-    """In the order in which they are worth having, should time run out."""
+    """Return the stages, the most important first."""
     tuned = ("bn_params", "bn_only_params", "bn_params_logits_conv1")
     small = ("data.eps=2/255,4/255",)
     return [
@@ -121,7 +123,7 @@ def stages(scale: Scale) -> list[Stage]:
 
 
 def arguments(stage: Stage, scale: Scale, data: Sequence[str]) -> list[str]:
-    """What follows launch.py, but for the store."""
+    """Return the arguments of launch.py, without the store."""
     normal = f"schedule.epochs={scale.clean},schedule.lr={LEARNING_RATE},schedule/shape=one_cycle"
     epochs = scale.clean if stage.policies == ("normal",) else stage.epochs
     return [
@@ -141,7 +143,7 @@ def arguments(stage: Stage, scale: Scale, data: Sequence[str]) -> list[str]:
 
 
 def seconds(stage: Stage, scale: Scale) -> tuple[float, float]:
-    """What a stage should take: training, AutoAttack."""
+    """Estimate the seconds of a stage for training and for AutoAttack."""
     rate = scale.clean_rate if stage.clean else scale.adversarial_rate
     runs = len(stage.policies) * stage.variants
     standing = sum(stage.standing or STANDING.get(policy, 0.02) for policy in stage.policies) * stage.variants
@@ -161,20 +163,27 @@ def show(scale: Scale, data: Sequence[str], store: Path) -> None:
 
 
 def data_overrides(file: Path | None, scale: Scale, store: Path, write: bool = True) -> list[str]:
-    """The data set for launch.py: CIFAR-10 whole, or the first images of it in a file in the store, named by content.
+    """Return overrides for the data set: all of CIFAR-10, or its first images in a file in the store.
 
-    Where that file is not to be written, its name says what it would hold. Raises InputError for too few images.
+    Args:
+        file: the images. Without it, CIFAR-10 is downloaded.
+        scale: the numbers of images.
+        store: the store.
+        write: whether to write the file. Its name contains a hash of its content only if it is written.
+
+    Raises:
+        InputError: if there are too few images.
     """
     if file is None and scale.images == WHOLE:
         return ["data=cifar10"]
     if not write:
         return ["data=npz", f"data.path={store}/first-{scale.images}.npz"]
-    found = npz.load(str(file)) if file else cifar10.load(str(CIFAR10), download=True)
+    whole = npz.load(str(file)) if file else cifar10.load(str(CIFAR10), download=True)
     arrays = {
-        "x_train": found.x_train[: scale.images],
-        "y_train": found.y_train[: scale.images],
-        "x_test": found.x_test[: scale.tests],
-        "y_test": found.y_test[: scale.tests],
+        "x_train": whole.x_train[: scale.images],
+        "y_train": whole.y_train[: scale.images],
+        "x_test": whole.x_test[: scale.tests],
+        "y_test": whole.y_test[: scale.tests],
     }
     if len(arrays["x_train"]) < scale.images or len(arrays["x_test"]) < scale.tests:
         raise InputError(f"--data {file}: must have {scale.images:,} training and {scale.tests:,} test images")
@@ -188,12 +197,12 @@ def data_overrides(file: Path | None, scale: Scale, store: Path, write: bool = T
 
 
 def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bool:
-    """Carry out the stages; returns whether all are done. At `end`, it has what is at work saved, and returns."""
+    """Carry out the stages until `end`. At `end`, runs save their state. Returns whether all stages are done."""
     complete, finished = True, listed(store / FINISHED)
     for stage in stages(scale):
         line = arguments(stage, scale, data)
-        digest = hashlib.sha256(shlex.join(line).replace(str(store), "").encode()).hexdigest()  # wherever that lies
-        if digest in finished:  # to ask again would take seconds, of which a slice has few
+        digest = hashlib.sha256(shlex.join(line).replace(str(store), "").encode()).hexdigest()  # without the path
+        if digest in finished:  # saves the seconds that launch.py would take
             continue
         if end is not None and time.monotonic() >= end:
             return False
@@ -201,7 +210,7 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
         with subprocess.Popen([sys.executable, str(ROOT / "launch.py"), *line, f"store={store}"]) as process:
             try:
                 process.wait(timeout=None if end is None else end - time.monotonic())
-            except KeyboardInterrupt:  # which the terminal told the process as well
+            except KeyboardInterrupt:  # the process received it from the terminal as well
                 process.wait()
                 return False
             except subprocess.TimeoutExpired:
@@ -216,7 +225,7 @@ def run(scale: Scale, data: Sequence[str], store: Path, end: float | None) -> bo
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Have it save what is at work; then end it, by force if need be, which costs no more than is not saved."""
+    """Make a process save its runs and end. If it does not end, kill it, which loses only unsaved work."""
     for patience in STOPPING_SECONDS:
         process.send_signal(signal.SIGINT)
         try:
@@ -236,8 +245,8 @@ def main() -> None:
         command.add_argument("--scale", choices=SCALES, required=True)
         command.add_argument("--data", type=Path, metavar="FILE")
         command.add_argument("--store", type=Path, help="default: multirun/cifar10-SCALE")
-        command.add_argument("--minutes", type=float, help="end, with everything saved and packed, before this is over")
-        command.add_argument("--packed", type=Path, metavar="FOLDER", help="where archives of what was done go")
+        command.add_argument("--minutes", type=float, help="save and pack everything, and end before this time")
+        command.add_argument("--packed", type=Path, metavar="FOLDER", help="where to write archives of the results")
         command.add_argument("--from", dest="parts", type=Path, metavar="FOLDER", help="the resume-* of the last slice")
         command.add_argument("more", nargs="*", metavar="KEY=VALUE", help="passed to every launch.py")
     gather = commands.add_parser("gather")
@@ -252,7 +261,7 @@ def main() -> None:
 
 
 def carry_out(options: argparse.Namespace) -> int:
-    """Do what was asked for; returns the exit code. Raises InputError for what a person can put right."""
+    """Carry out the command, and return its exit code. Raises InputError if an argument is invalid."""
     if options.command == "gather":
         unpack(options.parts, options.store)
         return 0
@@ -266,8 +275,8 @@ def carry_out(options: argparse.Namespace) -> int:
         parts = sorted(options.parts.glob("resume-*"))
         if not parts:
             raise InputError(f"--from {options.parts}: must be a folder with the resume-* of the last slice")
-        if Store(store).runs():  # a machine that did not forget is ahead of what it sent
-            print(f"{store} has runs already, and goes on from them; --from is left alone")
+        if Store(store).runs():  # a machine that kept its files has newer ones
+            print(f"{store} has runs already; the campaign continues from them, and --from is ignored")
         else:
             unpack(parts, store)
     data = data_overrides(options.data, scale, store)
@@ -275,7 +284,7 @@ def carry_out(options: argparse.Namespace) -> int:
     complete = run(scale, data, store, end)
     if options.packed:
         pack(store, options.packed, time.strftime("%Y%m%dT%H%M%S"))
-    print("the campaign is complete" if complete else "there is more to do; asked for again, it goes on")
+    print("the campaign is complete" if complete else "the campaign is not complete; the same command continues")
     return 0 if complete else 1
 
 

@@ -1,9 +1,9 @@
-"""Write docs/results.md and its pictures from the results that are kept in docs/results/.
+"""Write docs/results.md and its pictures from the results in docs/results/.
 
     python scripts/results_page.py             # write the page; `make page` does the same
     python scripts/results_page.py --check     # only check whether the page fits the results; exit code 1 if not
 
-The page's tables are written by cog (https://cog.readthedocs.io) between its markers, which call the functions below.
+cog (https://cog.readthedocs.io) writes the tables of the page between its markers, which call the functions below.
 """
 
 import argparse
@@ -31,22 +31,22 @@ PICTURES = {"cifar10": ("figure1", "figure2", "figure3", "errors")}  # of a stor
 
 
 def study(name: str) -> Study:
-    """The one study in docs/results/<name>."""
-    (found,) = select(Store(DOCS / "results" / name), ["all"]).studies()
-    return found
+    """Return the only study in docs/results/<name>."""
+    (only,) = select(Store(DOCS / "results" / name), ["all"]).studies()
+    return only
 
 
 def table2(name: str) -> str:
-    """Table 2 beside the paper's numbers, and the claims."""
+    """Return Table 2 beside the paper's numbers, and the claims."""
     return table.render(select(Store(DOCS / "results" / name), ["all"]), "md").rstrip()
 
 
 def differences(name: str) -> str:
-    """Ours minus the paper's, as if both were of one population: unpaired, with the paper's numbers of images."""
+    """Return our errors minus the paper's, with intervals for different images and the paper's numbers of images."""
     lines = []
-    found = study(name)
-    for row, label in zip(found.rows, found.labels(), strict=True):
-        published = found.published(row)
+    ours = study(name)
+    for row, label in zip(ours.rows, ours.labels(), strict=True):
+        published = ours.published(row)
         if published is not None:
             clean = _difference(row.clean, published.clean_error, paper.CLEAN_IMAGES)
             robust = _difference(row.robust, published.robust_error, paper.ROBUST_IMAGES)
@@ -61,7 +61,7 @@ def _difference(ours: Rate, published: float, images: int) -> str:
 
 
 def seconds(name: str) -> str:
-    """What each row cost, and the attacks of its evaluation."""
+    """Return the duration of training and evaluation of each row, and of each attack."""
     lines = []
     for cost in costs.costs(study(name)):
         attacks = ", ".join(f"{attack} {spent:,.0f}" for attack, spent in cost.attacks.items())
@@ -73,32 +73,32 @@ def seconds(name: str) -> str:
 
 
 def losses(name: str) -> str:
-    """The cross-entropy on PGD examples, for the rows in which it was measured."""
-    found = study(name)
+    """Return the cross-entropy on PGD examples, for the rows in which it was measured."""
+    ours = study(name)
     lines = [
         (label, f"{row.first.pgd_loss:.2f}")
-        for row, label in zip(found.rows, found.labels(), strict=True)
+        for row, label in zip(ours.rows, ours.labels(), strict=True)
         if row.first.pgd_loss is not None
     ]
     return _markdown(("Model", f"cross-entropy on PGD examples ({LOSS_ITERATIONS} iterations)"), lines)
 
 
 def statements(name: str) -> str:
-    """What the paper says of distributions, measured."""
+    """Return the paper's statements about distributions, and their measured values."""
     lines = []
-    for one in StudyDrawings(study(name)).groups[0].statements:
-        published = "" if one.paper is None else f"{one.paper:+.3f}"
-        lines.append((one.text, one.measured, published, one.verdict))
+    for statement in StudyDrawings(study(name)).groups[0].statements:
+        published = "" if statement.paper is None else f"{statement.paper:+.3f}"
+        lines.append((statement.text, statement.measured, published, statement.verdict))
     return _markdown(("statement of the paper", "measured", "paper", "verdict"), lines)
 
 
 def commands(name: str) -> str:
-    """The command of every run."""
-    return "\n".join(["```sh", *(one.command for one in costs.reproductions(study(name))), "```"])
+    """Return the command of every run."""
+    return "\n".join(["```sh", *(run.command for run in costs.reproductions(study(name))), "```"])
 
 
 def plan(scale_name: str) -> str:
-    """The stages of the campaign, and the time that they should take."""
+    """Return the stages of the campaign, and their estimated durations."""
     scale, total, lines = cifar10.SCALES[scale_name], 0.0, []
     for stage in cifar10.stages(scale):
         training, attacks = cifar10.seconds(stage, scale)
@@ -121,7 +121,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 figures = report(Store(DOCS / "results" / name), ["all"], Path(folder)).parent / "figures"
                 for picture in pictures:
-                    with Image.open(figures / f"{picture}.png") as image:  # few colours, so that git need not keep much
+                    with Image.open(figures / f"{picture}.png") as image:  # few colours, for small files in git
                         few = image.convert("RGB").quantize(128)
                     few.save(DOCS / "images" / f"{name}-{picture}.png", optimize=True)
     how = ["--check"] if options.check else ["-r"]

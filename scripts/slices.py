@@ -1,4 +1,4 @@
-"""A store in archives, for a campaign in slices: what goes home, and what the next slice goes on from."""
+"""Archives of a store, for a campaign in slices: the results to keep, and the files that the next slice needs."""
 
 import io
 import lzma
@@ -12,15 +12,15 @@ from bnft.common.files import sha256
 from bnft.report.export import copy_model, export
 from bnft.runs.store import Store
 
-PUBLISHED = ("normal", "adv", "bn_params")  # policies whose models go home
-SENT, FINISHED = ".sent", ".finished"  # in the store: digests of files that went home, of stages that are done
-PART_BYTES = 15 * 2**20  # of an archive: what many ways of sending take
-# xz, light; with a window so wide that the weights that a model shares with its base are kept once
+PUBLISHED = ("normal", "adv", "bn_params")  # policies whose models are kept
+SENT, FINISHED = ".sent", ".finished"  # in the store: digests of files that were packed, and of stages that are done
+PART_BYTES = 15 * 2**20  # the size of a part, small enough for most ways of sending
+# Fast xz compression. The window is large enough to store weights that a model shares with its base only once.
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 128 * 2**20}]
 
 
 def pack(store: Path, out: Path, slice_name: str) -> None:
-    """Write `keep-*` and `resume-*` into `out`, in parts."""
+    """Write the archives `keep-*` and `resume-*` to `out`, in parts."""
     whole = Store(store)
     store.mkdir(parents=True, exist_ok=True)
     sent = listed(store / SENT)
@@ -30,7 +30,7 @@ def pack(store: Path, out: Path, slice_name: str) -> None:
         if done:
             export(whole, [run.name for run in done], Store(kept), ())
         for run in done:
-            if run.trained and run.name.rpartition("-")[0] in PUBLISHED:  # one that went home is not here any more
+            if run.trained and run.name.rpartition("-")[0] in PUBLISHED:  # packed models are not here any more
                 copy_model(run, Store(kept).run(run.name))
         results = [file for file in sorted(kept.rglob("*")) if file.is_file()]
         new = {file: digest for file in results if (digest := sha256(file)) not in sent}
@@ -43,30 +43,30 @@ def pack(store: Path, out: Path, slice_name: str) -> None:
 
 
 def listed(file: Path) -> set[str]:
-    """The digests in a file; none if it is not there."""
+    """Return the digests in a file; none if it does not exist."""
     return set(file.read_text().split()) if file.exists() else set()
 
 
 def write_list(file: Path, digests: set[str]) -> None:
-    """Write digests into a file, for `listed`."""
+    """Write digests to a file; see `listed`."""
     file.write_text("".join(f"{digest}\n" for digest in sorted(digests)))
 
 
 def _needed(store: Store) -> list[Path]:
-    """What a run that is not done goes on from, and NORMAL's model, from which most rows start."""
-    found: list[Path] = []
+    """Return the files that unfinished runs continue from, and the model of NORMAL, from which most rows start."""
+    files: list[Path] = []
     for run in store.runs():
         if not run.evaluations():
-            found += [file for file in sorted(run.path.rglob("*")) if file.is_file()]
+            files += [file for file in sorted(run.path.rglob("*")) if file.is_file()]
             continue
-        found += sorted(run.path.glob("evaluation/*/cascade.safetensors"))
+        files += sorted(run.path.glob("evaluation/*/cascade.safetensors"))
         if run.name.startswith("normal-") and run.trained:
-            found.append(run.path / "model.safetensors")
-    return found
+            files.append(run.path / "model.safetensors")
+    return files
 
 
 def _write(stem: Path, files: Mapping[Path, Path]) -> None:
-    """A compressed archive in parts, `<stem>.00` and so on; each file is named from the folder given with it."""
+    """Write a compressed archive in parts, `<stem>.00` and so on. `files` maps each file to the root of its name."""
     packed = io.BytesIO()
     with (
         lzma.open(packed, "w", filters=XZ) as compressed,
@@ -82,9 +82,9 @@ def _write(stem: Path, files: Mapping[Path, Path]) -> None:
 
 
 def unpack(parts: Sequence[Path], store: Path) -> None:
-    """Put the archives that these parts make up into a store, the oldest first.
+    """Unpack archives into a store, the oldest first.
 
-    Raises InputError, with nothing of that archive written, where a part is missing or damaged.
+    Raises InputError if a part is missing or damaged. Nothing of its archive is then written.
     """
     for part in parts:
         if not part.is_file():
@@ -94,7 +94,7 @@ def unpack(parts: Sequence[Path], store: Path) -> None:
         try:
             content = lzma.decompress(joined)
         except lzma.LZMAError as error:
-            raise InputError(f"{stem}.*: must be all parts of an archive, each whole ({error})") from None
+            raise InputError(f"{stem}.*: must be all parts of an archive, undamaged ({error})") from None
         store.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             archive.extractall(store, filter="data")

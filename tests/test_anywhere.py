@@ -200,4 +200,4 @@ def test_one_run_is_submitted_to_slurm_with_own_components(site: Site, project: 
 def test_a_launcher_that_knows_nothing_of_runs_needs_a_sweep(project: Path) -> None:
     fill(project / "conf" / "hydra", launcher="_target_: builtins.dict\n")
     done = bnft("run", *OWN, "hydra/launcher=mine", folder=project, code=2)
-    assert done.stderr == "bnft: hydra/launcher: this one must be used with -m; local and slurm can do without\n"
+    assert done.stderr == "bnft: hydra/launcher: must be local or slurm without -m; this one needs -m\n"

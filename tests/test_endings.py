@@ -93,7 +93,7 @@ def test_a_lock_in_a_worker_is_no_leak(tmp_path: Path, monkeypatch: pytest.Monke
         (("hydra.launcher=${nope}",), ("hydra/launcher",)),
         (("--mulitrun",), ("--mulitrun", "did you mean --multirun?", "launch.py --help")),
         (("--nonsense", "--more"), ("--nonsense", "launch.py --help")),
-        (("policy=adv", "-m", "seed=0,1"), ("seed=0,1", "flags go before or after")),
+        (("policy=adv", "-m", "seed=0,1"), ("seed=0,1", "flags must be before or after")),
         (("--cfg",), ("--cfg", "launch.py --help")),
         (("-m", "--cfg", "job"), ("--multirun",)),
         (("--resolve",), ("--resolve",)),
@@ -281,7 +281,7 @@ def full(folder: Path, *command: str, unbuffered: str = "", **pipes: object) -> 
     return done.returncode, done.stderr
 
 
-LOST = "bnft: standard output: cannot be written (No space left on device); what is in the store is not affected"
+LOST = "bnft: standard output: cannot be written (No space left on device); the store is not affected"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")

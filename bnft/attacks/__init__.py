@@ -1,1 +1,1 @@
-"""Attacks used in training, and how they are made fast."""
+"""Attacks used in training, and their acceleration."""

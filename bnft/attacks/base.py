@@ -13,10 +13,15 @@ Attack = Callable[..., torch.Tensor]
 
 @contextmanager
 def no_trace(model: nn.Module, mode: str = "eval") -> Iterator[None]:
-    """Attack inside this block, and the model is afterwards as it was.
+    """Leave the model unchanged by an attack in this block.
 
-    Parameters take no gradient, BN statistics do not move, and the mode of every module is restored. In `train` mode
-    BN layers normalise by the batch without recording it; in `eval` mode they use their running statistics.
+    In the block, parameters take no gradients and BN statistics are not updated. Afterwards the mode of every module is
+    restored.
+
+    Args:
+        model: the model to attack.
+        mode: the mode of the model in the block. In `eval` mode, BN layers use their running statistics. In `train`
+            mode, they use the statistics of the batch.
     """
     modes = {module: module.training for module in model.modules()}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -39,6 +44,6 @@ def no_trace(model: nn.Module, mode: str = "eval") -> Iterator[None]:
 
 
 def perturbation_size(adversarial: torch.Tensor, inputs: torch.Tensor, norm: str) -> torch.Tensor:
-    """The size of each perturbation in its norm (`Linf` or `L2`), shape (N,), in pixel units."""
+    """Return the size of each perturbation in a norm (`Linf` or `L2`), of shape (N,), in pixel units."""
     difference = (adversarial - inputs).flatten(1)
     return difference.abs().amax(1) if norm == "Linf" else difference.norm(dim=1)

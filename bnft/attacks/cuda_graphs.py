@@ -1,8 +1,8 @@
-"""The attack on a batch as a CUDA graph: thousands of kernels started by one call.
+"""The attack on a batch as a CUDA graph, which starts thousands of kernels by one call.
 
-A batch's attack is many small kernels, and a CPU often needs longer to start one than a GPU to run it. The same kernels
-run either way, so that the numbers are the same. The update is no graph: while a GPU is busy with an attack, there is
-time enough to start what comes after it.
+The attack consists of many small kernels, and a CPU often needs more time to start a kernel than a GPU needs to run it.
+The same kernels run with and without a graph, so the numbers are the same. The update is not a graph: the CPU has
+enough time to start its kernels while the GPU computes the attack.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from bnft.attacks.folding import Folded
 from bnft.attacks.pgd import climb, pgd, start
 from bnft.common.devices import Hardware
 
-WARM_UP = 3  # calls before the one that is captured: libraries prepare themselves in the first ones
+WARM_UP = 3  # calls before the captured one, because libraries initialise themselves in their first calls
 
 Function = Callable[..., torch.Tensor]
 
@@ -27,12 +27,20 @@ Function = Callable[..., torch.Tensor]
 def attack_graph(
     attack: Attack, folded: Folded, hardware: Hardware, inputs: torch.Tensor, labels: torch.Tensor
 ) -> Attack | None:
-    """`attack` on the folded view as one graph, for batches of the size of `inputs` (N, C, H, W) and `labels` (N,).
+    """Capture `attack` on the folded view as one graph.
 
-    It is called as `graph(inputs, labels, generator=...)`, folds the model's weights as they are then, and gives what
-    `attack` gives; the result is overwritten by the next call. None where there is no CUDA device, where the attack is
-    not our own `pgd` (another may do what no graph can), where the model could not be traced (its Python code would not
-    run again), and where capturing fails.
+    Args:
+        attack: the attack of a recipe.
+        folded: the view of the model. Each call of the graph folds the current weights of the model.
+        hardware: the precision of forward and backward passes.
+        inputs: images (N, C, H, W) of the size of every batch.
+        labels: their labels (N,).
+
+    Returns:
+        A function `graph(inputs, labels, generator=...)` with the same result as `attack`. The next call overwrites the
+        result. None without a CUDA device, for attacks other than bnft's `pgd` (a graph cannot contain everything that
+        another attack may do), for a model that cannot be traced (a graph would not execute its Python code again), and
+        if capturing fails.
     """
     if not _possible(hardware.device) or folded.view is folded.model:
         return None
@@ -61,24 +69,30 @@ _CLIMB = ("eps", "iterations", "step_size", "norm", "keep")
 
 
 def _options(attack: "partial[torch.Tensor]") -> dict[str, Any]:
-    """The options of a `pgd` that is partly applied, defaults included."""
+    """Return the options of a partially applied `pgd`, including defaults."""
     bound = inspect.signature(pgd).bind_partial(**attack.keywords)
     bound.apply_defaults()
     return bound.arguments
 
 
 def captured(function: Function, *examples: torch.Tensor) -> Function | None:
-    """`function` of tensors as a graph, for tensors of the shapes and types of `examples`.
+    """Capture a function of tensors as a graph.
 
-    It runs on copies of its arguments, and its result is overwritten by the next call. The function must leave nothing
-    behind, since it is called some times here; random generators move. None, with a warning, where capturing fails.
+    Args:
+        function: the function. It must have no side effects, because it is called several times here. Random generators
+            are advanced.
+        examples: tensors of the shapes and types of its arguments.
+
+    Returns:
+        The graph as a function. It copies its arguments, and the next call overwrites its result. None, with a warning,
+        if capturing fails.
     """
     buffers = [example.clone() for example in examples]
     try:
         output, replay = _record(lambda: function(*buffers), buffers[0].device)
-    except RuntimeError as error:  # no memory is one, too
+    except RuntimeError as error:  # includes a lack of memory
         reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"no CUDA graph, which is slower and otherwise the same: {reason}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"no CUDA graph (slower, with the same numbers): {reason}", RuntimeWarning, stacklevel=2)
         return None
 
     def call(*arguments: torch.Tensor) -> torch.Tensor:
@@ -95,8 +109,8 @@ def _possible(device: torch.device) -> bool:
 
 
 def _record(function: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, Callable[[], None]]:
-    """The tensor that `function` gives, and a call that computes it anew. Raises RuntimeError where that cannot be."""
-    # `torch.cuda.graph` leaves its own stream current where a capture fails, in PyTorch 2.11; hence the stream around.
+    """Return the output of `function`, and a function that computes it again. Raises RuntimeError if this fails."""
+    # In PyTorch 2.11, `torch.cuda.graph` leaves its own stream current if a capture fails. This block restores it.
     with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -116,14 +130,14 @@ def _capture(
     function: Callable[[], torch.Tensor], stream: torch.cuda.Stream
 ) -> tuple[torch.Tensor, Callable[[], None]]:
     graph = torch.cuda.CUDAGraph()
-    # Other threads may use the device meanwhile: it is not their calls that are captured.
+    # Other threads may use the device at the same time. Their calls are not captured.
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         output = function()
     return output, graph.replay
 
 
 def _recover(stream: torch.cuda.Stream) -> None:
-    """After a failed capture, PyTorch's random generator refuses to draw until a capture succeeds."""
+    """Make one capture succeed. After a failed one, PyTorch's random generator refuses to draw until then."""
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     with suppress(RuntimeError):

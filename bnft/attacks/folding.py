@@ -1,7 +1,7 @@
-"""A faster view of a model in eval mode, for attacks: each BN folded into the convolution before it.
+"""A faster view of a model in eval mode, for attacks. Each BN layer is folded into the convolution before it.
 
-In eval mode BN is an affine map of its input (Equation 1 of the paper), so conv-BN is one convolution with other
-weights: the same function but for rounding, and half of the layers to differentiate through.
+In eval mode, BN is an affine map of its input (Equation 1 of the paper). A convolution and its BN layer are therefore
+one convolution with other weights. It computes the same function up to rounding, with half as many layers.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from bnft.common.compat import BatchNorm
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-TOLERANCE = 1e-3  # relative, on logits: far above rounding, far below any mistake
+TOLERANCE = 1e-3  # relative error of logits, far above rounding errors and far below the effect of wrong tracing
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A convolution, the BN after it, and the convolution with bias that stands for both."""
+    """A convolution, the BN layer after it, and the convolution with bias that replaces both."""
 
     conv: _Convolution
     layer: "BatchNorm"
@@ -41,11 +41,15 @@ class _Pair:
 
 
 class Folded:
-    """A view of `model` that computes what it computes in eval mode, as it was at the last `refresh`.
+    """A view of a model in eval mode, with the weights that the model had at the last `refresh`.
 
-    On a CPU, small convolutions are then matrix products (see `lowering`). Where the model cannot be traced (control
-    flow that depends on data) or has nothing to fold, the view is the model itself. `view` takes and gives what the
-    model does, for images of the size of `example`; its own weights take no gradient.
+    `view` has the same inputs and outputs as the model. Its own weights take no gradients. On a CPU, small convolutions
+    are computed as matrix products (see `small_convolutions`). The view is the model itself if the model cannot be
+    traced, for example because its control flow depends on data, or if there is nothing to fold.
+
+    Args:
+        model: the model.
+        example: images (N, C, H, W) of the size of all later inputs.
     """
 
     def __init__(self, model: nn.Module, example: torch.Tensor) -> None:
@@ -56,7 +60,7 @@ class Folded:
             self._fold(example[torch.arange(small_convolutions.FEW) % len(example)])
 
     def refresh(self) -> nn.Module:
-        """Fold the model's weights and statistics as they are now; returns the view."""
+        """Fold the current weights and statistics of the model, and return the view."""
         with torch.no_grad():
             for part in self._parts:
                 part.refresh()
@@ -66,7 +70,7 @@ class Folded:
         try:
             traced = fx.symbolic_trace(self.model)
         except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError):
-            return  # control flow that cannot be traced
+            return  # its control flow cannot be traced
         pairs = _fold_pairs(traced)
         if not pairs:
             return
@@ -81,17 +85,17 @@ class Folded:
 
     @torch.no_grad()
     def _same(self, example: torch.Tensor) -> bool:
-        """Whether the view gives the model's logits: code that branches on its input may have been traced wrongly."""
+        """Return whether the view gives the model's logits. Code that branches on its input can be traced wrongly."""
         expected = self.model(example)
         try:
-            found = self.view(example)
+            logits = self.view(example)
         except (RuntimeError, TypeError, AttributeError):
             return False
-        return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1))
+        return bool((logits - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1))
 
 
 def _fold_pairs(traced: fx.GraphModule) -> list[_Pair]:
-    """Replace every conv-BN of a traced model by one convolution."""
+    """Replace every convolution with a BN layer after it in a traced model by one convolution."""
     modules = dict(traced.named_modules())
     pairs: list[_Pair] = []
     for node in list(traced.graph.nodes):
@@ -116,7 +120,7 @@ def _fold_pairs(traced: fx.GraphModule) -> list[_Pair]:
 
 
 def _with_bias(conv: _Convolution) -> _Convolution:
-    """A convolution like this one, with a bias, whose parameters take no gradient."""
+    """Return a convolution like this one, but with a bias, whose parameters take no gradients."""
     folded = type(conv)(
         conv.in_channels,
         conv.out_channels,

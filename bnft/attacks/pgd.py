@@ -24,12 +24,26 @@ def pgd(
     random_start: bool = True,
     keep: Literal["worst", "last"] = "worst",
 ) -> torch.Tensor:
-    """Adversarial examples for `inputs` of shape (N, C, H, W) in [0, 1] with `labels` of shape (N,).
+    """Compute adversarial examples by projected gradient descent (Madry et al., 2018).
 
-    `eps` and `step_size` are in pixel units. `keep="worst"` returns, image by image, the iterate with the highest loss
-    (start and last iterate included); `keep="last"` returns the last. The result has the shape of `inputs`, lies
-    within `eps` of them and in [0, 1]. Only the gradient to the images is computed; see `bnft.attacks.no_trace` for
-    leaving the model as it was.
+    Only gradients with respect to the images are computed. Use it inside of `no_trace` (`bnft.attacks.base`), so that
+    the model is left unchanged.
+
+    Args:
+        model: maps images to logits (N, classes).
+        inputs: float images (N, C, H, W) in [0, 1].
+        labels: their labels (N,).
+        generator: draws the random start.
+        eps: the maximal size of a perturbation, in pixel units.
+        iterations: the number of gradient steps.
+        step_size: the size of a step, in pixel units.
+        norm: the norm of perturbations and steps.
+        random_start: whether to start from a random point within `eps` of the inputs, not from the inputs.
+        keep: `worst` returns the iterate with the highest loss of each image, including the start. `last` returns the
+            last iterate.
+
+    Returns:
+        Images of the shape of `inputs`, in [0, 1] and within `eps` of the inputs.
     """
     begin = start(inputs, generator=generator, eps=eps, norm=norm, random_start=random_start)
     return climb(
@@ -40,7 +54,7 @@ def pgd(
 def start(
     inputs: torch.Tensor, *, generator: torch.Generator, eps: float, norm: Norm, random_start: bool
 ) -> torch.Tensor:
-    """Where `pgd` begins: all that it draws."""
+    """Return the images from which `pgd` starts. This is the only random part of `pgd`."""
     return _Ball(inputs, eps, norm).random_point(generator) if random_start else inputs.clone()
 
 
@@ -56,7 +70,10 @@ def climb(
     norm: Norm,
     keep: Literal["worst", "last"],
 ) -> torch.Tensor:
-    """What `pgd` does from where it begins, `adversarial`: nothing that is random, or waits for the device."""
+    """Carry out the iterations of `pgd` from the start `adversarial`. Nothing here is random or waits for the device.
+
+    For the other arguments, see `pgd`.
+    """
     ball = _Ball(inputs, eps, norm)
     worst, worst_loss = adversarial, torch.full((len(inputs),), -torch.inf, device=inputs.device)
     for _ in range(iterations):
@@ -83,15 +100,15 @@ def _worse(
 
 
 class _Ball:
-    """The points within eps of the inputs that are images."""
+    """The images in [0, 1] within eps of the inputs."""
 
     def __init__(self, inputs: torch.Tensor, eps: float, norm: Norm) -> None:
         self.inputs, self.eps, self.norm = inputs, eps, norm
-        if norm == "Linf":  # box and ball are one pair of bounds
+        if norm == "Linf":  # both conditions are one pair of bounds
             self.lower, self.upper = (inputs - eps).clamp(0, 1), (inputs + eps).clamp(0, 1)
 
     def random_point(self, generator: torch.Generator) -> torch.Tensor:
-        """Uniform in the ball, then projected onto images."""
+        """Draw points uniformly in the ball, and project them to [0, 1]."""
         shape, device = self.inputs.shape, self.inputs.device
         if self.norm == "Linf":
             uniform = torch.rand(shape, generator=generator, device=device)
@@ -101,7 +118,7 @@ class _Ball:
         return self.project(self.inputs + self.eps * radius[:, None, None, None] * _unit(normal))
 
     def direction(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The step of size one that raises a linear loss the most."""
+        """Return the step of size one that increases a linear loss the most."""
         return gradient.sign() if self.norm == "Linf" else _unit(gradient)
 
     def project(self, points: torch.Tensor) -> torch.Tensor:
@@ -118,5 +135,5 @@ def _length(x: torch.Tensor) -> torch.Tensor:
 
 def _unit(x: torch.Tensor) -> torch.Tensor:
     largest = x.abs().flatten(1).amax(1)[:, None, None, None]
-    x = x / largest.clamp_min(torch.finfo(x.dtype).tiny)  # a confident model's gradient is too small to be squared
+    x = x / largest.clamp_min(torch.finfo(x.dtype).tiny)  # the square of a very small gradient would be 0
     return x / _length(x).clamp_min(1e-12)

@@ -1,11 +1,11 @@
-"""Convolutions on small maps as matrix products: the same function but for rounding, and faster on a CPU.
+"""Convolutions on small maps as matrix products, which compute the same up to rounding and are faster on a CPU.
 
-oneDNN's convolutions are made for large maps. On a map of a few pixels most of the kernel lies on the padding, a single
-input channel leaves most of a vector register empty, and the gradient of a strided convolution takes two to four times
-as long as its forward pass. There, one product with the matrix that the convolution is does better.
+oneDNN's convolutions are optimised for large maps. On a map of a few pixels, most of the kernel lies on the padding. A
+single input channel leaves most of a vector register empty. The gradient of a strided convolution takes two to four
+times as long as its forward pass. In these cases, one product with the matrix of the convolution is faster.
 
-Autograd's own gradients of slices and views come in other memory layouts, which every layer before pays for; hence the
-functions here give theirs in channels_last.
+The functions here return gradients in channels_last. Autograd's own gradients of slices and views have other memory
+layouts, which would slow down every layer before.
 """
 
 from collections import Counter
@@ -19,19 +19,19 @@ from torch.nn import functional
 from bnft.common.compat import note_shapes, noted_shape
 
 VECTOR = 16  # channels that oneDNN computes at once with AVX-512
-FEW = 8  # images; for fewer, the number of calls counts, and a convolution is one
-STRIDED = 2  # a strided convolution with its gradient takes about as long as this many that are not
+FEW = 8  # images; for smaller batches, the number of calls matters, and a convolution is a single call
+STRIDED = 2  # a strided convolution with its gradient takes about this many times as long as another one
 
 
 class Pointwise(nn.Module):
-    """A strided 1x1 convolution: the pixels that it looks at, times its weights."""
+    """A strided 1x1 convolution, as the product of the selected pixels and the weights."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
 
     def refresh(self) -> None:
-        """Nothing is copied: the convolution's own weights are used."""
+        """Do nothing. The weights of the convolution are used directly."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) < FEW:
@@ -41,7 +41,7 @@ class Pointwise(nn.Module):
 
 
 class Dense(nn.Module):
-    """A convolution on maps of one size, (C, H, W), as a matrix from all of its inputs to all of its outputs."""
+    """A convolution on maps of one size (C, H, W), as a matrix that maps all inputs to all outputs."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -51,19 +51,19 @@ class Dense(nn.Module):
         super().__init__()
         self.conv = conv
         channels, height, width = size
-        # A convolution whose weights are 1, 2, ... tells which weight each entry of the matrix is; 0 is none.
+        # A convolution with the weights 1, 2, ... shows which weight each entry of the matrix is; 0 means none.
         numbers = torch.arange(1, conv.weight.numel() + 1, dtype=torch.float64).view_as(conv.weight)
         unit = torch.eye(height * width * channels, dtype=torch.float64)
         images = unit.view(-1, height, width, channels).permute(0, 3, 1, 2)
-        found = functional.conv2d(images, numbers, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-        self.shape = found.shape[1:]
-        matrix = found.permute(2, 3, 1, 0).reshape(-1, len(unit))
+        outputs = functional.conv2d(images, numbers, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        self.shape = outputs.shape[1:]
+        matrix = outputs.permute(2, 3, 1, 0).reshape(-1, len(unit))
         self.register_buffer("entries", matrix.round().long(), persistent=False)
         self.register_buffer("weight", torch.zeros(self.entries.shape), persistent=False)
         self.register_buffer("bias", torch.zeros(len(self.entries)), persistent=False)
 
     def refresh(self) -> None:
-        """Take over the convolution's weights as they are now."""
+        """Copy the current weights of the convolution."""
         values = functional.pad(self.conv.weight.flatten(), (1, 0))
         torch.index_select(values, 0, self.entries.flatten(), out=self.weight.view(-1))
         assert self.conv.bias is not None
@@ -76,7 +76,7 @@ class Dense(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """The maps as they are, with a gradient in channels_last."""
+    """Returns the maps unchanged, with a gradient in channels_last."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _ChannelsLast.apply(x)
@@ -120,8 +120,8 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (weight,), (count, channels, height, width) = ctx.saved_tensors, ctx.size
-        found = gradient.permute(0, 2, 3, 1).flatten(1) @ weight
-        return found.view(count, height, width, channels).permute(0, 3, 1, 2), None, None, None
+        full = gradient.permute(0, 2, 3, 1).flatten(1) @ weight
+        return full.view(count, height, width, channels).permute(0, 3, 1, 2), None, None, None
 
 
 class _ChannelsLast(torch.autograd.Function):
@@ -135,12 +135,12 @@ class _ChannelsLast(torch.autograd.Function):
 
 
 def _call(function: type[torch.autograd.Function], *arguments: Any) -> torch.Tensor:
-    """The function, without what is done for gradients where none is wanted."""
+    """Call the function, without autograd if gradients are disabled."""
     return function.apply(*arguments) if torch.is_grad_enabled() else function.forward(None, *arguments)
 
 
 def _cast(*tensors: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors in the precision in which autocast would have a convolution compute."""
+    """Return the tensors in the precision that autocast would use for a convolution."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return list(tensors)
@@ -148,7 +148,7 @@ def _cast(*tensors: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _empty(x: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """As many maps as `x` has, in channels_last. No view, so that it can be changed in place."""
+    """Return empty maps for as many images as `x` has, in channels_last. They are not a view, so can be written to."""
     return torch.empty((len(x), *shape), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
@@ -156,20 +156,25 @@ AsProduct = Pointwise | Dense
 
 
 def replace_small(traced: fx.GraphModule, example: torch.Tensor) -> list[AsProduct]:
-    """Put products in the place of small convolutions, whose parameters take no gradient.
+    """Replace small convolutions of a traced model by matrix products, in place.
 
-    `example` (N, C, H, W) has the size of the images to come. Returns what must be refreshed when weights change.
+    Args:
+        traced: the model. The parameters of its convolutions must take no gradients.
+        example: images (N, C, H, W) of the size of all later inputs.
+
+    Returns:
+        The products. They must be refreshed when the weights change.
     """
     note_shapes(traced, example)
     modules, made = dict(traced.named_modules()), []
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
         if node.op == "call_module" and calls[node.target] == 1:
-            found = as_product(modules[node.target], noted_shape(node.args[0])[1:])
-            if found is not None:
-                traced.add_submodule(node.target, found)
-                made.append(found)
-        elif len(noted_shape(node)) != 4:  # maps end here
+            product = as_product(modules[node.target], noted_shape(node.args[0])[1:])
+            if product is not None:
+                traced.add_submodule(node.target, product)
+                made.append(product)
+        elif len(noted_shape(node)) != 4:  # the output is not a map
             for source in node.all_input_nodes:
                 if len(noted_shape(source)) == 4:
                     _keep_channels_last(traced, source, node)
@@ -185,9 +190,13 @@ def _keep_channels_last(traced: fx.GraphModule, source: fx.Node, user: fx.Node) 
 
 
 def as_product(conv: nn.Module, size: tuple[int, ...]) -> AsProduct | None:
-    """What takes the place of a convolution of maps (C, H, W); None where it is best left as it is.
+    """Return the matrix product that replaces a convolution, or None if the convolution is at least as fast.
 
-    The choice depends on sizes alone, never on measured time, so that a run gives the same bits everywhere.
+    The choice depends on sizes only, not on measured times, so that it is the same on every machine.
+
+    Args:
+        conv: the convolution. For other modules, the result is None.
+        size: the shape (C, H, W) of its inputs.
     """
     if not isinstance(conv, nn.Conv2d) or conv.bias is None or len(size) != 3:
         return None

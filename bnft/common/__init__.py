@@ -1,1 +1,1 @@
-"""What has no subject of its own: errors, atomic files, intervals, random draws, devices, stopping."""
+"""Code without a subject of its own: errors, atomic files, intervals, random draws, devices, stopping."""

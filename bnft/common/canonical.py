@@ -1,4 +1,4 @@
-"""JSON in its one canonical form, for hashing."""
+"""JSON in canonical form, for hashing."""
 
 import json
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """`value` as JSON in its one canonical form: sorted keys, no spaces, no nulls, no empty groups."""
+    """Return `value` as JSON in canonical form: with sorted keys, without spaces, nulls and empty groups."""
     return json.dumps(pruned(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def pruned(value: Any) -> Any:
-    """`value` without nulls and empty groups."""
+    """Return `value` without nulls and empty groups."""
     if isinstance(value, Mapping):
         kept = {str(key): pruned(item) for key, item in value.items()}
         return {key: item for key, item in kept.items() if item is not None and item != {}}

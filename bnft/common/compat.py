@@ -1,9 +1,10 @@
-"""What bnft uses of PyTorch, torchvision and Python that is private or undocumented there.
+"""The private and undocumented parts of PyTorch, torchvision and Python that bnft uses.
 
-Any version may change it. So each part is used through one function here, `pyproject.toml` has upper bounds for the
-packages, and `tests/common/test_compat.py` checks each part. PyTorch is imported where it is needed, since `--help`
-imports this module too. The same for Hydra and OmegaConf is in `bnft.config.compat`, for W&B in
-`bnft.tracking.compat`, for AutoAttack in `bnft.evaluation.compat`, and for submitit in `bnft.sweeps.slurm.submission`.
+Any version may change them. Therefore each part is used through one function here, `pyproject.toml` has upper bounds
+for the packages, and `tests/common/test_compat.py` checks each part. PyTorch is imported inside the functions, because
+`--help` imports this module too. The parts of Hydra and OmegaConf are in `bnft.config.compat`, those of W&B in
+`bnft.tracking.compat`, those of AutoAttack in `bnft.evaluation.compat`, and those of submitit in
+`bnft.sweeps.slurm.submission`.
 """
 
 import argparse
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     Policy = tuple[tuple[str, float, int | None], tuple[str, float, int | None]]  # operation, chance, magnitude; twice
 
 LOADED_LATE = ("torch._dynamo",)
-"""Modules of PyTorch that its first optimizer loads, in about a second. Since PyTorch 2.0."""
+"""Modules of PyTorch that the first optimizer imports, which takes about a second. Since PyTorch 2.0."""
 
 
 # PyTorch
 
 
 def is_batchnorm(module: object) -> "TypeGuard[BatchNorm]":
-    """Whether a module is a BN layer: 1d, 2d, 3d or synchronised, or a class of somebody else derived from these.
+    """Return whether a module is a BN layer: 1d, 2d, 3d, synchronised, or of a class derived from these.
 
-    `_BatchNorm` is private. It is the only common class of the public ones. Since PyTorch 1.0.
+    `_BatchNorm` is private. It is the only common base class of the public classes. Since PyTorch 1.0.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -35,9 +36,9 @@ def is_batchnorm(module: object) -> "TypeGuard[BatchNorm]":
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware, with AMX or AVX512-BF16.
+    """Return whether the CPU multiplies bf16 in hardware, with AMX or AVX512-BF16.
 
-    The two functions are private. PyTorch has no public one in all versions that we allow. Since PyTorch 2.6.
+    The two functions are private. No public function exists in all supported versions of PyTorch. Since PyTorch 2.6.
     """
     import torch
 
@@ -46,7 +47,7 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def flops(model: "nn.Module", example: "torch.Tensor") -> int:
-    """The floating-point operations of one forward pass, two for each multiply-accumulate.
+    """Count the floating-point operations of one forward pass, two for each multiply-accumulate.
 
     `FlopCounterMode` is undocumented. Since PyTorch 2.1.
     """
@@ -59,9 +60,9 @@ def flops(model: "nn.Module", example: "torch.Tensor") -> int:
 
 
 def note_shapes(traced: "fx.GraphModule", example: "torch.Tensor") -> None:
-    """Note at each node of a traced model the shape of what it computes of `example`; see `noted_shape`.
+    """Note at each node of a traced model the shape of its output for the input `example`; see `noted_shape`.
 
-    `ShapeProp` is only mentioned in PyTorch's documentation, and its key in `meta` is not. Since PyTorch 1.10.
+    PyTorch's documentation mentions `ShapeProp`, but not its key in `meta`. Since PyTorch 1.10.
     """
     from torch.fx.passes.shape_prop import ShapeProp
 
@@ -69,7 +70,7 @@ def note_shapes(traced: "fx.GraphModule", example: "torch.Tensor") -> None:
 
 
 def noted_shape(node: Any) -> tuple[int, ...]:
-    """The shape of what a node computes, once `note_shapes` noted it; empty for all but tensors."""
+    """Return the shape that `note_shapes` noted at a node; empty if the output of the node is not a tensor."""
     from torch import fx
 
     return tuple(getattr(node.meta.get("tensor_meta"), "shape", ())) if isinstance(node, fx.Node) else ()
@@ -79,10 +80,10 @@ def noted_shape(node: Any) -> tuple[int, ...]:
 
 
 def autoaugment_policies(height: int, width: int) -> "tuple[list[Policy], dict[str, tuple[torch.Tensor, bool]]]":
-    """The sub-policies of AutoAugment for CIFAR-10; and the magnitudes of each operation, and if they have a sign.
+    """Return the sub-policies of AutoAugment for CIFAR-10, and the magnitudes of each operation and if they are signed.
 
-    `policies` is undocumented and `_augmentation_space` private. torchvision's transform draws once for all images of
-    a batch, and we once for each image. Since torchvision 0.11.
+    `policies` is undocumented, and `_augmentation_space` is private. torchvision's transform draws once for all images
+    of a batch, but bnft draws for each image. Since torchvision 0.11.
     """
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy  # takes long to import
 
@@ -91,9 +92,9 @@ def autoaugment_policies(height: int, width: int) -> "tuple[list[Policy], dict[s
 
 
 def autoaugment_operation(images: "torch.Tensor", name: str, magnitude: float) -> "torch.Tensor":
-    """One operation of AutoAugment on uint8 images (N, C, H, W).
+    """Apply one operation of AutoAugment to uint8 images (N, C, H, W).
 
-    `_apply_op` is private; it is the part of torchvision's transform that draws nothing. Since torchvision 0.11.
+    `_apply_op` is private. It is the part of torchvision's transform that draws nothing. Since torchvision 0.11.
     """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.autoaugment import _apply_op
@@ -105,18 +106,18 @@ def autoaugment_operation(images: "torch.Tensor", name: str, magnitude: float) -
 
 
 def argparse_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The arguments of a parser, with `option_strings` and `choices`: what a person could have meant.
+    """Return the arguments of a parser. Their `option_strings` and `choices` are the names to suggest.
 
-    `_actions` is private; argparse has no public list. Since Python 3.2.
+    `_actions` is private. argparse has no public list. Since Python 3.2.
     """
     return parser._actions
 
 
 def start_forkserver() -> None:
-    """Start the server of the start method `forkserver` now, and not with the first process.
+    """Start the server of the start method `forkserver` now, not with the first process.
 
-    `ensure_running` is undocumented. It imports what is to be preloaded while this process does something else. Since
-    Python 3.4.
+    The server then imports the preloaded modules while this process does something else. `ensure_running` is
+    undocumented. Since Python 3.4.
     """
     from multiprocessing.forkserver import ensure_running
 

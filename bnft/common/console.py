@@ -7,6 +7,6 @@ from bnft.common.errors import show
 
 
 def notice(message: str) -> None:
-    """One line on standard error, if anybody is there to read it."""
+    """Print one line on standard error. Errors of the stream are ignored."""
     with suppress(OSError):
         print(message if len(message) < 2000 else show(message), file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Rules for single values, written once as annotations: `lr: Annotated[float, above(0)]`.
+"""Rules for single values, written as annotations: `lr: Annotated[float, above(0)]`.
 
-A rule checks a value and can say in words what it allows, so that a refusal always names the allowed values. The same
-annotations serve the typed schema (`bnft.config.schema`) and the signatures of models, data sets, attacks and
+A rule checks a value and describes the allowed values in words, so that an error message can always name them. The same
+annotations are used in the typed schema (`bnft.config.schema`) and in the signatures of models, data sets, attacks and
 learning-rate shapes (`bnft.config.components`).
 """
 
@@ -18,9 +18,12 @@ from pydantic_core import CoreSchema, core_schema
 
 @dataclass(frozen=True)
 class Rule:
-    """A check on a value that has the right type already; `words` completes "must be ...".
+    """A check of a value that already has the right type.
 
-    `complete` words say what type the value has, too.
+    Attributes:
+        words: the allowed values, to complete "must be ...".
+        holds: the check.
+        complete: whether `words` also name the type of the value.
     """
 
     words: str
@@ -37,7 +40,7 @@ class Rule:
 
 
 class _Number:
-    """Takes 0.03, "0.03" and "8/255" alike and yields a finite float."""
+    """Accepts numbers and text such as 0.03, "0.03" and "8/255", and converts them to a finite float."""
 
     words = "a number"
     complete = True
@@ -101,7 +104,7 @@ _TYPES = {
 
 
 def in_words(annotation: Any) -> str:
-    """What an annotation allows, to stand after "must be": `a whole number, at least 0`."""
+    """Describe the values that an annotation allows, to complete "must be ...": `a whole number, at least 0`."""
     kind, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     rules = [rule for rule in metadata if isinstance(rule, (Rule, _Number))]
@@ -124,7 +127,7 @@ def _kind_in_words(kind: Any) -> str:
 
 
 class Strict:
-    """Unknown keys and non-finite numbers are errors."""
+    """A base class of dataclasses in which unknown keys and non-finite numbers are errors."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True

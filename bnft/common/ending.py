@@ -1,4 +1,7 @@
-"""How the programs end: an exit code, and one line for what a person can put right. Light, since --help imports it."""
+"""How the programs end: with an exit code, and with one line for errors that a user can correct.
+
+`--help` imports this module, so it must import quickly.
+"""
 
 import errno
 import io
@@ -12,7 +15,7 @@ from typing import Any, TextIO, cast
 from bnft.common.errors import InputError, did_you_mean, show
 
 REFUSED = 2
-_OF_THE_MACHINE = {  # what is wrong with a path or a disk rather than with the program
+_OF_THE_MACHINE = {  # errors of a path or a disk, not of the program
     errno.EACCES,
     errno.EDQUOT,
     errno.EIO,
@@ -30,13 +33,13 @@ _OF_THE_MACHINE = {  # what is wrong with a path or a disk rather than with the 
 
 
 def refused(message: str) -> int:
-    """Say why something cannot be done; returns the exit code that goes with it."""
+    """Print why something is refused, and return the exit code for it."""
     print(f"bnft: {message}", file=sys.stderr)
     return REFUSED
 
 
 def trouble(error: BaseException) -> str | None:
-    """What a person can put right, in one line, if that is what `error` is about; else None."""
+    """Return the message of an error that a user can correct, in one line; None for any other error."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE and error.filename is not None:
@@ -45,18 +48,18 @@ def trouble(error: BaseException) -> str | None:
 
 
 def argparse_message(message: str, known: Iterable[str]) -> str:
-    """What argparse refuses, with the one of the `known` flags and commands that was probably meant."""
-    found = re.search(r"^unrecognized arguments: ([^\s=]+)|invalid choice: '([^']*)'", message)
-    if not found:
+    """Extend an error message of argparse by a similar name from `known`, the flags and commands that exist."""
+    match = re.search(r"^unrecognized arguments: ([^\s=]+)|invalid choice: '([^']*)'", message)
+    if not match:
         return message
-    unknown = found[1] or found[2]
-    if found[1] and not unknown.startswith("-"):
-        return f"{message}; flags go before or after all other arguments, not between them"
+    unknown = match[1] or match[2]
+    if match[1] and not unknown.startswith("-"):
+        return f"{message}; flags must be before or after all other arguments, not between them"
     return f"{message}{did_you_mean(unknown, known)}"
 
 
 class _Stream:
-    """A text stream on which nothing that is printed fails. The first error is kept."""
+    """A text stream on which printing never raises. It keeps the first error."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -81,7 +84,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def close(self) -> None:
-        """Send what is left in a buffer, and could not be written, nowhere."""
+        """Flush the stream. After an error, discard what is left in the buffer."""
         self.flush()
         if self.error is not None:
             with suppress(OSError, io.UnsupportedOperation):
@@ -90,13 +93,13 @@ class _Stream:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """A block in which output that cannot be written stops nothing: what is at work ends as it would have.
+    """Ignore errors of standard output and standard error in this block, so that the work in it is completed.
 
-    At the end, standard output that was lost is said, and makes an exit code of 0 into 2. A reader that has seen
-    enough, such as `head`, is no loss.
+    If standard output was lost, an error is printed at the end, and exit code 0 becomes 2. A pipe that its reader
+    closed, such as `head`, is not an error.
     """
     before = sys.stdout, sys.stderr
-    out, err = (_Stream(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115 - None is a closed one
+    out, err = (_Stream(stream or open(os.devnull, "w")) for stream in before)  # noqa: SIM115 - None if it is closed
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     end: SystemExit | None = None
     try:
@@ -106,7 +109,7 @@ def printing() -> Iterator[None]:
     finally:
         out.close()
         if out.error is not None and not isinstance(out.error, BrokenPipeError):
-            refused(f"standard output: cannot be written ({out.error.strerror}); what is in the store is not affected")
+            refused(f"standard output: cannot be written ({out.error.strerror}); the store is not affected")
             end = end if end is not None and end.code else SystemExit(REFUSED)
         err.close()
         sys.stdout, sys.stderr = before

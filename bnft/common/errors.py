@@ -1,4 +1,4 @@
-"""The errors that a person, not a programmer, can put right."""
+"""Errors that a user can correct."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -7,27 +7,31 @@ from pathlib import Path
 
 
 class InputError(Exception):
-    """Something that was asked for cannot be: one line that names the thing, its value and the way out.
+    """Invalid input. The message is one line that names the thing, its value and the way out.
 
-    It ends a command with that line and exit code 2. Everything else that is raised is a bug of ours, and ends with
-    its traceback and exit code 1.
+    It ends a command with this line and exit code 2. Any other exception is a bug in bnft. It ends a command with a
+    traceback and exit code 1.
     """
 
 
 class DamagedError(InputError):
-    """A file in the store cannot be read as what it should be."""
+    """A file in the store is damaged or missing."""
 
 
 class UnwritableError(InputError):
-    """A file or a folder cannot be written to: there is no room, no right, or the file system is read-only."""
+    """A file or folder cannot be written: the disk is full, permission is denied, or the file system is read-only."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task is not done. `details` are the last lines of its traceback, `log` is where the rest stands.
+    """Why a task is not done.
 
-    `stopped` is for a task that was asked to stop and goes on from there, or was not begun; `blocked` for one whose
-    base failed.
+    Attributes:
+        message: the reason, in one line.
+        details: the last lines of the traceback.
+        log: the file with the rest of the traceback.
+        stopped: whether the task was stopped and can continue, or was not begun.
+        blocked: whether the task could not start because its base failed.
     """
 
     message: str
@@ -38,7 +42,7 @@ class Failure:
 
     @property
     def state(self) -> str:
-        """What it makes of the run: `failed`, `blocked` or `interrupted`."""
+        """The state of the run: `failed`, `blocked` or `interrupted`."""
         return "interrupted" if self.stopped else "blocked" if self.blocked else "failed"
 
     def __str__(self) -> str:
@@ -46,18 +50,18 @@ class Failure:
 
 
 def rejected(key: str, value: object, must: str) -> InputError:
-    """The usual refusal: `key=value: must be ...`."""
+    """Return the usual error: `key=value: must be ...`."""
     return InputError(f"{key}={show(value)}: must be {must}")
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """` (did you mean ...?)` with the one of `names` that is close to `name`; empty if none is."""
+    """Return ` (did you mean ...?)` with the most similar of `names`, or "" if none is similar to `name`."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 
 def show(value: object) -> str:
-    """A value as it would stand on the command line, on one line and of bounded length."""
+    """Return a value as it is written on the command line, in one line of at most 200 characters."""
     if value is None:
         text = "null"
     elif isinstance(value, bool):
@@ -69,7 +73,7 @@ def show(value: object) -> str:
     elif isinstance(value, Mapping):
         text = "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, float) and 0 < 255 * value <= 32 and round(255 * value) / 255 == value:
-        text = f"{255 * value:.0f}/255"  # as eps is given for images of 256 levels
+        text = f"{255 * value:.0f}/255"  # the usual notation of eps for images with 256 levels
     else:
         text = " ".join(str(value).split())
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,8 +1,8 @@
-"""Files that are either whole or not there: written to a temporary name, flushed, renamed. No pickle.
+"""Atomic files: they are written to a temporary name, flushed and renamed. Nothing is pickled.
 
-What a number can come from carries a checksum, SHA-256, in the file itself, which is checked whenever it is read: a
-mapping has one of all the rest, a line one of itself and all lines before, a tensor one of its own. Files from before
-have none, and are read unchecked.
+Files that affect numbers contain SHA-256 checksums, which are checked whenever the files are read. A mapping contains a
+checksum of all its other keys. A line contains a checksum of itself and all lines before it. A file of tensors contains
+a checksum of each tensor. Files of version 0.1 have no checksums and are read without a check.
 """
 
 import hashlib
@@ -24,17 +24,17 @@ from bnft.common.errors import DamagedError, InputError, UnwritableError
 
 TEMPORARY = ".tmp"
 CHECKSUM = "checksum"  # of a mapping
-METADATA, DIGESTS = "bnft", "sha256"  # what is kept beside tensors, as JSON, and the checksums of all tensors in it
+METADATA, DIGESTS = "bnft", "sha256"  # the key of the JSON in a file of tensors, and that of the checksums in this JSON
 WAYS_OUT = {
-    PermissionError: "have its owner give you the right to",
-    IsADirectoryError: "a folder is in its place, which must go",
-    NotADirectoryError: "a file is in the place of its folder, which must go",
+    PermissionError: "ask its owner for permission",
+    IsADirectoryError: "remove the folder that is in its place",
+    NotADirectoryError: "remove the file that is in the place of its folder",
 }
 
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Turn the error for a file that may not be used, or that is none, into an InputError; also a decorator."""
+    """Turn errors about files that cannot be used into InputError. Can also be used as a decorator."""
     try:
         yield
     except tuple(WAYS_OUT) as error:
@@ -45,7 +45,10 @@ def reachable() -> Iterator[None]:
 
 
 def folders(path: Path) -> list[Path]:
-    """The folders in a folder, by name; none if it is not there. Unlike glob, it raises if it may not look."""
+    """Return the folders in a folder, sorted by name; none if it does not exist.
+
+    Unlike `glob`, it raises PermissionError if the folder cannot be read.
+    """
     try:
         return sorted(entry for entry in path.iterdir() if entry.is_dir())
     except FileNotFoundError:
@@ -53,10 +56,17 @@ def folders(path: Path) -> list[Path]:
 
 
 def write(path: Path, content: bytes, owner: Path | None = None) -> None:
-    """Replace the file at `path` by `content`, atomically and durably. Leaves nothing behind if it fails.
+    """Replace the file at `path` by `content`, atomically and durably. If it fails, no temporary file is left.
 
-    `owner` is the config.yaml of the run that the file belongs to. Once it is gone, the folder of the run was removed,
-    and is not made again. Raises InputError then, UnwritableError where there is no room or no right to write.
+    Args:
+        path: the file. Its folder is made if it does not exist.
+        content: the new content.
+        owner: config.yaml of the run that the file belongs to. If it does not exist, the folder of the run was removed,
+            and is not made again.
+
+    Raises:
+        InputError: if the folder of the run was removed.
+        UnwritableError: if the disk is full or permission is denied.
     """
     _check_owner(owner)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -72,14 +82,14 @@ def write(path: Path, content: bytes, owner: Path | None = None) -> None:
             temporary.unlink(missing_ok=True)
         _check_owner(owner)
         raise UnwritableError(
-            f"{path}: cannot be written ({error.strerror}); the same command goes on once it can"
+            f"{path}: cannot be written ({error.strerror}); once it can be, the same command continues"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     try:
         _check_owner(owner)
-    except InputError:  # the folder was removed meanwhile, and may have been made again for this file
+    except InputError:  # the folder was removed in the meantime, and may have been made again for this file
         path.unlink(missing_ok=True)
         _remove_empty(path.parent, owner)
         raise
@@ -87,11 +97,11 @@ def write(path: Path, content: bytes, owner: Path | None = None) -> None:
 
 def _check_owner(owner: Path | None) -> None:
     if owner is not None and not owner.exists():
-        raise InputError(f"{owner.parent}: was removed while its run went on; the same command makes it again")
+        raise InputError(f"{owner.parent}: was removed during its run; the same command makes it again")
 
 
 def _remove_empty(folder: Path, owner: Path | None) -> None:
-    """Remove `folder` and those above it as far as that of `owner`, if there is nothing in them."""
+    """Remove `folder` and the folders above it up to the folder of `owner`, if they are empty."""
     with suppress(OSError):
         while owner is not None and folder.is_relative_to(owner.parent):
             folder.rmdir()
@@ -99,18 +109,18 @@ def _remove_empty(folder: Path, owner: Path | None) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what killed processes left behind in a folder, and below it, that only we write to now."""
+    """Remove temporary files of killed processes in a folder and below. No other process may be writing to it."""
     for leftover in folder.rglob(f".*{TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping of plain data with the checksum of all that is in it; see `unsealed`."""
+    """Return a mapping of plain data with a checksum of its content; see `unsealed`."""
     return {**value, CHECKSUM: hashlib.sha256(_canonical(value)).hexdigest()}
 
 
 def unsealed(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping without its checksum, if it has one. Raises DamagedError if that is not the one of the rest."""
+    """Return a mapping without its checksum, if it has one. Raises DamagedError if the checksum does not match."""
     rest = {key: item for key, item in value.items() if key != CHECKSUM}
     if CHECKSUM in value and sealed(rest)[CHECKSUM] != value[CHECKSUM]:
         raise DamagedError(f"{path}: is damaged, its content does not match its checksum")
@@ -118,8 +128,8 @@ def unsealed(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _canonical(value: Any) -> bytes:
-    """Plain data as JSON in one form, which writing and reading as JSON or YAML does not change."""
-    plain = json.loads(json.dumps(value, default=str))  # keys are text now, tuples lists
+    """Return plain data as JSON in a form that stays the same if the data are written and read as JSON or YAML."""
+    plain = json.loads(json.dumps(value, default=str))  # turns keys into text and tuples into lists
     return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -128,7 +138,7 @@ def write_json(path: Path, value: Any, owner: Path | None = None) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises DamagedError if the file is not JSON, FileNotFoundError if it is not there."""
+    """Read JSON. Raises DamagedError if the file is not JSON, FileNotFoundError if it does not exist."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -136,20 +146,23 @@ def read_json(path: Path) -> Any:
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]], owner: Path | None = None) -> None:
-    """One JSON object per line, with the checksum of the line and all lines before it."""
+    """Write one JSON object per line, with a checksum of the line and all lines before it."""
     write(path, "".join(json.dumps(record) + "\n" for record in _chained(records)).encode(), owner)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Raises DamagedError if a line is not a JSON object or does not match its checksum; no file is no lines."""
+    """Read the JSON objects of a file, one per line; none if it does not exist.
+
+    Raises DamagedError if a line is not a JSON object or does not match its checksum.
+    """
     if not path.exists():
         return []
     try:
-        found = [dict(json.loads(line)) for line in path.read_text().splitlines()]
+        lines = [dict(json.loads(line)) for line in path.read_text().splitlines()]
     except (ValueError, TypeError) as error:
         raise DamagedError(f"{path}: is damaged, each line must be a JSON object ({error})") from None
-    records = [{key: item for key, item in record.items() if key != CHECKSUM} for record in found]
-    checksums = [record.get(CHECKSUM) for record in found]
+    records = [{key: item for key, item in line.items() if key != CHECKSUM} for line in lines]
+    checksums = [line.get(CHECKSUM) for line in lines]
     if any(checksums) and checksums != [record[CHECKSUM] for record in _chained(records)]:
         raise DamagedError(f"{path}: is damaged, its lines do not match their checksums")
     return records
@@ -163,12 +176,12 @@ def _chained(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
-    """A mapping as YAML, with its checksum as the last key."""
+    """Write a mapping as YAML, with its checksum as the last key."""
     write(path, yaml.safe_dump(sealed(value), sort_keys=False, allow_unicode=True, width=120).encode())
 
 
 def read_yaml(path: Path) -> Any:
-    """Raises DamagedError if the file is not YAML or does not match its checksum."""
+    """Read YAML. Raises DamagedError if the file is not YAML or does not match its checksum."""
     try:
         value = yaml.safe_load(path.read_text())
         return unsealed(path, value) if isinstance(value, dict) else value
@@ -185,46 +198,49 @@ def write_tensors(
     metadata: Mapping[str, Any] | None = None,
     owner: Path | None = None,
 ) -> str:
-    """Tensors as safetensors, with `metadata` as JSON and checksums beside them. Returns the checksum of the whole."""
+    """Write tensors as safetensors, with checksums and with `metadata` as JSON. Returns the checksum of the file."""
     from safetensors.torch import save
 
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     kept = sealed({**(metadata or {}), DIGESTS: {name: _digest(tensor) for name, tensor in plain.items()}})
-    write(path, save(plain, {METADATA: json.dumps(kept)}), owner)  # one key alone, since safetensors keeps no order
+    write(path, save(plain, {METADATA: json.dumps(kept)}), owner)  # a single key, because safetensors keeps no order
     return str(kept[CHECKSUM])
 
 
 def read_tensors(path: Path, without: Collection[str] = ()) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-    """Tensors, on the CPU, and metadata. Raises DamagedError if the file, or a tensor that is read, is not whole."""
+    """Read tensors, on the CPU, and the metadata of their file. Tensors named in `without` are left out.
+
+    Raises DamagedError if the file, or a tensor that is read, is damaged.
+    """
     return _read(path, "pt", without)
 
 
 def read_arrays(path: Path, without: Collection[str] = ()) -> "dict[str, NDArray[Any]]":
-    """The same as NumPy arrays, without PyTorch."""
+    """Read tensors as NumPy arrays, without PyTorch; see `read_tensors`."""
     return _read(path, "numpy", without)[0]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What was kept beside the tensors. Reads no more than the header; raises DamagedError if that is not whole."""
+    """Read the metadata of a file of tensors. Reads only the header. Raises DamagedError if the header is damaged."""
     with _opened(path, "numpy") as file:
         return _header(path, file)[0]
 
 
 def checksum(path: Path) -> str | None:
-    """The checksum of a file of tensors, as it stands in its header; None for one from before checksums."""
+    """Read the checksum in the header of a file of tensors; None for a file of version 0.1."""
     with _opened(path, "numpy") as file:
         return _header(path, file)[2]
 
 
 def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, str] | None, str | None]:
-    """The metadata of a file of tensors, their digests by name, and the checksum of the whole."""
-    found = file.metadata() or {}
-    kept = dict(json.loads(found.get(METADATA, "{}")))
+    """Return the metadata of a file of tensors, the digests of the tensors by name, and the checksum of the file."""
+    header = file.metadata() or {}
+    kept = dict(json.loads(header.get(METADATA, "{}")))
     metadata = unsealed(path, kept)
     digests = metadata.pop(DIGESTS, None)
-    nameless = METADATA not in found and any(f'"{DIGESTS}": {{' in text for text in found.values())
+    nameless = METADATA not in header and any(f'"{DIGESTS}": {{' in text for text in header.values())
     if nameless or (digests is not None and CHECKSUM not in kept):
-        raise DamagedError(f"{path}: is damaged, its metadata are not whole")
+        raise DamagedError(f"{path}: is damaged, its metadata are incomplete")
     if digests is not None and digests.keys() != set(file.keys()):
         raise DamagedError(f"{path}: is damaged, its tensors are not those that were written")
     return metadata, digests, kept.get(CHECKSUM)
@@ -241,7 +257,7 @@ def _read(path: Path, framework: str, without: Collection[str]) -> tuple[dict[st
 
 
 def _digest(tensor: Any) -> str:
-    """The SHA-256 of a tensor's type, shape and bytes, the same for PyTorch and for NumPy."""
+    """Return the SHA-256 of a tensor's type, shape and bytes. It is the same for PyTorch and NumPy."""
     kind, content = str(tensor.dtype).removeprefix("torch."), tensor.reshape(-1)
     if hasattr(content, "numpy"):
         import torch
@@ -255,16 +271,16 @@ def _digest(tensor: Any) -> str:
 @contextmanager
 def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
-        path.open("rb").close()  # since safetensors takes a file without the right to read it for one that is not there
+        path.open("rb").close()  # safetensors reports a file that cannot be read as one that does not exist
         with safe_open(path, framework=framework) as file:
             yield file
     except FileNotFoundError:
-        raise DamagedError(f"{path}: is not there, though it should be") from None
+        raise DamagedError(f"{path}: is missing") from None
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise DamagedError(f"{path}: is damaged, it must be safetensors ({error})") from None
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,13 @@
-"""Intervals for errors counted on a finite number of images."""
+"""Confidence intervals for error rates on a finite number of images."""
 
 import math
 from collections.abc import Sequence
 
-Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution: intervals are at 95 %
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution, for 95 % intervals
 
 
 def wilson(errors: float, images: int) -> tuple[float, float]:
-    """The 95 % interval of an error rate, in percent (Wilson, 1927). `errors` may be a mean over seeds."""
+    """Return the 95 % interval of an error rate, in percent (Wilson, 1927). `errors` can be a mean over seeds."""
     if images == 0:
         return 0.0, 100.0
     share = errors / images
@@ -18,9 +18,16 @@ def wilson(errors: float, images: int) -> tuple[float, float]:
 
 
 def unpaired(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float, float]:
-    """First minus second error rate, on different images, and its 95 % interval, all in percentage points.
+    """Compare two error rates on different images.
 
-    Each is (errors, images). The interval is Newcombe's (1998, method 10), made of the two Wilson intervals.
+    The interval combines the two Wilson intervals (Newcombe, 1998, method 10).
+
+    Args:
+        first: number of errors and number of images.
+        second: number of errors and number of images.
+
+    Returns:
+        The first minus the second error rate, and the ends of its 95 % interval, in percentage points.
     """
     (one, low, high), (other, other_low, other_high) = (
         (100 * errors / images, *wilson(errors, images)) for errors, images in (first, second)
@@ -31,11 +38,17 @@ def unpaired(first: tuple[float, int], second: tuple[float, int]) -> tuple[float
 
 
 def paired(differences: Sequence[float]) -> tuple[float, float, float]:
-    """Mean difference of two error rates on the same images, and its 95 % interval, all in percentage points.
+    """Compare two error rates on the same images.
 
-    `differences` has one value an image: 1 where only the first errs, -1 where only the second does, 0 otherwise, or
-    the mean of these over seeds. It is the adjusted Wald interval for matched pairs (Agresti and Min, 2005), which adds
-    half an image to each of the four outcomes; it stays honest where hardly any outcome differs.
+    The interval is the adjusted Wald interval for matched pairs (Agresti and Min, 2005). It adds half an image to each
+    of the four outcomes, so that it is also valid if hardly any outcome differs.
+
+    Args:
+        differences: one value per image: 1 if only the first model errs, -1 if only the second does, 0 otherwise, or
+            the mean of these values over seeds.
+
+    Returns:
+        The first minus the second error rate, and the ends of its 95 % interval, in percentage points.
     """
     count = len(differences)
     total = count + 2

@@ -1,4 +1,4 @@
-"""How processes are started that compute."""
+"""How worker processes are started."""
 
 import os
 import sys
@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Processes that are started in this block do not run the script of this one.
+    """Processes started in this block do not execute the script of this process.
 
-    They need nothing of it, and a script without a main guard would do all of its work again in each of them.
+    They need nothing from it. A script without a main guard would repeat all of its work in each of them.
     """
     script = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")  # without a file or a name to be run again by
+    sys.modules["__main__"] = types.ModuleType("__main__")  # has no file or name from which it could be executed
     try:
         yield
     finally:
@@ -23,10 +23,10 @@ def without_main() -> Iterator[None]:
 
 @contextmanager
 def importing_alike() -> Iterator[None]:
-    """Processes that are started in this block import from where this one does, in the same order."""
+    """Processes started in this block have the import path of this process."""
     path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     before = dict(os.environ)
-    os.environ |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # safe: not from the current folder first
+    os.environ |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # safe path: Python does not add the current folder
     try:
         yield
     finally:

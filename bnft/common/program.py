@@ -1,4 +1,4 @@
-"""The program that this process is: `bnft run`, or a script such as launch.py."""
+"""The program of this process: `bnft run`, or a script such as launch.py."""
 
 import shlex
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def command() -> str:
-    """The command line, as it can be typed again."""
+    """Return the command line of this process, to be used again."""
     return shlex.join(sys.argv) if _is_script() else f"bnft run {shlex.join(sys.argv[1:])}".rstrip()
 
 
 def folder() -> Path:
-    """Where a person's own code lies: beside the script; for `bnft run`, the current folder."""
+    """Return the folder of a user's own code: that of the script, or for `bnft run` the current folder."""
     return Path(sys.argv[0]).resolve().parent if _is_script() else Path.cwd()
 
 

@@ -1,4 +1,4 @@
-"""Being asked to stop, and stopping where nothing is lost."""
+"""Requests to stop, and stopping without losing state."""
 
 import multiprocessing
 import signal
@@ -7,28 +7,28 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # signals are to be caught before PyTorch is there, which takes seconds
+if TYPE_CHECKING:  # signals must be caught before PyTorch is imported, which takes seconds
     from torch import nn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, being told to end, and the terminal being gone."""
+"""Sent by Ctrl-C, by `kill`, and when the terminal is closed."""
 
 Pulse = Callable[[], None]
-"""Called between any two forward passes of a long computation; raises Stopped to end it there."""
+"""A function that a long computation calls between forward passes. It raises Stopped to end the computation."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A run was asked to stop and did, with its state kept: asked for again, it goes on from there."""
+    """A run stopped on request. Its state is saved, so that the same command continues from there."""
 
 
 def steady() -> None:
-    """The pulse of a computation that nobody stops."""
+    """The pulse of a computation that cannot be stopped."""
 
 
 class Requests:
-    """Signals that ask to stop, inside a `with` block. A second SIGINT raises KeyboardInterrupt: the end, at once.
+    """A context manager that records signals as requests to stop. A second SIGINT raises KeyboardInterrupt at once.
 
-    A signal that is ignored already, as by nohup or in a shell's background, stays so.
+    Signals that were ignored before, for example by nohup or in the background of a shell, stay ignored.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -51,14 +51,14 @@ class Requests:
         self.received = number
 
     def pulse(self) -> None:
-        """Raises Stopped once a signal has come."""
+        """Raise Stopped if a signal was received."""
         if self.received is not None:
             raise Stopped(f"stopped by {signal.Signals(self.received).name}")
 
 
 @contextmanager
 def ignored(*signals: signal.Signals) -> Iterator[None]:
-    """Ignore signals in this block, and for good in every process that is started in it."""
+    """Ignore signals in this block. Processes started in it ignore them permanently."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
     try:
         yield
@@ -70,8 +70,8 @@ def ignored(*signals: signal.Signals) -> Iterator[None]:
 def leave_no_locks() -> None:
     """Prepare this process, which starts no others, to be killed at any moment.
 
-    With a start method other than fork, a lock of multiprocessing keeps a name in the system until its process ends in
-    order. tqdm, if it is installed, makes such a lock as soon as PyTorch uses it.
+    With a start method other than fork, a lock of multiprocessing has a name in the system until its process ends
+    normally. tqdm, if it is installed, makes such a lock as soon as PyTorch uses it.
     """
     multiprocessing.set_start_method("fork", force=True)
 

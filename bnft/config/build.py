@@ -1,4 +1,4 @@
-"""The parts of a run, built from its checked configuration (see `bnft.config.compose`)."""
+"""Build the parts of a run from its checked configuration (see `bnft.config.compose`)."""
 
 import json
 from collections.abc import Mapping
@@ -22,26 +22,26 @@ Config = Mapping[str, Any]
 
 
 def dataset(config: Config) -> Dataset:
-    """The data set of a run; loaded once in a process. Raises InputError if the data are not as they must be."""
+    """Load the data set of a run, once per process. Raises InputError if the data are invalid."""
     arguments, keys = split(config["data"], DataKeys)
     kept = {name: keys[name] for name in ("num_classes", "validation")}
     return _loaded(json.dumps([arguments, kept], sort_keys=True))
 
 
 @lru_cache(maxsize=4)
-def _loaded(asked: str) -> Dataset:
-    arguments, keys = json.loads(asked)
+def _loaded(settings: str) -> Dataset:
+    arguments, keys = json.loads(settings)
     return prepare(components.build("data", arguments)(), keys["num_classes"], keys["validation"])
 
 
 def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
-    """Raise InputError where the configuration and the data do not fit together.
+    """Raise InputError if the configuration does not fit the data.
 
-    What concerns evaluation is left out where the run is not `evaluated`, as the base of another.
+    The settings of the evaluation are checked only if the run is `evaluated`.
     """
     settings, test, train = config["data"], len(data.x_test), len(data.x_train)
     if settings["channels"] != data.channels:
-        raise rejected("data.channels", settings["channels"], f"{data.channels}, as the images have")
+        raise rejected("data.channels", settings["channels"], f"{data.channels}, the number of channels of the images")
     if config["schedule"]["batch_size"] > train:
         raise rejected("schedule.batch_size", config["schedule"]["batch_size"], f"at most the {train} training images")
     if evaluated and config["evaluation"]["n_images"] > test:
@@ -50,14 +50,14 @@ def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
 
 
 def model(config: Config, data: Dataset) -> nn.Module:
-    """The network with its normalisation, freshly initialised from the run's seed, on the CPU."""
+    """Build the network of a run with its input normalisation, on the CPU, initialised with the seed of the run."""
     settings = config["data"]
     network = components.build("model", config["model"])
     return models.build(network, settings["mean"] or data.mean, settings["std"] or data.std, config["seed"])
 
 
 def check_model(config: Config, data: Dataset) -> None:
-    """Raise InputError where the model cannot be built, does not fit the data, or lacks what the policy freezes."""
+    """Raise InputError if the model cannot be built, does not fit the data, or lacks layers that the policy names."""
     policy, settings = config["freeze_policy"], config["data"]
     _checked_model(
         json.dumps([config["model"], settings["num_classes"], policy], sort_keys=True), data.image_shape, data.mean
@@ -65,8 +65,8 @@ def check_model(config: Config, data: Dataset) -> None:
 
 
 @lru_cache(maxsize=64)
-def _checked_model(asked: str, image_shape: tuple[int, int, int], mean: tuple[float, ...]) -> None:
-    arguments, classes, policy = json.loads(asked)
+def _checked_model(settings: str, image_shape: tuple[int, int, int], mean: tuple[float, ...]) -> None:
+    arguments, classes, policy = json.loads(settings)
     network = components.build("model", arguments)
     try:
         built = models.build(network, mean, [1.0] * len(mean), seed=0)
@@ -77,7 +77,7 @@ def _checked_model(asked: str, image_shape: tuple[int, int, int], mean: tuple[fl
 
 
 def recipe(config: Config) -> Recipe:
-    """How to train, for `bnft.training.train`."""
+    """Build the recipe of a run."""
     schedule, attack = config["schedule"], config["attack"]
     built, mode = None, "eval"
     if attack is not None:
@@ -99,5 +99,5 @@ def recipe(config: Config) -> Recipe:
 
 
 def evaluation(config: Config) -> Evaluation:
-    """How to evaluate, for `bnft.evaluation.evaluate`."""
+    """Build the settings of the evaluation of a run."""
     return Evaluation(**config["evaluation"])

@@ -1,7 +1,7 @@
-"""What bnft uses of Hydra and OmegaConf that is private or undocumented there.
+"""The private and undocumented parts of Hydra and OmegaConf that bnft uses.
 
-Any version may change it; see `bnft.common.compat`. All of it is as in Hydra 1.3 and OmegaConf 2.3, and the bounds in
-`pyproject.toml` allow no others. Light, since `--help` and tab completion import it.
+Any version may change them; see `bnft.common.compat`. This module is for Hydra 1.3 and OmegaConf 2.3, and the bounds in
+`pyproject.toml` allow no other versions. `--help` and tab completion import it, so it must import quickly.
 """
 
 import argparse
@@ -37,41 +37,40 @@ __all__ = [
 ]
 
 yaml_loader: Callable[[], type] = omegaconf._utils.get_yaml_loader
-"""Makes OmegaConf's own class of YAML loaders. Private."""
+"""Returns OmegaConf's class of YAML loaders. Private."""
 
 
 def use_yaml_loader(loader: Callable[[], type]) -> None:
-    """Have OmegaConf read all YAML with the class that `loader` returns, to be derived from that of `yaml_loader`.
+    """Make OmegaConf read all YAML with the class that `loader` returns. It must be derived from that of `yaml_loader`.
 
-    OmegaConf has no setting for it. `OmegaConf.load` and `create` look up the private function in its module at every
-    call.
+    OmegaConf has no setting for this. `OmegaConf.load` and `create` look up the private function at every call.
     """
     omegaconf._utils.get_yaml_loader = loader
 
 
 def apply_values(overrides: list[Override], config: DictConfig) -> None:
-    """Apply overrides that give keys their values to a configuration, in place, as Hydra does after composing it.
+    """Apply overrides that set values to a configuration, in place, as Hydra does after composing it.
 
-    The method is private. The public `compose` composes everything anew for each run.
+    The method is private. The public `compose` composes everything again for each run.
     """
     ConfigLoaderImpl._apply_overrides_to_config(overrides, config)
 
 
 def is_group(name: str) -> bool:
-    """Whether there is a group of this name on Hydra's search path.
+    """Return whether Hydra's search path has a group of this name.
 
-    `repository` is an attribute of Hydra's own loader only. The public `list_groups` needs a parent.
+    `repository` is an attribute of Hydra's own loader only. The public `list_groups` needs a parent group.
     """
     return bool(GlobalHydra.instance().config_loader().repository.group_exists(name))  # type: ignore[attr-defined]
 
 
 def context_of(loader: ConfigLoader) -> HydraContext:
-    """What a sweeper is set up with, in a process that Hydra did not start. `Callbacks` is private."""
+    """Return the context to set up a sweeper with, in a process that Hydra did not start. `Callbacks` is private."""
     return HydraContext(config_loader=loader, callbacks=Callbacks())
 
 
 def flag_parser() -> argparse.ArgumentParser:
-    """The parser with which `hydra.main` reads the command line; we refuse wrong flags in one line.
+    """Return the parser with which `hydra.main` reads the command line, to print its errors in one line.
 
     `get_args_parser` is private.
     """
@@ -79,7 +78,7 @@ def flag_parser() -> argparse.ArgumentParser:
 
 
 def error_of(job: JobReturn) -> BaseException | None:
-    """The exception that a job ended with, if it failed.
+    """Return the exception of a failed job; None if it did not fail.
 
     `_return_value` is private. The public `return_value` prints to stderr and raises the exception.
     """
@@ -87,9 +86,9 @@ def error_of(job: JobReturn) -> BaseException | None:
 
 
 def jobs_of(overrides: list[Override]) -> Sequence[Sequence[str]]:
-    """The overrides of each job of a sweep: all combinations, as Hydra's own sweeper makes them.
+    """Return the overrides of each job of a sweep: all combinations, as Hydra's own sweeper makes them.
 
-    The class is private. Hydra executes its module again when it looks for plugins, so it is imported after that.
+    The class is private. It is imported here, because Hydra executes its module again when it searches for plugins.
     """
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
@@ -97,12 +96,12 @@ def jobs_of(overrides: list[Override]) -> Sequence[Sequence[str]]:
     return jobs
 
 
-# What Hydra was doing when it raised an error. Not every error says it, so these look at names of Hydra's functions and
-# of their variables in the traceback. Where they find nothing, a message is less exact, but still there.
+# The next functions tell what Hydra was doing when it raised an error. Not every error says so. They look for names of
+# Hydra's functions and variables in the traceback. If they find nothing, the message is only less precise.
 
 
 def file_in_hand(error: BaseException) -> str | None:
-    """The file of the configuration that Hydra was reading. `load_config` has it as `full_path`."""
+    """Return the configuration file that Hydra was reading. In `load_config`, it is `full_path`."""
     for frame in _frames(error):
         if frame.f_code.co_name == "load_config" and "full_path" in frame.f_locals:
             return str(frame.f_locals["full_path"])
@@ -110,7 +109,7 @@ def file_in_hand(error: BaseException) -> str | None:
 
 
 def override_in_hand(error: BaseException) -> Override | None:
-    """The override that Hydra was at. Its loops have it as `override`."""
+    """Return the override that Hydra was processing. In its loops, it is `override`."""
     for frame in _frames(error):
         override = frame.f_locals.get("override")
         if isinstance(override, Override):
@@ -119,7 +118,7 @@ def override_in_hand(error: BaseException) -> Override | None:
 
 
 def failed_part(error: BaseException) -> str | None:
-    """`launcher` or `sweeper`, if Hydra could not make it, in `instantiate_launcher` and so on."""
+    """Return `launcher` or `sweeper` if Hydra could not make it in `instantiate_launcher` or `instantiate_sweeper`."""
     called = {frame.f_code.co_name for frame in _frames(error)}
     # Hydra makes the sweeper, and the sweeper makes the launcher.
     return next((part for part in ("launcher", "sweeper") if f"instantiate_{part}" in called), None)

@@ -1,10 +1,11 @@
-"""Components: what a configuration names by `_target_`, with the target's own signature as its schema.
+"""Components: the models, data sets, attacks and learning-rate shapes that a configuration names by `_target_`.
 
     _target_: resnet                 # a component of bnft, by its stable name
-    _target_: mypackage.nets.MyNet   # a person's own, by where Python finds it
+    _target_: mypackage.nets.MyNet   # a user's own component, by its import path
 
-A component's keys are the target's parameters, checked against its annotations (see `bnft.common.constraints`).
-Parameters that the program supplies itself, such as an attack's model and inputs, are not part of the configuration.
+The signature of the target is its schema. The keys of a component are the parameters of its target, checked against
+their annotations (see `bnft.common.constraints`). Parameters that the program supplies, such as an attack's model and
+inputs, are not part of the configuration.
 """
 
 import importlib
@@ -36,14 +37,22 @@ GROUPS = {
     "attack": ("bnft.attacks", ""),
     "schedule.shape": ("bnft.training.shapes", ""),
 }
-"""Where bnft's own components of each group are: functions of one module, or modules of a package, and what they are
-called there; nothing for the class or function of the component's own name, in any case."""
+"""Where bnft's own components of each group are, and the name of their function.
+
+They are functions of one module, or modules of a package. An empty name stands for the class or function in this module
+that has the name of the component, in upper or lower case.
+"""
 
 
 def locate(key: str, target: object) -> Callable[..., Any]:
-    """The class or function that `target` names: a component of bnft, or `package.module.name`.
+    """Import the class or function of a component.
 
-    Raises InputError if there is none, and if it was imported before and its source has been edited since.
+    Args:
+        key: the key of the component, such as `model`.
+        target: the stable name of a component of bnft, or `package.module.name`.
+
+    Raises:
+        InputError: if it does not exist, or if its source has been edited since it was imported.
     """
     name = stable(target) if isinstance(target, str) else target
     if not isinstance(name, str) or "." not in name:
@@ -51,24 +60,24 @@ def locate(key: str, target: object) -> Callable[..., Any]:
     sources.check_imported(key, name)
     module, _, name = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        component = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         if isinstance(error, ImportError) and error.name and not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not, which its traceback tells best
+            raise  # the module exists, but one of its imports does not; a traceback shows which
         raise rejected(f"{key}._target_", target, f"a class or function that can be imported ({error})") from None
-    if not callable(found):
-        raise rejected(f"{key}._target_", target, f"a class or function, not a {type(found).__name__}")
-    return typing.cast(Callable[..., Any], found)
+    if not callable(component):
+        raise rejected(f"{key}._target_", target, f"a class or function, not a {type(component).__name__}")
+    return typing.cast(Callable[..., Any], component)
 
 
 def _of_bnft(key: str, name: object) -> Callable[..., Any]:
-    """The component of bnft that has this stable name."""
-    if found := _component(key, str(name)):
-        return found
+    """Return the component of bnft with this stable name."""
+    if component := _component(key, str(name)):
+        return component
     place, _ = GROUPS[key]
     home = importlib.import_module(place)
-    there = [part.name for part in pkgutil.iter_modules(home.__path__)] if hasattr(home, "__path__") else vars(home)
-    names = ", ".join(name for name in there if _component(key, name))
+    modules = [part.name for part in pkgutil.iter_modules(home.__path__)] if hasattr(home, "__path__") else vars(home)
+    names = ", ".join(name for name in modules if _component(key, name))
     raise rejected(f"{key}._target_", name, f"one of {names}, or a class or function as package.module.name")
 
 
@@ -94,11 +103,20 @@ def check(
     supplied: tuple[str, ...] = (),
     incomplete: bool = False,
 ) -> tuple[Checked, Checked]:
-    """Check the component at `key`; return its target's arguments (with `_target_`) and the group's common keys.
+    """Check a component.
 
-    `common` is a dataclass of keys that the group has whatever the target. With `incomplete`, keys may be missing, and
-    those that the target does not have are left as they are. Raises InputError with the key, the value and what is
-    allowed.
+    Args:
+        key: the key of the component, such as `model`.
+        config: its keys and values, including `_target_`.
+        common: a dataclass of keys that all components of the group have.
+        supplied: parameters of the target that the program supplies.
+        incomplete: whether keys can be missing or unknown. Unknown keys are not checked.
+
+    Returns:
+        The arguments of the target, including `_target_`, and the common keys of the group.
+
+    Raises:
+        InputError: if a key or value is invalid.
     """
     if not isinstance(config, Mapping) or "_target_" not in config:
         group = key.replace(".", "/")
@@ -107,16 +125,16 @@ def check(
     shared = _fields(common) if common else {}
     try:
         model, annotations = _schema(target, common, supplied, incomplete)
-    except ValueError as error:  # of classes and functions written in C
+    except ValueError as error:  # for classes and functions written in C
         raise rejected(f"{key}._target_", config["_target_"], f"one whose parameters can be read ({error})") from None
     values = {name: value for name, value in config.items() if name != "_target_"}
-    try:  # as JSON, since what YAML can say is what JSON can say: strict, and yet a list will do for a tuple
+    try:  # as JSON, where pydantic's strict mode accepts a list for a tuple
         checked = model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise InputError(pydantic_message(error, values, annotations, prefix=(key,))) from None
-    found = {name: getattr(checked, name) for name in values}
-    arguments = {name: value for name, value in found.items() if name not in shared}
-    keys = {name: found.get(name, default) for name, (_, default) in shared.items()}
+    typed = {name: getattr(checked, name) for name in values}
+    arguments = {name: value for name, value in typed.items() if name not in shared}
+    keys = {name: typed.get(name, default) for name, (_, default) in shared.items()}
     return {"_target_": stable(config["_target_"]), **arguments}, keys
 
 
@@ -124,7 +142,7 @@ def check(
 def _schema(
     target: Callable[..., Any], common: type | None, supplied: tuple[str, ...], incomplete: bool
 ) -> tuple[type[BaseModel], dict[str, Any]]:
-    """The keys of a component as a model of pydantic, and their annotations; made once, since that takes longest."""
+    """Return the keys of a component as a model of pydantic, and their annotations. Cached, because it is slow."""
     fields, open_ended = _parameters(target, supplied)
     allowed = {**(_fields(common) if common else {}), **fields}
     optional: dict[str, Any] = {name: (annotation, None) for name, (annotation, _) in allowed.items()}
@@ -134,24 +152,24 @@ def _schema(
 
 
 def split(component: Mapping[str, Any], common: type) -> tuple[Checked, Checked]:
-    """A checked component's own arguments, with `_target_`, and the common keys of its group."""
+    """Split a checked component into its own arguments, including `_target_`, and the common keys of its group."""
     names = _fields(common)
     keys = {name: value for name, value in component.items() if name in names}
     return {name: value for name, value in component.items() if name not in names}, keys
 
 
 def build(key: str, arguments: Checked) -> Callable[..., Any]:
-    """The checked component as a callable that lacks only what the program supplies."""
+    """Build a checked component: a callable that still takes the arguments that the program supplies."""
     target = locate(key, arguments["_target_"])
     return partial(target, **{name: value for name, value in arguments.items() if name != "_target_"})
 
 
 def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[dict[str, Any], bool]:
-    """Annotation and default of each parameter, and whether the target takes further keywords."""
+    """Return the annotation and default of each parameter, and whether the target takes any other keywords."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function, include_extras=True)
-    except NameError:  # names imported for type checkers only: nothing to check against
+    except NameError:  # annotations use names that are imported for type checkers only
         hints = {}
     fields: dict[str, Any] = {}
     open_ended = False
@@ -166,5 +184,5 @@ def _parameters(target: Callable[..., Any], supplied: tuple[str, ...]) -> tuple[
 
 @cache
 def _fields(common: type) -> dict[str, Any]:
-    """Annotation and default of each key of a dataclass."""
+    """Return the annotation and default of each key of a dataclass."""
     return {name: (hint, getattr(common, name, ...)) for name, hint in annotations_of(common).items()}

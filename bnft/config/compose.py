@@ -1,6 +1,4 @@
-"""From Hydra's overrides to one checked, resolved configuration. The only module, beside the entry point, that knows
-Hydra.
-"""
+"""Compose Hydra's overrides to one checked, resolved configuration."""
 
 import copy
 import math
@@ -33,15 +31,15 @@ from bnft.config.schema import AttackKeys, Config, DataKeys
 from bnft.evaluation.settings import ATTACKS, Evaluation
 
 CONFIG_NAME = "config"
-USUAL_ATTACK = "bnft.attacks.pgd.pgd"  # whose keys attack=none has
+USUAL_ATTACK = "bnft.attacks.pgd.pgd"  # attack=none has its keys
 ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
 SHAPE_SUPPLIES = ("progress",)
-PLACES = ("store", "device", "threads", "wandb")  # where and on what; no part of what is computed
-INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a base is composed with these of its child's overrides
-FREE = ("model", "data", "schedule", "recipe", "seed")  # a paper row stays one whatever these are
+PLACES = ("store", "device", "threads", "wandb")  # these do not affect what is computed
+INHERITED = ("model", "data", "seed", "precision", *PLACES)  # a run passes these overrides to its base
+FREE = ("model", "data", "schedule", "recipe", "seed")  # a row of the paper can differ in these from its policy
 
-MAX_VALUES = 10_000  # of a configuration with all aliases and interpolations written out
-CHOICES_KEPT = 1000  # resolved configurations kept in a plan: many runs differ in their seed only
+MAX_VALUES = 10_000  # in a configuration with expanded aliases and interpolations
+CHOICES_KEPT = 1000  # cached configurations; many runs of a plan differ only in their seed
 _SEED = re.compile(r"seed=\d+")
 _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 _FOLLOWS_SEED = re.compile(r"\$\{[^}]*\bseed\b")
@@ -51,7 +49,7 @@ _ROOT = TypeAdapter(Config)
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra. Safe to call more than once."""
+    """Register the schema and the resolvers with Hydra. Can be called more than once."""
     ConfigStore.instance().store(name="schema", node=Config)
     resolvers: dict[str, Callable[..., Any]] = {
         "times": _times,
@@ -65,7 +63,7 @@ def register() -> None:
 
 @cache
 def _bounded_loader() -> type:
-    """OmegaConf's loader of YAML, but for files whose aliases stand for more than could be read in a moment."""
+    """Return OmegaConf's YAML loader, extended to refuse files that are too large with expanded aliases."""
 
     class Loader(yaml_loader()):  # type: ignore[misc]
         def get_single_node(self) -> Any:
@@ -75,26 +73,26 @@ def _bounded_loader() -> type:
             except RecursionError:
                 raise InputError(f"{self.name}: is nested too deeply") from None
             if count > MAX_VALUES:
-                raise InputError(f"{self.name}: must have at most {MAX_VALUES:,} values with its aliases written out")
+                raise InputError(f"{self.name}: must have at most {MAX_VALUES:,} values with expanded aliases")
             return node
 
     return Loader
 
 
 def _nodes(node: Any, known: dict[int, float]) -> float:
-    """How many nodes of YAML there are in `node` with its aliases written out; `known` are those counted already."""
+    """Count the YAML nodes in `node` with expanded aliases. `known` has the counts of other nodes."""
     if isinstance(node, (tuple, list)):
         return sum(_nodes(item, known) for item in node)
     if not isinstance(node, CollectionNode):
         return 1
     if id(node) not in known:
-        known[id(node)] = math.inf  # for an alias inside of what it stands for
+        known[id(node)] = math.inf  # if the node contains an alias of itself
         known[id(node)] = 1 + _nodes(node.value, known)
     return known[id(node)]
 
 
 def _times(factor: Any, value: Any) -> Any:
-    """`${times:0.25,${attack.eps}}`: a step size that follows eps. What is no number is left to the check of eps."""
+    """Resolve `${times:0.25,${attack.eps}}`. An invalid value is returned unchanged, so that the check of eps fails."""
     try:
         return None if value is None else number._converted(factor) * number._converted(value)
     except ValueError:
@@ -102,7 +100,7 @@ def _times(factor: Any, value: Any) -> Any:
 
 
 def _npz_num_classes(path: str) -> int:
-    from bnft.data import npz  # here, since it imports PyTorch, which --help can do without
+    from bnft.data import npz  # here, because it imports PyTorch, which --help does not need
 
     return npz.num_classes(path)
 
@@ -115,10 +113,12 @@ def _npz_channels(path: str) -> int:
 
 @dataclass(frozen=True)
 class Composed:
-    """One point of the configuration space.
+    """A composed configuration.
 
-    `config` is plain data in which every value has been checked and has its final type; `overrides` is the command line
-    that it came from; `policy` the name of its row.
+    Attributes:
+        policy: the name of the policy.
+        overrides: the command line.
+        config: the configuration as plain data. Every value has been checked and has its final type.
     """
 
     policy: str
@@ -128,12 +128,12 @@ class Composed:
 
 @cache
 def policies() -> tuple[str, ...]:
-    """The names that `policy=` takes."""
+    """Return the names of all policies."""
     return tuple(GlobalHydra.instance().config_loader().get_group_options("policy"))
 
 
 def compose(overrides: Sequence[str]) -> Composed:
-    """Compose, resolve and check. Raises InputError with one line for whatever is wrong; writes nothing."""
+    """Compose, resolve and check a configuration. Writes nothing. Raises InputError if an override is invalid."""
     seeds = [line for line in overrides if _SEED.fullmatch(line)]
     rest = tuple(line for line in overrides if line not in seeds)
     with explained():
@@ -147,7 +147,7 @@ def compose(overrides: Sequence[str]) -> Composed:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn errors of Hydra and OmegaConf about what a person asked for into an InputError of one line."""
+    """Turn errors of Hydra and OmegaConf about a user's input into InputError, with one line."""
     try:
         yield
     except Exception as error:
@@ -158,9 +158,9 @@ def explained() -> Iterator[None]:
 
 @contextmanager
 def composing() -> Iterator[ConfigLoader]:
-    """Use Hydra with bnft's configuration in this block, in a process that it did not start.
+    """Use Hydra with bnft's configuration in this block, in a process that Hydra did not start.
 
-    Afterwards it is as it was, as in a program of a person's own that uses it.
+    Afterwards the previous state of Hydra is restored, for programs that use Hydra themselves.
     """
     register()
     hydra, base = GlobalHydra.instance(), VersionBase.instance()
@@ -175,7 +175,7 @@ def composing() -> Iterator[ConfigLoader]:
 
 
 def quoted(argument: str) -> str:
-    """`base_overrides=[a=1,b=2]` with the quotes that Hydra's grammar wants around each item that has none."""
+    """Add quotes around the items of `base_overrides=[a=1,b=2]`, which Hydra's grammar requires."""
     name, _, items = argument.partition("=")
     one_list = items.startswith("[") and items.endswith("]") and "],[" not in items
     if name.lstrip("+") != "base_overrides" or not one_list:
@@ -186,15 +186,15 @@ def quoted(argument: str) -> str:
 
 
 def forget() -> None:
-    """Read the files of conf/, and those of a person's own components, anew when something is composed next."""
+    """Clear all caches, so that the files of conf/ and of a user's own components are read again."""
     sources.forget()
-    for kept in (policies, _groups, _resolved, _is_free_of_seed):
-        kept.cache_clear()
+    for function in (policies, _groups, _resolved, _is_free_of_seed):
+        function.cache_clear()
 
 
 @lru_cache(maxsize=CHOICES_KEPT)
 def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """The policy and the resolved configuration, unchecked, of a command line."""
+    """Return the policy and the resolved configuration of a command line, before its check."""
     choices, values = _sorted(overrides)
     policy, config = _groups(choices)
     config = copy.deepcopy(config)
@@ -206,7 +206,7 @@ def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
 
 
 def _check_size(root: Any) -> None:
-    """Raise InputError for interpolations that stand for more than could be resolved in a moment."""
+    """Raise InputError if a configuration is too large with expanded interpolations."""
     known: dict[str, int] = {}
 
     def size(value: Any) -> int:
@@ -218,12 +218,12 @@ def _check_size(root: Any) -> None:
 
     def size_at(key: str) -> int:
         if key not in known:
-            known[key] = 0  # for one inside of what it stands for, which OmegaConf refuses
+            known[key] = 0  # if the value contains an interpolation of itself, which OmegaConf refuses
             known[key] = size(
                 reduce(lambda value, part: value.get(part) if isinstance(value, dict) else None, key.split("."), root)
             )
         if known[key] > MAX_VALUES:
-            raise InputError(f"{key}: must have at most {MAX_VALUES:,} values with its interpolations written out")
+            raise InputError(f"{key}: must have at most {MAX_VALUES:,} values with expanded interpolations")
         return known[key]
 
     size(root)
@@ -231,7 +231,7 @@ def _check_size(root: Any) -> None:
 
 @lru_cache(maxsize=CHOICES_KEPT)
 def _is_free_of_seed(overrides: tuple[str, ...]) -> bool:
-    """Whether nothing in the configuration follows `seed`, so that runs that differ in it resolve alike."""
+    """Return whether no interpolation depends on `seed`, so that runs with other seeds resolve in the same way."""
     choices, values = _sorted(overrides)
     _, config = _groups(choices)
     written = [OmegaConf.to_yaml(config), *(value.input_line or "" for value in values)]
@@ -239,7 +239,7 @@ def _is_free_of_seed(overrides: tuple[str, ...]) -> bool:
 
 
 def _sorted(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], list[Override]]:
-    """The overrides that choose groups, and those that give keys their values."""
+    """Return the overrides that choose groups, and those that set values."""
     parsed = {line: _parsed(line) for line in overrides}
     values = {line: override for line, override in parsed.items() if _is_value(override)}
     return tuple(line for line in overrides if line not in values), [
@@ -254,15 +254,15 @@ def _parsed(line: str) -> Override:
 
 
 def _is_value(override: Override) -> bool:
-    """Whether an override gives a key its value, and chooses nothing: as Hydra's defaults list tells them apart."""
+    """Return whether an override sets a value, rather than choosing from a group, by Hydra's own criterion."""
     return override.package is None and (not is_group(override.key_or_group) or isinstance(override.value(), dict))
 
 
 @cache
 def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
-    """The policy, and the configuration that a choice of groups gives before any value is overridden.
+    """Return the policy and the composed configuration of a choice of groups, before any value is overridden.
 
-    Composed once for all runs of a sweep that choose alike, since this is what takes Hydra its time.
+    Cached, because this is the slow part of Hydra, and many runs of a sweep choose the same groups.
     """
     config = hydra_compose(CONFIG_NAME, list(choices), return_hydra_config=True)
     policy = config.hydra.runtime.choices.get("policy")
@@ -278,7 +278,14 @@ def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
 
 
 def check(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Check every key and value of a resolved configuration; returns it with every value in its final type."""
+    """Check every key and value of a resolved configuration.
+
+    Returns:
+        The configuration with every value in its final type. `attack` is None if training uses clean images.
+
+    Raises:
+        InputError: if a key or value is invalid.
+    """
     unknown = [key for key in raw if key not in SCHEMA]
     if unknown:
         raise InputError(unknown_key(unknown[0], raw[unknown[0]], [*SCHEMA, "policy"]))
@@ -298,9 +305,9 @@ def check(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
-    """The training attack. Without one, the keys that it would have if it were the usual one.
+    """Check the training attack. For `attack=none`, the keys of PGD are checked.
 
-    Other keys are then left as they are, since a sweep over attack=none,mine can set what only `mine` has.
+    Other keys are then not checked, because a sweep over attack=none,mine can set keys that only `mine` has.
     """
     if not isinstance(attack, Mapping) or "_target_" not in attack:
         raise rejected("attack", attack, "a group of keys with a _target_, or attack=none")
@@ -311,33 +318,33 @@ def _checked_attack(attack: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_evaluation(values: Mapping[str, Any]) -> Evaluation:
-    """The settings of an evaluation that belongs to no run; steps of PGD are a quarter of eps unless they are given.
+    """Check the settings of an evaluation without a run. The default step size of PGD is a quarter of eps.
 
-    Raises InputError.
+    Raises InputError if a setting is invalid.
     """
     try:
-        found = TypeAdapter(Evaluation).validate_python(dict(values))
+        settings = TypeAdapter(Evaluation).validate_python(dict(values))
     except ValidationError as error:
         raise InputError(pydantic_message(error, values, annotations_of(Evaluation))) from None
-    if found.step_size is None and found.attack == "pgd" and found.eps is not None:
-        found.step_size = found.eps / 4
+    if settings.step_size is None and settings.attack == "pgd" and settings.eps is not None:
+        settings.step_size = settings.eps / 4
     try:
-        _check_evaluation(asdict(found))
+        _check_evaluation(asdict(settings))
     except InputError as error:
         raise InputError(str(error).replace("evaluation.", "")) from None
-    if found.norm == "Linf" and found.eps > 1:
-        raise rejected("eps", found.eps, "at most 1 with norm=Linf (pixel units, images in [0, 1])")
-    return found
+    if settings.norm == "Linf" and settings.eps > 1:
+        raise rejected("eps", settings.eps, "at most 1 with norm=Linf (pixel units, images in [0, 1])")
+    return settings
 
 
 def _check_together(config: Mapping[str, Any]) -> None:
-    """The rules that concern more than one key."""
+    """Check the rules for several keys together."""
     _check_evaluation(config["evaluation"])
     for group in ("attack", "evaluation"):
         values = config[group]
         if values.get("norm") == "Linf" and (values.get("eps") or 0) > 1:
             follows = values["eps"] == config["data"]["eps"]
-            if follows and values.get("_target_", group) is None:  # no attack, and nobody gave it this eps
+            if follows and values.get("_target_", group) is None:  # no attack, and its eps was not given
                 continue
             key = "data.eps" if follows else f"{group}.eps"
             raise rejected(key, values["eps"], f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
@@ -347,7 +354,7 @@ def _check_together(config: Mapping[str, Any]) -> None:
     for key in ("mean", "std"):
         values, channels = config["data"][key], config["data"]["channels"]
         if values is not None and len(values) != channels:
-            raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one a channel")
+            raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one per channel")
 
 
 def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
@@ -367,17 +374,17 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
 
 
 def base_overrides(composed: Composed, policy: str) -> list[str]:
-    """The command line of the base of `composed`: what it inherits, and what `base_overrides` passes on."""
+    """Return the command line of the base of a run: inherited overrides, and those in `base_overrides`."""
     return [f"policy={policy}", *_kept(composed.overrides, INHERITED), *composed.config["base_overrides"]]
 
 
 def pristine_overrides(composed: Composed) -> list[str]:
-    """The command line of the same row with nothing changed but data, model, schedule and seed."""
+    """Return the command line of a policy with the same data, model, schedule and seed, but without other overrides."""
     return [f"policy={composed.policy}", *_kept(composed.overrides, FREE)]
 
 
 def own_line(composed: Composed) -> list[str]:
-    """The command line of this one run, without the sweep that it was asked for in and where it was kept."""
+    """Return the command line of a run, without its sweep, its store and its tracking."""
     left_out = ("sweep", "store", "wandb")
     return [line for line in composed.overrides if _group(line) not in left_out]
 
@@ -387,11 +394,11 @@ def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
 
 
 def _group(line: str) -> str:
-    """The group or key of the root that an override is about."""
+    """Return the group or key of the root that an override changes."""
     return _parsed(line).key_or_group.split("/")[0].split(".")[0].split("@")[0]
 
 
 def as_path(base: str) -> Path | None:
-    """The folder or file that `base` names, if it is one."""
+    """Return the folder or file that `base` names; None if it does not exist."""
     path = Path(base).expanduser()
     return path if path.exists() else None

@@ -1,4 +1,4 @@
-"""Errors of the libraries underneath, put into one line: the key, the value, and what is allowed."""
+"""Turn errors of pydantic, Hydra and OmegaConf into one line with the key, the value and the allowed values."""
 
 import itertools
 import traceback
@@ -34,7 +34,14 @@ LIBRARY_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 def pydantic_message(
     error: ValidationError, values: Mapping[str, Any], annotations: Annotations, prefix: Sequence[str] = ()
 ) -> str:
-    """The first of pydantic's errors, in words; `values` and `annotations` are those of the keys under `prefix`."""
+    """Return the message of pydantic's first error.
+
+    Args:
+        error: the error.
+        values: the checked values.
+        annotations: the annotations of their keys.
+        prefix: the key of the group that contains them.
+    """
     first = error.errors(include_url=False)[0]
     path, value = _place(first["loc"], values)
     if first["type"] == "missing":
@@ -51,25 +58,25 @@ def pydantic_message(
 
 
 def unknown_key(key: str, value: object, allowed: Iterable[str], written: str = "") -> str:
-    """The refusal of a key that does not exist. `written` is the override that it stands in, if there is one."""
+    """Return the message for a key that does not exist. `written` is its override, if there is one."""
     names = [name for name in allowed if not name.startswith("_")]
     group, _, name = key.rpartition(".")
     hint = did_you_mean(name, names, f"{group}." if group else "")
-    there = f"; {group or 'the configuration'} has {', '.join(names)}" if names else ""
-    return f"{show(written) or f'{key}={show(value)}'}: no such key{hint}{there}"
+    existing = f"; {group or 'the configuration'} has {', '.join(names)}" if names else ""
+    return f"{show(written) or f'{key}={show(value)}'}: no such key{hint}{existing}"
 
 
 def not_given(key: str, words: str = "") -> str:
-    """The refusal of a configuration without a value for `key`."""
+    """Return the message for a key without a value."""
     return f"{key}: must be given{f', {words}' if words else ''} ({key}=VALUE)"
 
 
 def about_input(error: BaseException) -> bool:
-    """Whether an error is about what a person asked for.
+    """Return whether an error is about a user's input.
 
-    Hydra meets some overrides, `attack=null` for one, with a bare ValueError, TypeError or RuntimeError. These count
-    only if Hydra had not called any code of ours. What goes wrong inside a resolver of ours is our bug, though
-    OmegaConf wraps it, unless `trouble` knows it.
+    For some overrides, such as `attack=null`, Hydra raises ValueError, TypeError or RuntimeError. These count only if
+    Hydra had not called any code of bnft. OmegaConf wraps errors inside a resolver of bnft. These are bugs of bnft,
+    unless `trouble` returns a message for them.
     """
     if trouble(error):
         return True
@@ -79,19 +86,19 @@ def about_input(error: BaseException) -> bool:
         return refused or not any(module.startswith("bnft.") for cause in inner for module in _modules(cause))
     called = list(itertools.dropwhile(lambda module: not module.startswith("hydra."), _modules(error)))
     ours = [module for module in called if module.startswith(("bnft.", "hydra_plugins."))]
-    # Our sweeper has Hydra set up the launcher; what fails in there is Hydra's.
+    # The sweeper of bnft calls Hydra to set up the launcher. Errors in there are Hydra's.
     return bool(called) and (not ours or (set(ours) == {"hydra_plugins.bnft"} and called[-1].startswith("hydra.")))
 
 
 def library_message(error: Exception, schema: Annotations) -> str:
-    """An error of Hydra or OmegaConf in one line. `schema` has the annotations of the configuration's root."""
+    """Return the message of an error of Hydra or OmegaConf. `schema` has the annotations of the root."""
     causes = list(_causes(error))
     for cause in causes:
-        if said := trouble(cause):  # from a resolver of ours, for one
-            return said
+        if message := trouble(cause):  # for example from a resolver of bnft
+            return message
     if isinstance(error, OverrideParseException):
         reason = next((line for line in error.message.splitlines() if not line.startswith("Error parsing")), "")
-        return f"{show(error.override)}: must be key=value, with quotes around special characters ({reason})"
+        return f"{show(error.override)}: must be KEY=VALUE, with quotes around special characters ({reason})"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: must be one of {', '.join(error.options)}"
@@ -108,11 +115,11 @@ def library_message(error: Exception, schema: Annotations) -> str:
 
 
 def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, written: str) -> str:
-    """An error at one key of the configuration; `written` is the override that it comes from, if it comes from one."""
+    """Return the message of an error at one key. `written` is the override that caused it, if there is one."""
     key, text = str(error.full_key), _one_line(str(error.msg))
     parent = OmegaConf.to_container(error.parent_node, resolve=False)
     siblings = parent if isinstance(parent, dict) else {}
-    typed = OmegaConf.get_type(error.parent_node)  # of a launcher's keys, which are in no schema of ours
+    typed = OmegaConf.get_type(error.parent_node)  # for the keys of a launcher, which are not in `schema`
     words = _allowed(schema, key.split(".")) or _allowed(_annotations(typed), [str(error.key)])
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)):
         if key == "policy":
@@ -123,14 +130,14 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
     if isinstance(error, InterpolationToMissingValueError):
         return not_given(text.split()[-1])
     if isinstance(error, InterpolationResolutionError):
-        return f"{key}={show(siblings.get(error.key))}: must be {words or 'something that can be resolved'} ({text})"
+        return f"{key}={show(siblings.get(error.key))}: must be {words or 'a value that can be resolved'} ({text})"
     if isinstance(error, OmegaConfValidationError) and words:
         return f"{key}={show(error.value)}: must be {words}"
     return f"{written or key}: {text}"
 
 
 def annotations_of(schema: type) -> dict[str, Any]:
-    """The annotations of a dataclass, rules included."""
+    """Return the annotations of a dataclass, including rules."""
     hints = typing.get_type_hints(schema, include_extras=True)
     names = {field.name for field in fields(schema)}
     return {name: hint for name, hint in hints.items() if name in names}
@@ -143,13 +150,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _modules(error: BaseException) -> Iterator[str]:
-    """The modules that `error` came through, up to where it was caught."""
+    """Yield the modules in the traceback of an error, from where it was caught to where it was raised."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         yield frame.f_globals.get("__name__", "")
 
 
 def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:
-    """Path and value of the key that an error of pydantic is about: the innermost that has a name of its own."""
+    """Return path and value of the innermost named key at the location of an error of pydantic."""
     path = []
     for part in location:
         if not isinstance(values, Mapping) or part not in values:
@@ -160,7 +167,7 @@ def _place(location: Sequence[int | str], values: Any) -> tuple[list[str], Any]:
 
 
 def _below(annotations: Annotations, path: Sequence[str]) -> Annotations:
-    """The annotations of the keys under `path`; empty where that is not a typed group."""
+    """Return the annotations of the keys under `path`; empty if it is not a typed group."""
     for part in path:
         annotations = _annotations(annotations.get(part))
     return annotations

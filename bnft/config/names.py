@@ -1,7 +1,7 @@
-"""The stable names of bnft's own components. They stand in configurations and results; import paths do not.
+"""The stable names of bnft's own components. Configurations and results contain these names, not import paths.
 
-A component of bnft is named without a dot (`resnet`), one of a person's own by `package.module.name`. So the files of
-bnft can move without renaming any run. Light: reports read it, too.
+The name of a component of bnft has no dot (`resnet`). A user's own component is named by `package.module.name`. The
+files of bnft can therefore move without renaming any run. Reports import this module, so it must import quickly.
 """
 
 FORMER = {
@@ -15,18 +15,18 @@ FORMER = {
     "bnft.schedules.cosine": "cosine",
     "bnft.schedules.one_cycle": "one_cycle",
 }
-"""What components were called in configurations and results of version 0.1; still understood."""
+"""The names of components in configurations and results of version 0.1, which still work."""
 
 HASHED = {name: former for former, name in FORMER.items()}
-"""What protocol 2 hashes for a component, so that runs keep the names that they had in version 0.1."""
+"""The names that protocol 2 hashes, so that runs keep their names from version 0.1."""
 
 
 def stable(target: str) -> str:
-    """The stable name of a component; a person's own keeps its `package.module.name`."""
+    """Return the stable name of a component. For a user's own component, it is `package.module.name`."""
     return FORMER.get(target, target)
 
 
 def short(target: str) -> str:
-    """A component's name for headings: the stable name, or the module of a person's own (`mine` of `mine.load`)."""
+    """Return a name for headings: the stable name, or the module of a user's own component (`mine` of `mine.load`)."""
     name = stable(target)
     return name.split(".")[-2] if "." in name else name

@@ -1,7 +1,7 @@
-"""The typed schema of the configuration. Hydra checks types against it, `bnft.config.compose` every rule.
+"""The typed schema of the configuration. Hydra checks types against it. `bnft.config.compose` checks all rules.
 
-`model`, `data`, `attack` and `schedule.shape` are components: what they allow is written in the signature of their
-`_target_`, beside the keys common to their group that stand here.
+`model`, `data`, `attack` and `schedule.shape` are components. Their schema is the signature of their `_target_` and the
+keys that all components of a group have, which are here.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class FreezePolicy(Strict):
 
 @dataclass
 class Schedule(Strict):
-    """How long and how fast to train. SGD, with the learning rate `lr * shape(progress)`."""
+    """How long and how fast to train, with SGD. The learning rate is `lr * shape(progress)`."""
 
     epochs: Annotated[int, at_least(0)] = MISSING
     batch_size: Annotated[int, at_least(2)] = MISSING
@@ -42,13 +42,13 @@ class Schedule(Strict):
 
 @dataclass
 class DataKeys(Strict):
-    """The keys of the group `data` that every data set has; the others are those of its `_target_`."""
+    """The keys that every data set has, in addition to those of its `_target_`."""
 
     eps: Annotated[float, number, above(0)]
     num_classes: Annotated[int, at_least(2)]
     channels: Annotated[int, at_least(1)]
-    augmentation: str  # of `data.augmentation.NAMES`
-    augmentations: dict[str, str]  # what it is for `clean` and for `adversarial` training examples
+    augmentation: str  # one of `data.augmentation.NAMES`
+    augmentations: dict[str, str]  # the augmentation for `clean` and for `adversarial` training examples
     n_images: Annotated[int, at_least(1)]
     attack_batch_size: Annotated[int, at_least(1)]
     validation: Annotated[int | None, at_least(1)] = None
@@ -58,7 +58,7 @@ class DataKeys(Strict):
 
 @dataclass
 class AttackKeys(Strict):
-    """The keys of the group `attack` that every training attack has."""
+    """The keys that every training attack has, in addition to those of its `_target_`."""
 
     examples: Annotated[str, one_of("clean", "adversarial")]
     mode: Annotated[str, one_of("eval", "train")] = "eval"
@@ -66,7 +66,7 @@ class AttackKeys(Strict):
 
 @dataclass
 class Wandb(Strict):
-    """Where runs are logged to Weights & Biases."""
+    """Whether and where runs are tracked with Weights & Biases."""
 
     mode: Annotated[str, one_of(*TRACKING_MODES)] = "auto"
     entity: str | None = None
@@ -76,7 +76,7 @@ class Wandb(Strict):
 
 @dataclass
 class Config(Strict):
-    """The root. What names a run is listed in `bnft.runs.identity.of_run`; the rest changes no number."""
+    """The root. `bnft.runs.identity.of_run` lists the keys that name a run. The other keys do not change numbers."""
 
     title: str = MISSING
     base: str | None = None

@@ -1,9 +1,10 @@
-"""The source of a person's own components: the files that a `_target_` outside bnft computes with, by content.
+"""The source of a user's own components: the content of the files that a `_target_` outside bnft computes with.
 
-These are the file of its module and of every module that this one imports, directly or not, also inside functions. They
-are found by reading them, never by running them, so nothing depends on what a process has imported already. bnft, the
-standard library and what is installed are left out; a component that is itself installed is known by the version of its
-distribution. Not found: a module that is imported under a computed name, and data that the code reads from a file.
+These are the file of its module and the files of all modules that it imports, directly or indirectly, including imports
+inside functions. Files are found by reading the code, not by running it, so the result does not depend on what a
+process has imported. bnft, the standard library and installed packages are left out. A component that is installed
+itself is represented by the version of its distribution. Modules imported under a computed name, and data that the code
+reads from files, are not found.
 """
 
 import ast
@@ -23,16 +24,16 @@ from pathlib import Path
 from bnft.common.canonical import canonical
 from bnft.common.errors import rejected
 
-INSTALLED = {"site-packages", "dist-packages"}  # folders of what is installed, in whichever environment
+INSTALLED = {"site-packages", "dist-packages"}  # folders of installed packages, in any environment
 STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 
 _BEGAN = time.time()
-_imported: dict[str, str] = {}  # module to the SHA-256 of its file when this process imported it, as far as known
+_imported: dict[str, str] = {}  # for each module, the SHA-256 of its file when this process imported it, if known
 
 
 @dataclass(frozen=True)
 class Source:
-    """The file of one module; `name` is its place below the folder that it is imported from."""
+    """The file of a module. `name` is its path relative to the folder that it is imported from."""
 
     module: str
     name: str
@@ -45,53 +46,62 @@ class Source:
 
 
 def of(key: str, target: str) -> dict[str, str]:
-    """What the component at `key` computes with: the SHA-256 of each file, or the version of each distribution.
+    """Return the source of a component: the SHA-256 of each file, or the version of each distribution.
 
-    Empty for a component of bnft or of the standard library. Raises InputError for one that lies in no file.
+    It is empty for a component of bnft or of the standard library.
+
+    Args:
+        key: the key of the component, such as `model`.
+        target: its `_target_`.
+
+    Raises:
+        InputError: if the component is not in a file.
     """
     top = target.partition(".")[0]
     if top in ("bnft", target):  # bnft's components have names without a dot
         return {}
-    found = {source.name: source.sha256 for source in files(target)} or _distributions(top)
-    if not found and top not in sys.stdlib_module_names:
-        raise rejected(f"{key}._target_", target, "in a file that can be imported, since its source names the run")
-    return found
+    source = {file.name: file.sha256 for file in files(target)} or _distributions(top)
+    if not source and top not in sys.stdlib_module_names:
+        raise rejected(f"{key}._target_", target, "in a file that can be imported, because its source names the run")
+    return source
 
 
-def digest(found: dict[str, str]) -> str | None:
-    """One SHA-256 over what `of` found; None if that is nothing."""
-    return hashlib.sha256(canonical(found).encode()).hexdigest() if found else None
+def digest(source: dict[str, str]) -> str | None:
+    """Return one SHA-256 of a source from `of`; None if the source is empty."""
+    return hashlib.sha256(canonical(source).encode()).hexdigest() if source else None
 
 
 @cache
 def files(target: str) -> tuple[Source, ...]:
-    """The files of the component `target` ("package.module.name"), none if it is not a person's own."""
-    importlib.invalidate_caches()  # files may be new
-    found: dict[str, Source] = {}
+    """Return the files of a component ("package.module.name"); none if it is not a user's own."""
+    importlib.invalidate_caches()  # there can be new files
+    sources: dict[str, Source] = {}
     todo = [target.rpartition(".")[0]]
     while todo:
         for module, spec in _own(todo.pop()):
-            if module not in found:
+            if module not in sources:
                 path = Path(str(spec.origin))
                 content = path.read_bytes()
                 parts = module.split(".") if _is_package(spec) else module.split(".")[:-1]
                 name = Path(*parts, path.name).as_posix()
-                found[module] = Source(module, name, path, content)
+                sources[module] = Source(module, name, path, content)
                 todo += _imports(content, module if _is_package(spec) else module.rpartition(".")[0])
-    return tuple(sorted(found.values(), key=lambda source: source.name))
+    return tuple(sorted(sources.values(), key=lambda source: source.name))
 
 
 def forget() -> None:
-    """Read the files anew when they are asked for next."""
+    """Clear the caches, so that files are read again."""
     files.cache_clear()
     _distributions.cache_clear()
 
 
 def check_imported(key: str, target: str) -> None:
-    """Refuse to compute with code that is no longer in its file. To be called before the component is imported.
+    """Check that the code of a component is still in its files. Must be called before the component is imported.
 
-    If a module was imported elsewhere before, it counts as edited if its file is newer than this process. Raises
-    InputError.
+    A module that was imported elsewhere counts as edited if its file is newer than this process.
+
+    Raises:
+        InputError: if a file was edited after its module was imported.
     """
     for source in files(target):
         if source.module not in sys.modules:
@@ -99,12 +109,12 @@ def check_imported(key: str, target: str) -> None:
         elif source.module not in _imported:
             _imported[source.module] = source.sha256 if source.path.stat().st_mtime <= _BEGAN else ""
         if _imported[source.module] != source.sha256:
-            must = f"as this process imported it, but {source.name} has been edited since; start a new process"
+            must = f"unchanged since this process imported it, but {source.name} was edited; start a new process"
             raise rejected(f"{key}._target_", target, must)
 
 
 def _own(module: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """A module and the packages around it, the outermost first, as far as they are there and a person's own."""
+    """Yield a module after the packages that contain it, if they exist and are a user's own."""
     parts = module.split(".")
     if parts[0] in ("", "bnft"):
         return
@@ -120,9 +130,9 @@ def _own(module: str) -> Iterator[tuple[str, ModuleSpec]]:
 
 
 def _top_level(name: str) -> ModuleSpec | None:
-    """As `importlib.util.find_spec`, but for what is imported already, which need not be what the files say."""
-    found = (finder.find_spec(name, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-    return next((spec for spec in found if spec is not None), None)
+    """Find a module like `importlib.util.find_spec`, but ignore imported modules, which can differ from the files."""
+    specs = (finder.find_spec(name, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((spec for spec in specs if spec is not None), None)
 
 
 def _is_package(spec: ModuleSpec) -> bool:
@@ -135,10 +145,10 @@ def _is_installed(path: Path) -> bool:
 
 
 def _imports(content: bytes, package: str) -> Iterator[str]:
-    """The modules that a file in `package` may import; those that `from module import name` may mean are among them."""
+    """Yield the modules that a file in `package` can import. `from module import name` can import `module.name`."""
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError):  # no Python source, such as an extension module, or the import will tell
+    except (SyntaxError, ValueError):  # not Python source, for example an extension module
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -146,12 +156,12 @@ def _imports(content: bytes, package: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             try:
                 module = resolve_name("." * node.level + (node.module or ""), package)
-            except ImportError:  # beyond the outermost package
+            except ImportError:  # a relative import beyond the outermost package
                 continue
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 @cache
 def _distributions(top: str) -> dict[str, str]:
-    """The distributions that install the package `top`, and their versions."""
+    """Return the distributions that install the package `top`, and their versions."""
     return {name: version(name) for name in sorted(set(packages_distributions().get(top, ())))}

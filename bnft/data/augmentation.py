@@ -1,7 +1,7 @@
-"""Augmentation of training images, drawn per image, on the images' device.
+"""Augmentation of training images, drawn for each image, on the device of the images.
 
-Each augmentation is a function of uint8 images (N, C, H, W) and a generator, and returns the same shape and dtype.
-A whole epoch is augmented at once, which lets images that drew the same operation be processed together.
+Each augmentation is a function of uint8 images (N, C, H, W) and a generator. It returns images of the same shape and
+type. A whole epoch is augmented at once, so that images that drew the same operation are processed together.
 """
 
 import math
@@ -15,17 +15,20 @@ from bnft.data.dataset import Dataset
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
-CUTOUT = 16  # pixels of 32, after DeVries and Taylor (2017); AutoAugment's own CIFAR-10 results use it too
-MEMORY_CHUNK = 8192  # images augmented at once by AutoAugment: bounds its temporary tensors
+CUTOUT = 16  # pixels of 32 (DeVries and Taylor, 2017); also used for the CIFAR-10 results of AutoAugment
+MEMORY_CHUNK = 8192  # images that AutoAugment processes at once, to limit the size of temporary tensors
 
 
 def none(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The images as they are."""
+    """Return the images unchanged."""
     return images
 
 
 def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random crop of the image's own size after zero padding of an eighth of it (4 pixels of 32, 1 of 8)."""
+    """Pad the images with zeros by an eighth of their height and width on each side, and crop them at random.
+
+    The shape stays the same. The padding is 4 pixels for 32x32 images, and 1 pixel for 8x8 images.
+    """
     count, _, height, width = images.shape
     pad_h, pad_w = math.ceil(height / 8), math.ceil(width / 8)
     padded = torch.nn.functional.pad(images, (pad_w, pad_w, pad_h, pad_h))
@@ -36,20 +39,20 @@ def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A horizontal flip of half of the images."""
+    """Flip each image horizontally with probability 0.5."""
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
 def crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random crop, then flip: what adversarial training uses (Madry et al., 2018; section 3.2 of the paper)."""
+    """Apply `crop`, then `flip`, as in adversarial training (Madry et al., 2018; section 3.2 of the paper)."""
     return flip(crop(images, generator), generator)
 
 
 def autoaugment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Crop, flip, AutoAugment's CIFAR-10 policy (Cubuk et al., 2019), and a 16-pixel cutout (8 by 8 of 16, and so on).
+    """Apply `crop_flip`, AutoAugment's CIFAR-10 policy (Cubuk et al., 2019) and `cutout`.
 
-    Section 3.2 of the paper uses it for the NORMAL model; the cutout follows the second author's public code.
+    The paper uses AutoAugment for the NORMAL model (section 3.2). The cutout follows the second author's public code.
     """
     images = crop_flip(images, generator)
     parts = [_cifar10_policy(part, generator) for part in images.split(MEMORY_CHUNK)]
@@ -57,7 +60,7 @@ def autoaugment(images: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 
 def cutout(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A square, half the image's size, set to mid-grey around a random centre; it may reach over the border."""
+    """Set a rectangle with a random centre and half the sides of the image to grey. It can cross the border."""
     count, _, height, width = images.shape
     side_h, side_w = height * CUTOUT // 32, width * CUTOUT // 32
     top = torch.randint(height, (count, 1), generator=generator, device=images.device) - side_h // 2
@@ -69,10 +72,10 @@ def cutout(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """AutoAugment's CIFAR-10 policy, one sub-policy drawn per image.
+    """Apply AutoAugment's CIFAR-10 policy, with one sub-policy drawn per image.
 
-    The policy, its magnitudes and its operations are torchvision's own; images that drew the same operation go through
-    it as one batch, since torchvision's transform would draw once for all of them.
+    The policy, its magnitudes and its operations are those of torchvision. torchvision's transform would draw once for
+    all images. Here, each image draws, and images that drew the same operation are processed as one batch.
     """
     policies, space = autoaugment_policies(images.shape[-2], images.shape[-1])
     device, count = images.device, len(images)
@@ -105,7 +108,7 @@ NAMES: dict[str, Augmentation] = {
 
 
 def fits(name: str, dataset: Dataset) -> None:
-    """Raise InputError if there is no such augmentation, or if it cannot be used on these images."""
+    """Raise InputError if the augmentation does not exist or does not support these images."""
     if name not in NAMES:
         raise rejected("data.augmentation", name, f"one of {', '.join(NAMES)}")
     if name == "autoaugment" and (dataset.levels != 255 or dataset.channels not in (1, 3)):

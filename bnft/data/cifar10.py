@@ -11,10 +11,14 @@ from bnft.data.dataset import Arrays
 
 
 def load(root: str, download: bool = True) -> Arrays:
-    """CIFAR-10 (Krizhevsky, 2009) from `root`, downloaded there once if it is not there and `download` allows it.
+    """Load CIFAR-10 (Krizhevsky, 2009). A lock makes sure that only one of several processes downloads it.
 
-    A lock beside the data makes one of several processes download while the others wait.
-    Raises InputError where the data are neither there nor to be had.
+    Args:
+        root: the folder of the data.
+        download: whether to download the data if the folder does not contain them.
+
+    Raises:
+        InputError: if the data are not in the folder and cannot be downloaded.
     """
     folder = Path(root).expanduser()
     try:
@@ -23,10 +27,10 @@ def load(root: str, download: bool = True) -> Arrays:
             with FileLock(folder / "cifar10.lock"):
                 CIFAR10(str(folder), train=True, download=True)
         train, test = (CIFAR10(str(folder), train=split) for split in (True, False))
-    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for what is missing or corrupt
-        way_out = "check the network" if download else "or data.download=true"
+    except (OSError, RuntimeError) as error:  # torchvision raises RuntimeError for missing or damaged files
+        way_out = "check the network" if download else "set data.download=true"
         raise InputError(
-            f"data.root={root}: must be a folder with CIFAR-10 as torchvision unpacks it, {way_out} ({error})"
+            f"data.root={root}: must be a folder with CIFAR-10 as torchvision unpacks it; {way_out} ({error})"
         ) from None
     labels = [np.asarray(split.targets, dtype=np.int64) for split in (train, test)]
     return Arrays(train.data, labels[0], test.data, labels[1])

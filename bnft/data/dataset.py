@@ -1,7 +1,7 @@
-"""Data sets: uint8 images and labels, checked, named by their content, and held as one tensor on the device.
+"""Data sets: uint8 images and labels, checked, named by their content, and kept as tensors on the device.
 
-A data set is a function that returns `Arrays`; `conf/data/` names it by `_target_`. Everything else (checks, the
-content hash, the split for choosing hyper-parameters) happens here, alike for all of them.
+A data set is a function that returns `Arrays`; `conf/data/` names it by `_target_`. Everything else is the same for all
+data sets and happens here: the checks, the hash of the content, and the split for choosing hyper-parameters.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ MIN_SIDE = 8  # pixels
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a data set's function returns.
+    """The arrays of a data set, as its function returns them.
 
-    Images are uint8 of shape (N, H, W, C), with values from 0 to `levels`; labels are integers of shape (N,), from 0.
+    Images `x_*` are uint8 of shape (N, H, W, C), with values from 0 to `levels`. Labels `y_*` are integers of shape
+    (N,), counted from 0.
     """
 
     x_train: NDArray[Any]
@@ -37,8 +38,9 @@ class Arrays:
 class Dataset:
     """A checked data set.
 
-    `x_*` are uint8 tensors of shape (N, C, H, W) with values from 0 to `levels`; `y_*` are int64 of shape (N,).
-    `sha256` names the content; `mean` and `std` are per channel, of the training images in [0, 1].
+    Images `x_*` are uint8 tensors of shape (N, C, H, W), with values from 0 to `levels`. Labels `y_*` are int64 tensors
+    of shape (N,). `sha256` is a hash of the content. `mean` and `std` are those of the training images in [0, 1], per
+    channel.
     """
 
     x_train: torch.Tensor
@@ -60,7 +62,7 @@ class Dataset:
         return channels, height, width
 
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 images of this data set as float32 in [0, 1], shape kept."""
+        """Convert uint8 images of this data set to float32 in [0, 1]. The shape stays the same."""
         return images.to(torch.float32).div_(self.levels)
 
     @property
@@ -74,10 +76,16 @@ class Dataset:
 
 
 def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> Dataset:
-    """Check `arrays` and make a `Dataset` of them.
+    """Check the arrays of a data set and convert them to a `Dataset`.
 
-    With `validation=n`, the last n training images take the place of the test split: hyper-parameters are chosen that
-    way, so that no choice ever sees the test images. Raises InputError with what is wrong and what is wanted.
+    Args:
+        arrays: the images and labels.
+        num_classes: the number of classes. Labels must be below it.
+        validation: the number of training images to hold out. They replace the test images, so that hyper-parameters
+            can be chosen without the test images.
+
+    Raises:
+        InputError: if an array or `validation` is invalid.
     """
     for split in SPLITS:
         _check_images(f"x_{split}", getattr(arrays, f"x_{split}"), arrays.levels)
@@ -111,7 +119,7 @@ def _check_images(name: str, images: NDArray[Any], levels: int) -> None:
     if _has_channels_first(images.shape):
         raise InputError(
             f"{name} has shape {images.shape}, which looks like (images, channels, height, width): must be (images,"
-            f" height, width, channels); {name}.transpose(0, 2, 3, 1) is"
+            f" height, width, channels); use {name}.transpose(0, 2, 3, 1)"
         )
     if np.issubdtype(images.dtype, np.floating) and np.isnan(images).any():
         raise InputError(f"{name} holds NaN ({images.dtype}): must be uint8 pixel values from 0 to 255")
@@ -122,11 +130,11 @@ def _check_images(name: str, images: NDArray[Any], levels: int) -> None:
 
 
 def _has_channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape are (N, C, H, W) by all appearances.
+    """Return whether a shape looks like (N, C, H, W).
 
-    That is so if the second axis is a usual number of channels and the last is not, and the last two can be the sides
-    of an image: at least MIN_SIDE, and neither more than twice the other. So (N, H, W, C) is refused only if an image
-    of so few rows had many channels and about as many columns.
+    It does if the second axis is a usual number of channels, the last axis is not, and the last two axes can be the
+    sides of an image: both are at least MIN_SIDE, and neither is more than twice the other. An array (N, H, W, C) is
+    mistaken for it only if its images have at most 4 rows, but many channels and about as many columns.
     """
     _, second, *sides = shape
     short, long = min(sides), max(sides)
@@ -144,7 +152,7 @@ def _check_labels(split: str, arrays: Arrays, num_classes: int) -> None:
     least = int(labels.min())
     if split == "train" and least > 0:
         raise InputError(
-            f"{name} holds labels from {least} to {int(labels.max())}, and none is 0: classes are counted from 0;"
+            f"{name} holds labels from {least} to {int(labels.max())}: must contain 0, as classes are counted from 0;"
             f" subtract {least} from the labels"
         )
     for wrong in (least, int(labels.max())):
@@ -153,7 +161,10 @@ def _check_labels(split: str, arrays: Arrays, num_classes: int) -> None:
 
 
 def _moments(images: torch.Tensor, levels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, from counts of pixel values: exact, and independent of threads."""
+    """Return mean and standard deviation per channel.
+
+    They are computed from counts of pixel values, so that they are exact and do not depend on the number of threads.
+    """
     values = torch.arange(levels + 1, dtype=torch.float64) / levels
     mean, std = [], []
     for channel in images.unbind(1):

@@ -1,4 +1,4 @@
-"""Data sets that people bring: an .npz file of plain arrays."""
+"""A user's own data set, from an .npz file of plain arrays."""
 
 import io
 import os
@@ -18,49 +18,55 @@ from bnft.common.errors import InputError, show
 from bnft.data.dataset import Arrays
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-HEADER_BYTES = 1 << 14  # more than the longest header that NumPy takes for safe
-COPIES = 4  # of the arrays in memory at the same time, about: as read, as tensors, what is computed of these
-BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # unpacked, and how many times the packed size; deflate reaches 1032
+HEADER_BYTES = 1 << 14  # more than the longest header that NumPy considers safe
+COPIES = 4  # about how many copies of the arrays are in memory at the same time: arrays, tensors, intermediate results
+BOMB_BYTES, BOMB_RATIO = 1 << 28, 500  # arrays above both limits are refused; deflate can reach a ratio of 1032
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # NumPy's; the others can unpack to gigabytes at once
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of NumPy; others can unpack to gigabytes at once
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an array says of it."""
+    """The header of an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     @property
     def size(self) -> int:
-        """Of the array, in bytes."""
+        """The size of the array in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 def load(path: str) -> Arrays:
-    """`x_train, y_train, x_test, y_test` from an .npz file: uint8 images (N, H, W, C) and integer labels (N,).
+    """Load a data set from an .npz file.
 
-    Arrays that would need pickle are refused. Raises InputError for a file that is not such an archive, and for arrays
-    that are too large for this machine's memory.
+    Args:
+        path: a file with the uint8 images `x_train` and `x_test` of shape (N, H, W, C) and the integer labels `y_train`
+            and `y_test` of shape (N,).
+
+    Raises:
+        InputError: if the file is not such an archive, if an array needs pickle, or if the arrays are too large for
+            this machine's memory.
     """
     arrays = read(path, *NAMES)
     return Arrays(arrays["x_train"], arrays["y_train"], arrays["x_test"], arrays["y_test"])
 
 
 def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
-    """Some of the arrays of the .npz file at `path`, by name. The sizes of all of them are checked first.
+    """Read the named arrays of an .npz file.
 
-    Refused is what memory cannot hold, and what is far smaller in the file than images can be.
+    Raises InputError if the four arrays together do not fit into memory, or if an array is compressed so much that it
+    cannot contain images.
     """
     with _Archive(path) as archive:
         needed = COPIES * sum(header.size for header in archive.headers.values())
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory:
             raise InputError(
-                f"data.path={path}: must be smaller; it unpacks to arrays that need {needed / 1e9:,.1f} GB of memory,"
-                f" and this machine has {memory / 1e9:,.1f} GB"
+                f"data.path={path}: must be smaller; its arrays need {needed / 1e9:,.1f} GB of memory, and this machine"
+                f" has {memory / 1e9:,.1f} GB"
             )
         for name in NAMES:
             archive.check_packing(name)
@@ -68,23 +74,23 @@ def read(path: str, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def num_classes(path: str) -> int:
-    """The number of classes in the file: its largest label plus one."""
+    """Return the number of classes in an .npz file: its largest label plus one."""
     labels = read(path, "y_train", "y_test").values()
     largest = [int(part.max()) for part in labels if part.size and np.issubdtype(part.dtype, np.integer)]
     return max(largest, default=0) + 1
 
 
 def channels(path: str) -> int:
-    """The number of colour channels of the file's images: the last axis."""
+    """Return the number of colour channels of the images in an .npz file."""
     with _Archive(path) as archive:
         shape = archive.headers["x_test"].shape
     return shape[-1] if len(shape) == 4 else 1
 
 
 class _Archive:
-    """An .npz file whose `headers` have been checked: each array is as large as the archive says that it unpacks to.
+    """An .npz file with checked headers: the size of each array equals the unpacked size that the archive gives.
 
-    Raises InputError with what is wrong. Nothing but the headers is read before `array` is called.
+    Raises InputError if the file is invalid. Only the headers are read before `array` is called.
     """
 
     def __init__(self, path: str) -> None:
@@ -94,17 +100,17 @@ class _Archive:
             raise self._refusal("there is no such file")
         try:
             self._zip = zipfile.ZipFile(file)
-        except Exception as error:  # zipfile raises almost anything for what is not an archive
+        except Exception as error:  # zipfile raises many kinds of errors for a file that is not an archive
             with file.open("rb") as content:
                 single = content.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
             raise self._refusal(
-                "this file holds a single array" if single else f"this file is not one ({_reason(error)})"
+                "this file holds a single array" if single else f"this file is not an archive ({_reason(error)})"
             ) from None
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
         missing = [name for name in NAMES if name not in self._members]
         if missing:
-            there = show(", ".join(self._members) or "none")
-            raise self._refusal(f"this one holds {there}, not {', '.join(missing)}")
+            present = show(", ".join(self._members) or "none")
+            raise self._refusal(f"this file holds {present}, not {', '.join(missing)}")
         self.headers = {name: self._header(name) for name in NAMES}
 
     def __enter__(self) -> "_Archive":
@@ -117,7 +123,7 @@ class _Archive:
         packed, unpacked = self._members[name].compress_size, self._members[name].file_size
         if unpacked > max(BOMB_BYTES, BOMB_RATIO * packed):
             sizes = f"{packed / 1e6:,.1f} MB and unpacks to {unpacked / 1e6:,.1f} MB"
-            raise self._refusal(f"the array {name} takes {sizes}; if that is right, save it with np.savez")
+            raise self._refusal(f"the array {name} takes {sizes}; if this is correct, save it with np.savez")
 
     def array(self, name: str) -> NDArray[Any]:
         with self._opened(name) as member:
@@ -126,14 +132,14 @@ class _Archive:
 
     def _header(self, name: str) -> Header:
         if self._members[name].compress_type not in _COMPRESSIONS:
-            raise self._refusal(f"the array {name} is compressed in another way than np.savez_compressed does it")
+            raise self._refusal(f"the array {name} is compressed by another method than np.savez_compressed uses")
         with self._opened(name) as member:
             start = io.BytesIO(member.read(HEADER_BYTES))
             if not start.getvalue().startswith(npy.MAGIC_PREFIX):
                 raise self._refusal(f"{name} is not an array")
             version = npy.read_magic(start)
             if version not in _HEADERS:
-                raise ValueError(f"its header is of version {version[0]}.{version[1]}")
+                raise ValueError(f"its header has version {version[0]}.{version[1]}")
             shape, _, dtype = _HEADERS[version](start)
             header, unpacked = Header(shape, dtype), self._members[name].file_size - start.tell()
             if dtype.hasobject:
@@ -150,7 +156,7 @@ class _Archive:
                 yield member
         except InputError:
             raise
-        except Exception as error:  # zipfile and NumPy raise almost anything for what is damaged
+        except Exception as error:  # zipfile and NumPy raise many kinds of errors for a damaged file
             raise self._refusal(f"the array {name} is damaged ({_reason(error)})") from None
 
     def _refusal(self, why: str) -> InputError:

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce and Hein, 2020): the official attack objects, as stages of our cascade."""
+"""AutoAttack (Croce and Hein, 2020). The official attack objects are stages of a cascade."""
 
 import logging
 import sys
@@ -24,11 +24,20 @@ DLR_CLASSES = 3
 def attacks(
     model: nn.Module, exact: nn.Module, config: Evaluation, classes: int, device: torch.device
 ) -> tuple[list[Attack], list[str]]:
-    """The attacks of one version of AutoAttack on `model`, and what had to differ from it, in words.
+    """Make the attacks of one version of AutoAttack.
 
-    `exact` is the same function in fp32, asked where `config.search` is fast (see `fast`). AutoAttack tries 9 target
-    classes; with fewer than 10 classes it tries all there are. An attack whose loss needs more classes than there are
-    is left out.
+    Targeted attacks try 9 target classes, or all other classes if there are fewer. An attack is left out if its loss
+    needs more classes than there are.
+
+    Args:
+        model: the model to search on.
+        exact: the same function in fp32, which confirms adversarial images if `config.search` is fast (see `fast`).
+        config: the version, the budget and the seed.
+        classes: the number of classes.
+        device: the device of the model.
+
+    Returns:
+        The attacks, and their differences from AutoAttack, in words.
     """
     notes = []
     sieve = fast.Sieve(model, exact, has_fast_bf16(device)) if config.search == "fast" else None
@@ -36,7 +45,7 @@ def attacks(
     if sieve is not None:
         notes.append(f"fast search in {'bf16' if sieve.bf16 else 'fp32'}: not the standard evaluation")
         for attack in (official.apgd, official.apgd_targeted):
-            runs_inside(attack, sieve.standing)  # images that fell leave it
+            runs_inside(attack, sieve.standing)  # broken images are not attacked any more
     targets = min(9, classes - 1)
     official.apgd_targeted.n_target_classes = official.fab.n_target_classes = targets
     if targets < 9:
@@ -67,12 +76,12 @@ def _official(model: nn.Module, config: Evaluation, device: torch.device) -> Aut
 
 
 def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
-    """The call that `run_standard_evaluation` makes for one batch of one attack."""
+    """Return the call that `run_standard_evaluation` makes for one batch of one attack."""
 
     order = official.attacks_to_run
     restarts = official.fab.n_restarts
     if name == "fab-t" or (name == "fab" and "fab-t" in order[: order.index("fab")]):
-        restarts = 1  # the official run sets this at fab-t, for good
+        restarts = 1  # the official run sets this at fab-t, and never resets it
 
     def run(images: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
         attack = {
@@ -96,7 +105,7 @@ def _stage(official: AutoAttack, name: str):  # type: ignore[no-untyped-def]
 
 
 def warnings_before(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: Evaluation) -> list[str]:
-    """AutoAttack's own checks of the defence, on the first batch: random, dynamic, or not giving logits."""
+    """Run AutoAttack's checks of the model on the first batch: whether it is random, dynamic or returns no logits."""
     batch, truth = images[: config.batch_size], labels[: config.batch_size]
     logger = logging.getLogger("auto-attack")
     with recorded() as messages, _trace_kept():
@@ -109,9 +118,9 @@ def warnings_before(model: nn.Module, images: torch.Tensor, labels: torch.Tensor
 
 
 def warnings_after(accuracies: dict[str, float]) -> list[str]:
-    """AutoAttack's own check of the result: a Square attack that finds much points at masked gradients.
+    """Run AutoAttack's check of the result. It warns of masked gradients if Square Attack breaks many images.
 
-    `accuracies` is the share of images standing (0 to 1), first "clean" and then after each attack in order.
+    `accuracies` is the share of images (0 to 1) that the model classifies correctly, for "clean" and after each attack.
     """
     with recorded() as messages:
         checks.check_square_sr(accuracies, logger=logging.getLogger("auto-attack"))
@@ -120,7 +129,7 @@ def warnings_after(accuracies: dict[str, float]) -> list[str]:
 
 @contextmanager
 def recorded(messages: list[str] | None = None) -> Iterator[list[str]]:
-    """Collect what AutoAttack warns of inside the block in `messages`, each once, instead of printing it."""
+    """Collect AutoAttack's warnings in this block in `messages`, each once, instead of printing them."""
     messages = [] if messages is None else messages
     logger = logging.getLogger("auto-attack")
     handler = _Collector(messages)
@@ -130,8 +139,8 @@ def recorded(messages: list[str] | None = None) -> Iterator[list[str]]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield messages
-        found = [str(warning.message) for warning in caught if "pyautoattack" in (warning.filename or "")]
-        messages[:] = dict.fromkeys([*messages, *found])
+        official = [str(warning.message) for warning in caught if "pyautoattack" in (warning.filename or "")]
+        messages[:] = dict.fromkeys([*messages, *official])
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagate
@@ -149,7 +158,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def _trace_kept() -> Iterator[None]:
-    """AutoAttack's check for dynamic defences ends by removing any tracer, a debugger's or coverage's too."""
+    """Restore the tracer of a debugger or of coverage, which AutoAttack's check for dynamic defences removes."""
     tracer = sys.gettrace()
     try:
         yield

@@ -1,8 +1,9 @@
-"""Attacks one after another, each on the images that still stand, saved after every batch.
+"""A cascade of attacks. Each attack runs on the images that no attack has broken yet. Every batch can be saved.
 
-The order of events is that of AutoAttack's `run_standard_evaluation`: an attack's batches are cut from the images that
-stood when it began, and its seed is set anew for every batch. So on one seed and batch size every image falls to the
-same attack as in the official run; and a run that was killed goes on from its last batch with the same partition.
+The order is the same as in AutoAttack's `run_standard_evaluation`: the batches of an attack consist of the images that
+were robust when it began, and the seed is set again for every batch. With the same seed and batch size, every image is
+therefore broken by the same attack as in the official run. An interrupted run continues from its last batch with the
+same batches.
 """
 
 import time
@@ -18,12 +19,12 @@ from bnft.evaluation.settings import CLEAN, STANDS
 
 
 class EvaluationError(RuntimeError):
-    """The evaluation would have reported something untrue."""
+    """The evaluation would report wrong numbers."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack of the cascade: `run(images, labels, batch_index)` returns as many images."""
+    """One attack of the cascade. `run(images, labels, batch_index)` returns one image for each image."""
 
     name: str
     run: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -33,9 +34,15 @@ class Attack:
 class Cascade:
     """The state of a cascade over n images.
 
-    `fallen_at` is int8 of shape (n,): STANDS, CLEAN, or the number (from 1) of the attack the image fell to.
-    `adversarial` has the images' shape: the adversarial image of those that fell to an attack, the image itself for
-    all others. `attack` and `batch` say where to go on; `members` are the images that stood when that attack began.
+    Attributes:
+        fallen_at: int8 of shape (n,): STANDS for a robust image, CLEAN for a misclassified one, or the number of the
+            attack that broke the image, counted from 1.
+        adversarial: images (n, C, H, W): the adversarial image if an attack broke the image, else the image itself.
+        members: the indices of the images that were robust when the current attack began.
+        attack: the current attack, counted from 0.
+        batch: the next batch of this attack, counted from 0.
+        seconds: the duration of each attack.
+        warnings: the warnings of AutoAttack.
     """
 
     fallen_at: torch.Tensor
@@ -48,34 +55,36 @@ class Cascade:
 
     @classmethod
     def start(cls, images: torch.Tensor, correct: torch.Tensor) -> "Cascade":
-        """The cascade before its first attack; `correct` says which of the n images are classified correctly."""
+        """Begin a cascade. `correct` (n,) says which images are classified correctly."""
         fallen_at = torch.where(correct, STANDS, CLEAN).to(torch.int8).cpu()
         return cls(fallen_at, images.clone().cpu(), (fallen_at == STANDS).nonzero().squeeze(1))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The fields that are tensors; with `place`, the whole state."""
+        """Return the fields that are tensors. Together with `place`, they are the whole state."""
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
 
     def place(self) -> dict[str, Any]:
-        """The other fields, as JSON."""
+        """Return the fields that are not tensors, as JSON."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, torch.Tensor)}
 
     @property
     def standing(self) -> int:
+        """The number of images that are robust so far."""
         return int((self.fallen_at == STANDS).sum())
 
 
 class Watcher(Protocol):
-    """Who keeps the cascade and shows how it stands, after every batch."""
+    """Saves the cascade and shows its progress."""
 
-    def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None: ...
+    def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
+        """Called after each batch."""
 
     def pulse(self) -> None:
-        """Called before each forward pass of an attack; raises Stopped to end there, after the last whole batch."""
+        """Called before each forward pass of an attack. Raises Stopped to end the evaluation after the last batch."""
 
 
 Shared = Callable[[int, Sequence[torch.Tensor], int], Iterator[torch.Tensor]]
-"""What attack k (from 0) makes of batches of image numbers, from a given one on; see `sharing.Helpers.found`."""
+"""Runs an attack, by its index, on batches of image indices, from a given batch on; see `processes.Helpers.found`."""
 
 
 @torch.no_grad()
@@ -92,10 +101,22 @@ def run(
     watcher: Watcher,
     shared: Shared | None = None,
 ) -> None:
-    """Run or go on with `cascade`, in place, on `images` (n, C, H, W) in [0, 1] with `labels` (n,).
+    """Run a cascade in place, from its current state.
 
-    `model` scores what the attacks return; `shared` stands in for their `run` where other processes run them. Raises
-    EvaluationError for an adversarial image that is not an image or is further than `eps` from the original.
+    Args:
+        model: scores the images that the attacks return.
+        images: images (n, C, H, W) in [0, 1].
+        labels: their labels (n,).
+        attacks: all attacks of the cascade.
+        norm: the norm of perturbations.
+        eps: the maximal size of a perturbation.
+        batch_size: images per batch.
+        cascade: the state.
+        watcher: called after each batch.
+        shared: runs the attacks in other processes, in place of their own `run`.
+
+    Raises:
+        EvaluationError: if an adversarial image is not in [0, 1] or not within `eps` of the original.
     """
     device = images.device
     while cascade.attack < len(attacks) and cascade.standing:
@@ -103,18 +124,18 @@ def run(
         batches = cascade.members.split(batch_size)
         if len(cascade.seconds) == cascade.attack:
             cascade.seconds.append(0.0)
-        finds = shared(cascade.attack, batches, cascade.batch) if shared is not None else None
+        results = shared(cascade.attack, batches, cascade.batch) if shared is not None else None
         while cascade.batch < len(batches):
             started = time.monotonic()
             indices = batches[cascade.batch]
             originals, truth = images[indices.to(device)], labels[indices.to(device)]
-            found = attack.run(originals, truth, cascade.batch) if finds is None else next(finds)
-            found = laid_out(found, originals)
-            fooled = model(found).argmax(1) != truth
-            check_adversarial(found[fooled], originals[fooled], norm, eps, attack.name)
-            fallen = indices[fooled.cpu()]
-            cascade.fallen_at[fallen] = cascade.attack + 1
-            cascade.adversarial[fallen] = found[fooled].cpu()
+            candidates = attack.run(originals, truth, cascade.batch) if results is None else next(results)
+            candidates = laid_out(candidates, originals)
+            fooled = model(candidates).argmax(1) != truth
+            check_adversarial(candidates[fooled], originals[fooled], norm, eps, attack.name)
+            broken = indices[fooled.cpu()]
+            cascade.fallen_at[broken] = cascade.attack + 1
+            cascade.adversarial[broken] = candidates[fooled].cpu()
             cascade.batch += 1
             cascade.seconds[cascade.attack] += time.monotonic() - started
             watcher.attacked(cascade, attacks)
@@ -123,25 +144,26 @@ def run(
 
 
 def laid_out(images: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A copy of `images` in the memory layout of `like`, which has their shape, and on its device.
+    """Copy `images` to the memory layout and device of `like`, which has the same shape.
 
-    Convolutions round differently in another layout, and both files and other processes change the layout.
+    The rounding of convolutions depends on the layout. Writing images to a file or sending them to another process
+    changes it.
     """
     return torch.empty_like(like).copy_(images)
 
 
-def check_adversarial(found: torch.Tensor, originals: torch.Tensor, norm: str, eps: float, name: str) -> None:
-    """Raise EvaluationError unless every image in `found` is one, within `eps` of its original but for rounding."""
-    if not len(found):
+def check_adversarial(images: torch.Tensor, originals: torch.Tensor, norm: str, eps: float, name: str) -> None:
+    """Raise EvaluationError unless all images are in [0, 1] and within `eps` of their originals, up to rounding."""
+    if not len(images):
         return
-    check_images(found, f"{name} returned")
-    largest = float(perturbation_size(found, originals, norm).max())
+    check_images(images, f"{name} returned")
+    largest = float(perturbation_size(images, originals, norm).max())
     if not largest <= eps + tolerance(originals, norm):
-        raise EvaluationError(f"{name} overstepped its budget: {norm} {largest:.8f} where eps is {eps:.8f}")
+        raise EvaluationError(f"{name} exceeded its budget: {norm} {largest:.8f} with eps {eps:.8f}")
 
 
 def tolerance(originals: torch.Tensor, norm: str) -> float:
-    """What float32 rounding of x + delta can add to a perturbation's size: one unit in the last place per pixel."""
+    """Return how much the size of a perturbation can grow by rounding: one unit in the last place per pixel."""
     unit = torch.finfo(torch.float32).eps
     return 2 * unit if norm == "Linf" else 2 * unit * float(originals[0].numel()) ** 0.5 + 1e-5
 

@@ -1,4 +1,4 @@
-"""What bnft uses of pyautoattack that is undocumented there. All of it is as in pyautoattack 0.2.0.
+"""The undocumented parts of pyautoattack that bnft uses, as they are in pyautoattack 0.2.0.
 
 The attributes of the attack objects that `autoattack.py` reads and sets are undocumented too. See `bnft.common.compat`.
 """
@@ -12,12 +12,12 @@ from pyautoattack import checks
 
 
 def forget_calls() -> None:
-    """Set to 0 what `check_dynamic` counts calls in, since it would add to the counts of an earlier check."""
+    """Reset the counters of `check_dynamic`, which would otherwise add to the counts of an earlier check."""
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
 
 
 def runs_inside(attack: Any, block: Callable[[torch.Tensor], AbstractContextManager[None]]) -> None:
-    """Have each run of an APGD object go inside `block(labels)`, where a run is one restart or one target class."""
+    """Make an APGD object run each restart and each target class inside of `block(labels)`."""
     run: Callable[..., Any] = attack.attack_single_run
 
     def attack_single_run(x: torch.Tensor, y: torch.Tensor, x_init: torch.Tensor | None = None) -> Any:

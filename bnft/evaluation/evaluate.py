@@ -1,7 +1,7 @@
-"""Evaluation under attack, arranged so that it cannot quietly lie.
+"""Evaluation of a model without and with attacks.
 
-The model is in eval mode and fp32, inputs are images in [0, 1], seeds are fixed, every adversarial image is scored
-again and checked against the budget, and AutoAttack's own warnings are kept with the result.
+The model is evaluated in eval mode and in fp32, on images in [0, 1], with fixed seeds. Every adversarial image is
+scored again and checked against the budget. AutoAttack's warnings are kept with the result.
 """
 
 from collections.abc import Sequence
@@ -28,17 +28,21 @@ from bnft.evaluation.processes import Job, helpers
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
 from bnft.evaluation.summary import AttackSummary, ErrorRate, Summary
 
-EXAMPLES = 16  # images that are kept as they were before the attacks
-SCORING_BATCH = 500  # images scored at once where no attack needs memory
+EXAMPLES = 16  # original images that are kept
+SCORING_BATCH = 500  # images scored at once if no attack needs memory
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of every image; n images were attacked, the first of N.
+    """The outcomes for N images, of which the first n were attacked.
 
-    `clean_logits` (N, classes) and `labels` (N,) are of all images; `fallen_at` int8 (n,), `adversarial`
-    (n, C, H, W) and `adversarial_logits` (n, classes) of the images attacked (see `cascade.Cascade`). `originals` are
-    the first EXAMPLES of these as they were before, to be shown beside what became of them.
+    Attributes:
+        clean_logits: logits (N, classes) of all images.
+        labels: labels (N,) of all images.
+        fallen_at: int8 (n,), which attack broke each attacked image; see `cascade.Cascade`.
+        adversarial: the adversarial images (n, C, H, W); see `cascade.Cascade`.
+        adversarial_logits: logits (n, classes) of `adversarial`.
+        originals: the first EXAMPLES of the attacked images without perturbations, to be shown beside `adversarial`.
     """
 
     clean_logits: torch.Tensor
@@ -61,23 +65,23 @@ def evaluate(
     cascade: Cascade | None = None,
     processes: int = 1,
 ) -> tuple[Outcomes, Summary]:
-    """Clean error on all images and robust error on the first `config.n_images` of them, and the summary of both.
+    """Measure the clean error on all images and the robust error on the first `config.n_images` of them.
 
     Args:
-        model: in eval mode and fp32, on the images' device. Attacks search on its folded view (see
-            `bnft.attacks.folding`); every image that they return is scored on the model itself.
+        model: the model in eval mode and fp32, on the images' device. Attacks search on its folded view (see
+            `bnft.attacks.folding`). Every image that they return is scored on the model itself.
         images: float32 of shape (N, C, H, W), in [0, 1].
         labels: int64 of shape (N,).
         config: the attack and its budget.
-        watcher: told of the cascade after every batch.
-        cascade: that of an evaluation that was interrupted, to go on with.
-        processes: among how many a long evaluation may be shared out on a CPU; see `bnft.evaluation.processes`.
+        watcher: called after each batch of an attack.
+        cascade: the state of an interrupted evaluation, to continue from.
+        processes: the maximal number of processes for a long evaluation on a CPU; see `bnft.evaluation.processes`.
 
     Returns:
-        What became of every image, and the numbers counted from it.
+        The outcome for each image, and the numbers counted from the outcomes.
 
     Raises:
-        EvaluationError: rather than report something untrue.
+        EvaluationError: if the model or an attack returns invalid values, so that the errors would be wrong.
     """
     check_model(model)
     check_images(images, "evaluation is given")
@@ -136,7 +140,7 @@ def check_model(model: nn.Module) -> None:
 
 @torch.no_grad()
 def score(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Logits (N, classes) of images (N, C, H, W) in [0, 1]. Raises EvaluationError if any is not finite."""
+    """Return logits (N, classes) of images (N, C, H, W) in [0, 1]. Raises EvaluationError if any is not finite."""
     check_images(images, "the model is given")
     logits = torch.cat([model(part).float() for part in images.split(batch_size)])
     if not bool(torch.isfinite(logits).all()):
@@ -145,14 +149,17 @@ def score(model: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tens
 
 
 def _scores(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """The images' logits, as a list of one tensor; of none where there are no images."""
+    """Return the logits of images as a list of one tensor, or an empty list if there are no images."""
     return [score(model, images, SCORING_BATCH)] if len(images) else []
 
 
 def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, config: Evaluation) -> int:
-    """Check every adversarial image once more, and let those that no longer fool the model stand; returns how many.
+    """Check every adversarial image again. Images that do not fool the model again count as robust.
 
-    Scored in another batch, an image on the decision boundary can round to the other side: then it does not count.
+    An image close to the decision boundary can be classified differently in another batch, because of rounding.
+
+    Returns:
+        The number of images that do not fool the model again.
     """
     fell = (cascade.fallen_at > CLEAN).to(originals.device)
     found = cascade.adversarial.to(originals.device)
@@ -165,7 +172,7 @@ def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, con
 def summary(
     outcomes: Outcomes, attacks: Sequence[Attack], cascade: Cascade, config: Evaluation, unconfirmed: int
 ) -> Summary:
-    """The numbers of one evaluation, without the loss on PGD examples."""
+    """Return the numbers of an evaluation, without the loss on PGD examples."""
     fallen_at = outcomes.fallen_at
     clean = ErrorRate.of(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
     steps, accuracies = [], {"clean": float((fallen_at != CLEAN).float().mean())}
@@ -198,7 +205,7 @@ def _attacks(
 
 
 def _helpers_attacks(job: Job, pulse: Pulse) -> list[Attack]:
-    """The attacks, in a process that shares in an evaluation; `pulse` is felt before each forward pass."""
+    """Make the attacks in a helper process. `pulse` is called before each forward pass."""
     view = Folded(job.model, job.images[:2]).view
     view.register_forward_pre_hook(lambda *_: pulse())
     return _attacks(view, job.model, job.config, job.classes, job.images.device)[0]

@@ -1,8 +1,9 @@
-"""The fast search: images that fell leave an attack at once, and gradients are taken in bf16 where that is fast.
+"""The fast search of AutoAttack.
 
-Whether an image falls is decided in fp32 all along. What differs from the standard evaluation: an image keeps the first
-adversarial example that is found for it, where the official code goes on to the last; and a search that follows other
-roundings can miss what the standard one finds, or the other way round.
+An attack ignores images that it has broken. It computes gradients in bf16 if the device has fast bf16. Whether an image
+is broken is always decided in fp32. The search differs from the standard evaluation in two ways. An image keeps the
+first adversarial example that is found, but the official code continues to the last. And because of rounding, the
+search can miss adversarial examples that the standard search finds, and find others.
 """
 
 from collections.abc import Iterator
@@ -16,23 +17,27 @@ from bnft.evaluation.query_cache import STEP
 
 
 class Sieve(nn.Module):
-    """A model for attacks. Inside `standing`, images that have been misclassified once are computed no more.
+    """A model for attacks. Within `standing`, it does not compute images that have been misclassified before.
 
-    What is given for them is a constant that looks as if they stood, with no gradient: the attack leaves them alone,
-    and keeps the adversarial example that it has for them. `exact` is the model in fp32, which decides; with `bf16`,
-    the forward and backward passes of `view` run in bf16 autocast.
+    For these images, it returns constant logits of the correct class, without a gradient. The attack therefore keeps
+    the adversarial example that it has found.
+
+    Args:
+        view: the model to search on.
+        exact: the model in fp32, which decides whether an image is misclassified.
+        bf16: whether forward and backward passes of `view` run in bf16 autocast.
     """
 
     def __init__(self, view: nn.Module, exact: nn.Module, bf16: bool) -> None:
         super().__init__()
         self.view, self.exact, self.bf16 = view, exact, bf16
         self._labels: torch.Tensor | None = None
-        self._fallen = torch.empty(0)
+        self._broken = torch.empty(0)
 
     @contextmanager
     def standing(self, labels: torch.Tensor) -> Iterator[None]:
-        """All forward passes in this block are of the same images in the same order, with these labels (n,)."""
-        self._labels, self._fallen = labels, torch.zeros_like(labels, dtype=torch.bool)
+        """Skip broken images in this block. All forward passes must be of the same images, with these labels (n,)."""
+        self._labels, self._broken = labels, torch.zeros_like(labels, dtype=torch.bool)
         try:
             yield
         finally:
@@ -41,17 +46,17 @@ class Sieve(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self._labels is None:
             return self._logits(x)
-        order = self._fallen.sort(stable=True)[1]  # those that stand come first
-        standing = int((~self._fallen).sum())
+        order = self._broken.sort(stable=True)[1]  # images that are not broken come first
+        standing = int((~self._broken).sum())
         computed = order[: min(len(x), -(-max(standing, 1) // STEP) * STEP)]
         logits, labels = self._logits(x[computed]), self._labels[computed]
         wrong = logits.detach().argmax(1) != labels
         if self.bf16 and bool(wrong.any()):
             logits, wrong = self._corrected(x[computed], logits, labels, wrong)
         settled = functional.one_hot(self._labels, logits.shape[1]).to(logits.dtype)
-        real = ~self._fallen[computed]
+        real = ~self._broken[computed]
         result = settled.index_copy(0, computed[real], logits[real])
-        self._fallen[computed[wrong]] = True
+        self._broken[computed[wrong]] = True
         return result
 
     def _logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -61,7 +66,11 @@ class Sieve(nn.Module):
     def _corrected(
         self, x: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, wrong: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits in fp32, with gradients as they were, where bf16 says that an image fell; and which of them did."""
+        """Replace the logits of images that are misclassified in bf16 by those in fp32. Gradients are unchanged.
+
+        Returns:
+            The logits, and which images are misclassified.
+        """
         with torch.no_grad():
             exact = self.exact(x[wrong].detach()).float()
             change = torch.zeros_like(logits)

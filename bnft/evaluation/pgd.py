@@ -1,4 +1,4 @@
-"""PGD in evaluation: the loss that it reaches, and a quick attack for trials, which finds less than AutoAttack."""
+"""PGD in evaluation: the loss on its examples, and an attack that is faster than AutoAttack but finds less."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ LOSS_ITERATIONS = 10  # as in the paper's adversarial training
 
 
 def attacks(model: nn.Module, config: Evaluation, device: torch.device) -> list[Attack]:
-    """One PGD attack a restart, each on the images that still stand."""
+    """Return one PGD attack per restart."""
 
     def stage(restart: int) -> Attack:
         def run(images: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
@@ -36,9 +36,16 @@ def attacks(model: nn.Module, config: Evaluation, device: torch.device) -> list[
 
 
 def loss(model: nn.Module, view: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: Evaluation) -> float:
-    """The mean cross-entropy of `model` on PGD examples for `images`, searched on `view`, within the budget.
+    """Return the mean cross-entropy of `model` on PGD examples within the budget, as in section 3.3 of the paper.
 
-    AutoAttack does not maximise a loss, so this is what section 3.3 of the paper measures with PGD.
+    AutoAttack's examples cannot be used for this, because AutoAttack does not maximise a loss.
+
+    Args:
+        model: the model.
+        view: the view of the model on which PGD searches.
+        images: images (N, C, H, W) in [0, 1].
+        labels: their labels (N,).
+        config: the budget, the batch size and the seed.
     """
     losses = []
     for batch, (inputs, truth) in enumerate(

@@ -1,7 +1,7 @@
-"""An attack's batches shared out over processes, which a small network uses better than one process with all threads.
+"""Attacks in several processes. For a small network, this is faster than one process with many threads.
 
-Each process has the model and the images, and makes the attacks anew from the same configuration. Batches stay whole
-and keep their numbers, since an attack's random draws depend on them: what is found is what one process would find.
+Each process has the model and the images, and makes the attacks from the same configuration. Batches keep their members
+and numbers, because random draws depend on them. The results are therefore the same as in one process.
 """
 
 import multiprocessing
@@ -23,17 +23,17 @@ from bnft.evaluation.autoattack import recorded
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.settings import AUTOATTACK_PASSES, Evaluation
 
-LOOK_SECONDS = 0.2  # how often the pulse is felt while others compute
-ALIVE_SECONDS = 1.0  # how often a helper looks whether it is still wanted
-SHARED_FROM = 5e11  # multiply-accumulates, about ten seconds of a core: helpers take some three to start
+LOOK_SECONDS = 0.2  # how often the pulse is called while helpers compute
+ALIVE_SECONDS = 1.0  # how often a helper checks whether its parent is alive
+SHARED_FROM = 5e11  # multiply-accumulates, about ten seconds of a core; helpers need about three seconds to start
 
 Build = Callable[..., Sequence[Attack]]
-"""Makes the attacks of a cascade from a job and a pulse; a function of a module, since it is sent to processes."""
+"""Makes the attacks of a cascade from a job and a pulse. It must be a function of a module, to be sent to processes."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a helper is to know: the model in eval mode, the images (n, C, H, W) and labels (n,), and how to attack."""
+    """The input of a helper: the model in eval mode, images (n, C, H, W), labels (n,), and the settings."""
 
     model: nn.Module
     images: torch.Tensor
@@ -43,15 +43,22 @@ class Job:
 
 
 class Helpers:
-    """Processes that attack batches. `found` may be asked for one attack at a time."""
+    """Processes that attack batches, for one attack at a time."""
 
     def __init__(self, workers: Sequence[tuple[Any, Connection]], pulse: Pulse, warnings: list[str]) -> None:
         self._workers, self._pulse, self._warnings = workers, pulse, warnings
 
     def found(self, attack: int, batches: Sequence[torch.Tensor], first: int) -> Iterator[torch.Tensor]:
-        """What the attack (by its place) makes of batches `first`, ... of image numbers, one after another.
+        """Attack batches, and yield the resulting images of each batch in order.
 
-        Raises Stopped if the pulse does, RuntimeError with what it says if a helper fails.
+        Args:
+            attack: the index of the attack.
+            batches: the indices of the images of all batches.
+            first: the first batch to attack.
+
+        Raises:
+            Stopped: if the pulse raises it.
+            RuntimeError: if a helper fails, with its message.
         """
         idle = [connection for _, connection in self._workers]
         waiting = list(range(first, len(batches)))
@@ -72,21 +79,29 @@ class Helpers:
 
     def _answer(self, connection: Connection) -> torch.Tensor:
         try:
-            found, warnings = connection.recv()
+            answer, warnings = connection.recv()
         except (EOFError, ConnectionError):
-            raise RuntimeError("a process that shared in the evaluation ended; ask for the run again") from None
-        if isinstance(found, str):
-            raise RuntimeError(f"in a process that shared in the evaluation: {found}")
+            raise RuntimeError("a helper process of the evaluation ended; the same command continues") from None
+        if isinstance(answer, str):
+            raise RuntimeError(f"in a helper process of the evaluation: {answer}")
         self._warnings[:] = dict.fromkeys([*self._warnings, *warnings])
-        return torch.from_numpy(found)
+        return torch.from_numpy(answer)
 
 
 @contextmanager
 def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list[str]) -> Iterator[Helpers | None]:
-    """At most as many helpers as `processes`, with this process's threads between them, for the length of the block.
+    """Start helpers for this block.
 
-    None where nothing is gained (one batch, a GPU, an evaluation of seconds) or where it cannot be: in a process that
-    may start no others, and with a model that cannot be sent to one. `warnings` takes in what AutoAttack warns of.
+    Args:
+        job: the input of the helpers.
+        build: makes the attacks in each helper.
+        processes: the maximal number of helpers. They share the threads of this process.
+        pulse: called while helpers compute. Raises Stopped to end the evaluation.
+        warnings: a list to which the warnings of AutoAttack are added.
+
+    Yields:
+        The helpers. None if helpers do not save time (for one batch, on a GPU, for an evaluation of seconds), in a
+        process that must not start others, and for a model that cannot be pickled.
     """
     count = min(processes, -(-len(job.images) // job.config.batch_size))
     possible = job.images.device.type == "cpu" and not multiprocessing.current_process().daemon
@@ -96,7 +111,7 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
     context = multiprocessing.get_context("spawn")
     threads, workers = max(1, torch.get_num_threads() // count), []
     try:
-        with without_main(), ignored(*STOP_SIGNALS):  # what goes to all of a terminal is for this process to handle
+        with without_main(), ignored(*STOP_SIGNALS):  # this process handles signals of the terminal
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_help, args=(theirs, job, build, threads), daemon=True)
@@ -112,7 +127,7 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
 
 
 def _size(job: Job) -> float:
-    """Multiply-accumulates of the evaluation, about. Depends on the configuration alone, as what is shared out must."""
+    """Estimate the multiply-accumulates of the evaluation, from the configuration only."""
     config = job.config
     passes = AUTOATTACK_PASSES if config.attack == "autoattack" else 2 * (config.iterations or 1)
     return flops(job.model, job.images[:1]) / 2 * passes * len(job.images)
@@ -121,13 +136,13 @@ def _size(job: Job) -> float:
 def _can_be_sent(model: nn.Module) -> bool:
     try:
         pickle.dumps(model)
-    except Exception:  # whatever a person's own class raises
+    except Exception:  # a user's own class can raise anything
         return False
     return all(not type(module).__module__.startswith("__main__") for module in model.modules())
 
 
 def _help(connection: Connection, job: Job, build: Build, threads: int) -> None:
-    """What a helper does: attacks the batches that it is sent, until nobody listens."""
+    """Attack the batches that are received, until the connection is closed."""
     leave_no_locks()
     torch.set_num_threads(threads)
     attacks: Sequence[Attack] = ()
@@ -138,16 +153,16 @@ def _help(connection: Connection, job: Job, build: Build, threads: int) -> None:
                 attacks = attacks or build(job, _wanted())
                 indices = torch.from_numpy(numbers)
                 with torch.no_grad(), recorded() as warnings:
-                    found = attacks[attack].run(job.images[indices], job.labels[indices], batch)
-                connection.send((found.numpy(), warnings))
+                    images = attacks[attack].run(job.images[indices], job.labels[indices], batch)
+                connection.send((images.numpy(), warnings))
             except (Stopped, ConnectionError):
                 raise
-            except Exception as error:  # the other side says so, with what it is
+            except Exception as error:  # the other side raises it
                 connection.send((f"{type(error).__name__}: {error}", []))
 
 
 def _wanted() -> Pulse:
-    """A pulse that raises Stopped once the process that started this one is gone."""
+    """Return a pulse that raises Stopped if the parent process has ended."""
     looked = 0.0
 
     def pulse() -> None:
@@ -156,6 +171,6 @@ def _wanted() -> Pulse:
             looked = time.monotonic()
             parent = multiprocessing.parent_process()
             if parent is None or not parent.is_alive():
-                raise Stopped("the process that evaluates is gone")
+                raise Stopped("the process of the evaluation has ended")
 
     return pulse

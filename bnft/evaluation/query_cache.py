@@ -1,4 +1,4 @@
-"""What saves Square Attack from asking the model the same thing again and again, as it would in eval mode."""
+"""A cache of the model's outputs for Square Attack, which often evaluates the same image again."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ import torch
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
-FEW_PIXELS = 256  # on images this small Square ends up changing single pixels, and there are few of these
-MEMORY = 2**27  # bytes of images remembered at once
-STEP = 16  # the size of a batch is a multiple of it, since a CPU's libraries prepare themselves for every new size
+FEW_PIXELS = 256  # on images up to this size, Square Attack repeats itself, as it finally changes single pixels
+MEMORY = 2**27  # bytes of images in the cache
+STEP = 16  # batch sizes are multiples of it, because libraries for CPUs initialise themselves for every new size
 
 
 class CachedModel:
-    """`model` without gradients, asked once for each image; what has been asked before is answered from memory."""
+    """A model without gradients that computes the logits of each image once, and then returns them from memory."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -24,11 +24,11 @@ class CachedModel:
         keys = [data[begin : begin + size] for begin in range(0, len(data), size)]
         if (len(self._places) + len(keys)) * size > MEMORY:
             self._places, self._answers = {}, self._answers[:0]
-        asked = [place for place, key in enumerate(keys) if key not in self._places]
-        if asked:
-            padded = asked + asked[:1] * (-len(asked) % STEP if len(asked) > STEP else 0)
+        missing = [place for place, key in enumerate(keys) if key not in self._places]
+        if missing:
+            padded = missing + missing[:1] * (-len(missing) % STEP if len(missing) > STEP else 0)
             with torch.no_grad():
-                self._learn([keys[place] for place in asked], self.model(images[padded])[: len(asked)])
+                self._learn([keys[place] for place in missing], self.model(images[padded])[: len(missing)])
         return self._answers[[self._places[key] for key in keys]]
 
     def _learn(self, keys: list[bytes], answers: torch.Tensor) -> None:
@@ -41,6 +41,6 @@ class CachedModel:
 
 
 def cached(model: Model, images: torch.Tensor) -> Model:
-    """`model` as Square Attack on such images (N, C, H, W) asks it fastest."""
+    """Return a model for Square Attack on images (N, C, H, W): with a cache if this is faster, else `model` itself."""
     worth = images.device.type == "cpu" and images.shape[-2] * images.shape[-1] <= FEW_PIXELS
     return CachedModel(model) if worth else model

@@ -1,4 +1,4 @@
-"""Clean and robust error of any module on any images, without a run."""
+"""Measure the clean and robust error of any module on any images, without a run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +22,23 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, repr=False)
 class Scores:
-    """What came of attacking N images.
+    """The errors and outcomes of N attacked images.
 
-    Errors are in percent, intervals are 95 % (Wilson). An image is `misclassified` without an attack, `broken` if an
-    attack fooled the model, else robust; both are bool arrays of shape (N,). `broken_by` has the name of the attack
-    that broke each image, or "". `adversarial` (N, C, H, W) are the images that fooled the model, and the original
-    images in all other places. `attacks` has the robust error after each attack, in their order.
+    Attributes:
+        clean_error: the clean error in percent.
+        clean_interval: its 95 % interval (Wilson).
+        robust_error: the robust error in percent.
+        robust_interval: its 95 % interval (Wilson).
+        images: the number of images, N.
+        norm: the norm of the budget.
+        eps: the size of the budget, in pixel units.
+        attacks: the robust error after each attack, in their order.
+        warnings: the warnings of AutoAttack.
+        seconds: the duration of the attacks.
+        misclassified: bool (N,), whether the model misclassifies the image without an attack.
+        broken: bool (N,), whether an attack fooled the model.
+        broken_by: the name of the attack that broke each image, or "".
+        adversarial: images (N, C, H, W): the adversarial image if an attack broke the image, else the image itself.
     """
 
     clean_error: float
@@ -61,10 +72,18 @@ class Scores:
 
 
 def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> Scores:
-    """Attack the first `config.n_images` of the images, all of which must be given to be counted.
+    """Measure the errors of a module.
 
-    The module is evaluated in eval mode, and afterwards as it was; so are PyTorch's random generators. Raises
-    InputError for a module, images or labels that cannot be evaluated.
+    The module is evaluated in eval mode. Afterwards its modes and PyTorch's random generators are restored.
+
+    Args:
+        module: maps float images (N, C, H, W) in [0, 1] to logits (N, classes), in fp32.
+        images: float tensor or array of shape (N, C, H, W) in [0, 1].
+        labels: integer tensor or array of shape (N,).
+        config: the settings. `config.n_images` must be N.
+
+    Raises:
+        InputError: if the module, the images or the labels are invalid.
     """
     device = _checked_module(module)
     x, y = _checked_images(images).to(device), _checked_labels(labels, len(images)).to(device)
@@ -98,7 +117,7 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
 
 
 class _Silent:
-    """Watches an evaluation that nobody stops or goes on with."""
+    """Watches an evaluation that is neither saved nor stopped."""
 
     def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None: ...
 
@@ -107,7 +126,7 @@ class _Silent:
 
 
 def _checked_module(module: object) -> torch.device:
-    """The device that the module is on."""
+    """Return the device of the module. Raises InputError if the module cannot be evaluated."""
     if not isinstance(module, nn.Module):
         raise InputError(f"module: must be a torch.nn.Module, not {_kind(module)}")
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))
@@ -167,7 +186,7 @@ def _check_output(module: nn.Module, images: torch.Tensor, labels: torch.Tensor)
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Compute in fp32, with kernels that repeat their bits; afterwards PyTorch is set, and draws, as before."""
+    """Compute in fp32 with deterministic kernels, and restore PyTorch's settings and random generators afterwards."""
     backends: Any = torch.backends
     operations = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
     wanted: list[tuple[Any, str, Any]] = [(operation, "fp32_precision", "ieee") for operation in operations]

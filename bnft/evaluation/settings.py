@@ -1,4 +1,4 @@
-"""How robust error is measured: the settings of an evaluation, and the words for its outcomes. Without PyTorch."""
+"""The settings of an evaluation, and the codes of its outcomes. This module does not import PyTorch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,10 +8,10 @@ from bnft.common.constraints import Strict, above, at_least, list_of, number, on
 NORMS = ("Linf", "L2")
 VERSIONS = ("standard", "plus", "rand", "custom")
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
-AUTOATTACK_PASSES = 4400  # about; of one image that no attack breaks, by the standard version
+AUTOATTACK_PASSES = 4400  # approximate number of passes of the standard version for one robust image
 
-STANDS = -1  # no attack so far broke the image
-CLEAN = 0  # it was misclassified without an attack; k > 0: the k-th attack broke it
+STANDS = -1  # the image is robust: no attack has broken it so far
+CLEAN = 0  # the image is misclassified without an attack; k > 0: the k-th attack broke it
 
 
 @dataclass

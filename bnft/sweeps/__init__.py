@@ -1,1 +1,1 @@
-"""Many runs: on this machine or on a SLURM cluster, and where they stand."""
+"""Many runs, on this machine or on a SLURM cluster, and their state."""

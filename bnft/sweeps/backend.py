@@ -1,5 +1,6 @@
-"""What carries out a sweep: this machine (`local`) or a SLURM cluster (`slurm.launch`). Light: Hydra imports it for
-every command.
+"""The interface of backends, which carry out a sweep: this machine (`local`) or a SLURM cluster (`slurm.launch`).
+
+Hydra imports this module for every command, so it must import quickly.
 """
 
 from collections.abc import Callable
@@ -11,21 +12,30 @@ if TYPE_CHECKING:
     from bnft.sweeps.pool import Outcomes
 
 Track = Callable[..., AbstractContextManager[None]]
-"""What tracks runs for the length of a block; see `bnft.tracking.background.tracked`."""
+"""A context manager that tracks runs in a block; see `bnft.tracking.background.tracked`."""
 
 
 class Backend(Protocol):
-    """Carries out a plan as a whole, since its runs depend on each other."""
+    """Carries out all runs of a plan together, because they depend on each other."""
 
     @property
     def here(self) -> bool:
-        """Whether runs find the devices of the machine that plans them."""
+        """Whether runs work on the machine that plans them, and therefore have its devices."""
 
     def warm_up(self) -> None:
-        """Begin with what takes time and can go on beside the planning."""
+        """Start slow preparations, which continue during the planning."""
 
     def check(self) -> None:
-        """Raise InputError for settings that cannot be; before anything is written."""
+        """Raise InputError if a setting is invalid. Called before anything is written."""
 
     def carry_out(self, planned: "Plan", sweep: str, track: Track) -> "Outcomes | None":
-        """Launch the sweep of that name, which is recorded already; None if it goes on without this process."""
+        """Launch a recorded sweep.
+
+        Args:
+            planned: its plan.
+            sweep: its name.
+            track: tracks its runs.
+
+        Returns:
+            The outcome of each task. None if the sweep continues without this process.
+        """

@@ -1,4 +1,4 @@
-"""Runs side by side on this machine: one process per GPU, or per share of the CPUs."""
+"""Runs at the same time on this machine, with one process per GPU or per share of the CPUs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ if TYPE_CHECKING:  # Hydra imports this for every command, --help too
 
 @dataclass
 class Local:
-    """`runs_per_gpu` processes per GPU, or `workers` processes that share the CPU's threads. A backend."""
+    """A backend with `runs_per_gpu` processes per GPU, or without a GPU `workers` processes that share the threads."""
 
-    gpus: Any = None  # how many, or a list of those to use; null takes all
+    gpus: Any = None  # the number of GPUs, or a list of GPUs; null uses all
     runs_per_gpu: int = 1
-    workers: int | None = None  # runs at a time without a GPU; null takes one per CPU
-    fail_fast: bool = False  # stop the rest when one fails
-    hang_minutes: float = 30.0  # a run that shows no sign of life for so long is killed
+    workers: int | None = None  # runs at a time without a GPU; null is one per CPU
+    fail_fast: bool = False  # whether the first failure stops all other runs
+    hang_minutes: float = 30.0  # a run that gives no sign of life for so long is killed
 
     @property
     def here(self) -> bool:
@@ -40,19 +40,19 @@ class Local:
         self._chosen_gpus()
 
     def _chosen_gpus(self) -> list[str]:
-        """The GPUs to use, as CUDA_VISIBLE_DEVICES names them. Raises InputError for one that is not there."""
+        """Return the GPUs to use, named as in CUDA_VISIBLE_DEVICES. Raises InputError if one does not exist."""
         from bnft.common.errors import rejected
         from bnft.sweeps.pool import visible_gpus
 
-        there = visible_gpus()
+        visible = visible_gpus()
         if self.gpus is None:
-            return there
-        if isinstance(self.gpus, int) and not isinstance(self.gpus, bool) and 0 <= self.gpus <= len(there):
-            return there[: self.gpus]
+            return visible
+        if isinstance(self.gpus, int) and not isinstance(self.gpus, bool) and 0 <= self.gpus <= len(visible):
+            return visible[: self.gpus]
         chosen = [str(gpu) for gpu in self.gpus] if isinstance(self.gpus, Sequence) else []
-        if not chosen or isinstance(self.gpus, str) or not set(chosen) <= set(there):
-            here = f"this machine has {', '.join(there)}" if there else "this machine has none"
-            raise rejected("hydra.launcher.gpus", self.gpus, f"how many GPUs, or a list of them; {here}")
+        if not chosen or isinstance(self.gpus, str) or not set(chosen) <= set(visible):
+            here = f"this machine has {', '.join(visible)}" if visible else "this machine has none"
+            raise rejected("hydra.launcher.gpus", self.gpus, f"the number of GPUs or a list of GPUs; {here}")
         return chosen
 
     def carry_out(self, planned: "Plan", sweep: str, track: "Track") -> "Outcomes":
@@ -70,7 +70,7 @@ class Local:
             notice(f"{len(everything) - len(todo)} of {len(everything)} tasks are done already")
         devices = {task.run.config["device"] for task in todo}
         if any(device.startswith("cuda:") for device in devices):
-            places = slots(1, [])  # one GPU was named: one run at a time, each on its own
+            places = slots(1, [])  # a single GPU was named: one run at a time
         else:
             gpus = self._chosen_gpus() if devices != {"cpu"} else []
             places = slots(len(todo), gpus, self.runs_per_gpu, self.workers)

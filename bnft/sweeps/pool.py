@@ -1,7 +1,7 @@
-"""Runs side by side on this machine: one process a slot, what others wait for first, each run's trouble its own.
+"""A pool of processes that carry out runs on this machine. Bases come first.
 
-A slot is a GPU or a share of one, else a share of the CPU's threads. A process that dies or hangs takes down the run
-that it was at, and is replaced; runs that start from one that failed are blocked.
+Each process works in a slot: a GPU or a share of one, or a share of the CPU's threads. If a process dies or hangs, its
+run fails, and another process replaces it. Runs that start from a failed run are blocked. All other runs continue.
 """
 
 import heapq
@@ -28,13 +28,13 @@ from bnft.sweeps.tasks import Task
 from bnft.sweeps.worker import BUSY, DUMP_SIGNAL, is_safe_after, serve
 
 Outcomes = dict[str, Failure | None]
-"""What became of each task, by its name: None if it is done."""
+"""The failure of each task, by the name of the task; None if the task is done."""
 
-STOP_SECONDS = 8.0  # how long runs get to save their state before they are killed
-RETRY_SECONDS = 1.0  # after which a run that another process works on is tried again
+STOP_SECONDS = 8.0  # time for runs to save their state before they are killed
+RETRY_SECONDS = 1.0  # until a run that another process works on is tried again
 TICK_SECONDS = 0.25
-PAUSE_SECONDS = 5.0  # a tick that took longer was no tick
-DUMP_SECONDS = 0.5  # for a hung process to write down where it is
+PAUSE_SECONDS = 5.0  # after a longer time between ticks, this process was suspended
+DUMP_SECONDS = 0.5  # time for a hung process to write its stacks to the log
 PRELOADED = ("bnft.runs.execution", "sklearn.datasets", *LOADED_LATE)
 
 
@@ -47,7 +47,14 @@ class Slot:
 
 
 def slots(tasks: int, gpus: Sequence[str], runs_per_gpu: int = 1, workers: int | None = None) -> list[Slot]:
-    """`runs_per_gpu` slots a GPU; without GPUs `workers`, by default one a CPU; no more than there are tasks."""
+    """Return the slots of a pool, at most one per task.
+
+    Args:
+        tasks: the number of tasks.
+        gpus: the GPUs, named as in CUDA_VISIBLE_DEVICES.
+        runs_per_gpu: slots per GPU.
+        workers: slots without a GPU. The default is one per CPU.
+    """
     cpus = available_threads()
     if gpus:
         places = [{"CUDA_VISIBLE_DEVICES": gpu} for _ in range(runs_per_gpu) for gpu in gpus]
@@ -58,7 +65,7 @@ def slots(tasks: int, gpus: Sequence[str], runs_per_gpu: int = 1, workers: int |
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process can use, named as in CUDA_VISIBLE_DEVICES."""
     import torch
 
     count = torch.cuda.device_count()
@@ -67,26 +74,26 @@ def visible_gpus() -> list[str]:
 
 
 def context() -> Any:
-    """How worker processes start: forked from a server that has PyTorch loaded, so that one costs milliseconds."""
+    """Return how worker processes are started: by a server that has imported PyTorch, so that it takes milliseconds."""
     if not sys.platform.startswith("linux"):
         return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(list(PRELOADED))
-    return found
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload(list(PRELOADED))
+    return forkserver
 
 
 def warm_up() -> None:
-    """Let the server load PyTorch while this process does something else."""
+    """Start the server, which imports PyTorch while this process does something else."""
     context()
     if sys.platform.startswith("linux"):
         with without_main(), importing_alike(), ignored(*STOP_SIGNALS):
-            # the server inherits that signals are ignored: what goes to all of a terminal is for us to handle
+            # The server ignores these signals, because this process handles the signals of a terminal.
             start_forkserver()
 
 
 @dataclass(eq=False)
 class _WorkerProcess:
-    """A process and what it is at."""
+    """A worker process and its current task."""
 
     slot: Slot
     process: Any
@@ -96,16 +103,25 @@ class _WorkerProcess:
 
     @property
     def last_words(self) -> str:
-        """How the process ended, in words."""
+        """A message about how the process ended."""
         code = self.process.exitcode
         if code is None or code >= 0:
             return f"its process ended with code {code}"
-        hint = {signal.SIGKILL: ", as when memory runs out"}.get(-code, "")
+        hint = {signal.SIGKILL: ", which happens when memory runs out"}.get(-code, "")
         return f"its process was ended by {signal.Signals(-code).name}{hint}"
 
 
 class Pool:
-    """Carries out tasks on slots; see `tasks.undone`. With `fail_fast`, the first failure stops the rest."""
+    """A pool of processes that carry out tasks.
+
+    Args:
+        tasks: the tasks that are not done; see `tasks.undone`.
+        places: the slots. Each has one process.
+        store: the store.
+        reporter: shows the progress.
+        fail_fast: whether the first failure stops all other tasks.
+        hang_seconds: a process that gives no sign of life for so long is killed.
+    """
 
     def __init__(
         self,
@@ -120,20 +136,20 @@ class Pool:
         self._fail_fast, self._hang_seconds = fail_fast, hang_seconds
         self._context = context()
         self._workers: list[_WorkerProcess] = []
-        self._ready: list[tuple[int, str]] = []  # a heap: the place in line, and the task
-        self._later: list[tuple[float, int, str]] = []  # a heap, too: when to try again
-        self._waiting: defaultdict[str, list[str]] = defaultdict(list)  # task to those that need it
+        self._ready: list[tuple[int, str]] = []  # a heap of tasks that can start, by their order
+        self._later: list[tuple[float, int, str]] = []  # a heap of tasks to try again, by time
+        self._waiting: defaultdict[str, list[str]] = defaultdict(list)  # for each task, the tasks that need it
         self._by_name = {task.name: task for task in tasks}
         self._order = {task.name: place for place, task in enumerate(tasks)}
         self._ticked = time.monotonic()
-        self._killed_at: float | None = None  # set when stopping: when what still works is killed
+        self._killed_at: float | None = None  # after a request to stop, the time when processes are killed
         self.outcomes: Outcomes = {}
 
     def run(self) -> Outcomes:
-        """Carry out everything. Workers end with this call, however it ends.
+        """Carry out all tasks. All worker processes end with this call, even if it raises an error.
 
-        SIGINT, SIGTERM and SIGHUP stop it within ten seconds, with the state of every run kept, and raise
-        KeyboardInterrupt; a second SIGINT does so at once.
+        On SIGINT, SIGTERM or SIGHUP, all runs save their state within ten seconds, and KeyboardInterrupt is raised. A
+        second SIGINT raises it at once.
         """
         for task in self._tasks:
             if task.needs in self._by_name:
@@ -155,7 +171,7 @@ class Pool:
             raise KeyboardInterrupt
         for name in self._by_name.keys() - self.outcomes.keys():
             self.outcomes[name] = Failure(
-                "not begun: hydra.launcher.fail_fast is set, and another failed", stopped=True
+                "not begun: hydra.launcher.fail_fast is set, and another run failed", stopped=True
             )
         return self.outcomes
 
@@ -168,7 +184,7 @@ class Pool:
         return busy or bool(self._ready or self._later)
 
     def _hand_out(self) -> None:
-        """Give every idle worker a task that can start; two evaluations of one run follow each other."""
+        """Give every idle worker a task that can start. Two evaluations of one run never work at the same time."""
         if self._killed_at is not None:
             return
         while self._later and self._later[0][0] <= time.monotonic():
@@ -195,10 +211,10 @@ class Pool:
         with suppress(ConnectionError):  # a process that died while idle is noticed by _listen
             worker.connection.send((task, self._store))
 
-    # news
+    # messages
 
     def _listen(self) -> None:
-        """Wait a moment for news of the workers, and take it in."""
+        """Wait a moment for messages of the workers, and handle them."""
         by_connection = {worker.connection: worker for worker in self._workers}
         for connection in wait(list(by_connection), TICK_SECONDS):
             worker = by_connection[connection]  # type: ignore[index]
@@ -226,7 +242,7 @@ class Pool:
             self._replace(worker)
 
     def _end(self, task: Task, failure: Failure | None) -> None:
-        """Write down what became of a task: what needs it can start, or is blocked."""
+        """Record the outcome of a task. The tasks that need it can then start, or are blocked."""
         self.outcomes[task.name] = failure
         followers = self._waiting.pop(task.name, [])
         if failure is None:
@@ -239,10 +255,10 @@ class Pool:
         for name in followers:
             self._end(self._by_name[name], blocked)
 
-    # trouble
+    # failures
 
     def _bury(self, worker: _WorkerProcess, why: str = "") -> None:
-        """A process is gone: its run failed, unless it had none, and another process takes its place."""
+        """Handle the end of a process. Its run, if it had one, failed. Another process replaces it."""
         worker.process.join()
         if worker.task is not None:
             task, message = worker.task, why or worker.last_words
@@ -251,15 +267,15 @@ class Pool:
         self._replace(worker)
 
     def _write_down(self, task: Task, state: str, message: str) -> None:
-        """Into the run's status, for a process that cannot any more; unless another one has the run by now."""
+        """Write the status of a run for a process that has ended, unless another process works on the run."""
         with suppress(InputError):
             if not self._store.is_locked(task.run.name):
                 self._store.run(task.run.name).end_status(state, message)
 
     def _bury_hung(self) -> None:
-        """Kill what has said nothing for too long; its log says where it was."""
+        """Kill processes that have given no sign of life for too long. Their stacks are written to their logs."""
         now = time.monotonic()
-        if now - self._ticked > PAUSE_SECONDS:  # we were stopped and go on, as by Ctrl-Z and fg, and they with us
+        if now - self._ticked > PAUSE_SECONDS:  # all processes were suspended, for example by Ctrl-Z and fg
             for worker in self._workers:
                 worker.heard = now
         self._ticked = now
@@ -273,14 +289,14 @@ class Pool:
 
     def _replace(self, worker: _WorkerProcess) -> None:
         worker.connection.close()
-        worker.process.kill()  # one that is unsafe has said its last, but might not come to its end
+        worker.process.kill()  # an unsafe process has sent its last message, but might not end by itself
         self._workers[self._workers.index(worker)] = self._start(worker.slot)
 
     def _has_failed_fast(self) -> bool:
         return self._fail_fast and any(failure is not None for failure in self.outcomes.values())
 
     def _stop(self) -> None:
-        """Ask everything at work to save its state and end; nothing new begins."""
+        """Ask all workers to save their state and end. No other task is started."""
         if self._killed_at is None:
             self._killed_at = time.monotonic() + STOP_SECONDS
             for worker in self._workers:
@@ -299,10 +315,10 @@ class Pool:
 
     def _end_workers(self) -> None:
         for worker in self._workers:
-            worker.process.kill()  # every file is whole or not there, at any moment
+            worker.process.kill()  # safe at any moment, because files are written atomically
         for worker in self._workers:
             worker.process.join()
             if worker.task is not None:
-                message = "killed before it could save its state; it goes on from the last that it saved"
+                message = "killed before it could save its state; it continues from its last checkpoint"
                 self._write_down(worker.task, "interrupted", message)
                 self.outcomes[worker.task.name] = Failure(message, stopped=True)

@@ -1,4 +1,4 @@
-"""What is written down of a sweep when it is launched: what was asked for together, how, and from which commit."""
+"""The record of a sweep, which is written when it is launched: its runs, its command and the commit of the code."""
 
 import os
 import subprocess
@@ -9,13 +9,18 @@ from bnft.config import folders
 from bnft.runs.plan import Plan, Run
 
 GIT_SECONDS = 5.0
-NAME_FILE = "BNFT_SWEEP_FILE"  # the environment variable with the file that a sweep's name is written to
+NAME_FILE = "BNFT_SWEEP_FILE"  # an environment variable; the name of the sweep is written to the file that it names
 
 
 def record(planned: Plan, command: str | None = None) -> str:
-    """Record what was asked for together; returns the sweep's name, which BNFT_SWEEP_FILE tells to the caller.
+    """Record a sweep.
 
-    `command` asks for the same on the command line; without it, that is this process's own.
+    Args:
+        planned: its plan.
+        command: the command that asks for it. The default is the command line of this process.
+
+    Returns:
+        The name of the sweep. It is also written to the file that BNFT_SWEEP_FILE names.
     """
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
@@ -26,27 +31,27 @@ def record(planned: Plan, command: str | None = None) -> str:
 
 
 def commit() -> str | None:
-    """The git commit of the code that was asked, with "-dirty" where files differ from it; None outside git.
+    """Return the git commit of a user's own code, with "-dirty" if files differ from it; None outside of git.
 
-    That is what lies beside the script, or in the current folder, which have the components and settings of a person's
-    own. If bnft is imported from a checkout elsewhere, the commit of that follows: "COMMIT, bnft COMMIT".
+    This code is in the folder of the script, or for `bnft run` in the current folder. If bnft is imported from a
+    checkout elsewhere, the commit of bnft follows: "COMMIT, bnft COMMIT".
     """
-    found = _commit(program.folder())
+    own = _commit(program.folder())
     bnft = _commit(checkout) if (checkout := folders.checkout()) is not None else None
-    return ", bnft ".join(dict.fromkeys(filter(None, [found, bnft]))) or None
+    return ", bnft ".join(dict.fromkeys(filter(None, [own, bnft]))) or None
 
 
 def _commit(where: Path) -> str | None:
     try:
-        said = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(where), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
             timeout=GIT_SECONDS,
         )
-    except (OSError, subprocess.TimeoutExpired):  # there is no git, or it does not answer
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed, or does not answer
         return None
-    return said.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
 def _base(run: Run) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs and where they stand, as a table for the terminal."""
+"""The state of runs, as a table for the terminal."""
 
 import sys
 from collections import Counter
@@ -34,17 +34,17 @@ ORDER = (
     "waiting",
     "trained",
     "done",
-)  # what matters most first
+)  # the most important first
 FRAME_LINES = 3  # the header, the counts, and a line for the cursor
 STATE_WIDTH = 11
-END = 4  # of a name that is cut in the middle, so that what tells runs of one policy apart stays
+END = 4  # characters at the end of a shortened name, which distinguish the runs of one policy
 
 __all__ = ["Line", "Table", "counts", "show", "table"]
 
 
 @dataclass
 class Line:
-    """A run and where it stands. Errors are in percent, as text; empty where there are none yet."""
+    """A run and its state. The errors are in percent, as text, and empty until they are known."""
 
     run: str
     state: str
@@ -54,9 +54,16 @@ class Line:
 
 
 def table(lines: Sequence[Line], width: int, height: int, whole_names: bool = False) -> Table:
-    """A line a run, in the order given, to fit a terminal; where its height is too little, what matters most.
+    """Make a table with one line per run that fits a terminal.
 
-    Long names are cut in the middle, so that there is room for the progress, unless they are to be `whole_names`.
+    If the terminal is too low for all runs, those in the most important states are shown.
+
+    Args:
+        lines: the runs, in their order.
+        width: the width of the terminal, in characters.
+        height: its height, in lines.
+        whole_names: whether to show whole names. Otherwise long names are shortened in the middle, to have space for
+            the progress.
     """
     room = max(1, height - FRAME_LINES)
     shown = list(lines)
@@ -89,14 +96,14 @@ def _shortened(name: str, width: int) -> str:
 
 
 def counts(lines: Sequence[Line]) -> str:
-    """`11 runs: 2 training, 3 waiting, 6 done`."""
-    found = Counter(line.state for line in lines)
-    parts = [f"{found[state]} {state}" for state in ORDER if found[state]]
+    """Count runs by state: `11 runs: 2 training, 3 waiting, 6 done`."""
+    states = Counter(line.state for line in lines)
+    parts = [f"{states[state]} {state}" for state in ORDER if states[state]]
     return f"{len(lines)} run{'s' if len(lines) != 1 else ''}: {', '.join(parts)}"
 
 
 def show(lines: Sequence[Line]) -> None:
-    """Print the lines: as a table that fits a terminal, else all of them as plain text."""
+    """Print runs, on a terminal as a table that fits it, else as plain text."""
     if sys.stdout.isatty():
         console = Console(highlight=False)
         console.print(table(lines, console.width, console.height, whole_names=True))

@@ -1,4 +1,4 @@
-"""Where runs stand: what the store says and what SLURM's queue says, together. Reads only, and without PyTorch."""
+"""The state of runs, from the store and SLURM's queue. Writes nothing, and does not import PyTorch."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ SETTLED = ("done", "failed", "blocked", "interrupted", "damaged", "unreadable", 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One evaluation of one run, or its training if `evaluation` is None. Errors are in percent."""
+    """The state of an evaluation of a run, or of its training if `evaluation` is None. Errors are in percent."""
 
     run: str
     evaluation: str | None
@@ -46,10 +46,14 @@ class RunStatus:
 
 
 class StoreStatus:
-    """The store and the queue as they are at one moment."""
+    """The state of the store and the queue at one moment.
+
+    Args:
+        store: the store.
+        jobs: the jobs in the queue. The default is to ask SLURM, if a sweep of the store was submitted to it.
+    """
 
     def __init__(self, store: Store, jobs: Sequence[Job] | None = None) -> None:
-        """Asks SLURM for `jobs` unless they are given; not at all where no sweep of the store was submitted to it."""
         self.store, self.began = store, time.monotonic()
         self.sweeps = dict(readable(store))
         if jobs is None:
@@ -58,40 +62,40 @@ class StoreStatus:
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
-        """The jobs of this store that are queued or running, by their task's name."""
-        found: dict[str, Job] = {}
+        """The queued and running jobs of this store, by the names of their tasks."""
+        jobs: dict[str, Job] = {}
         for sweep in self.sweeps.values():
-            found |= self._jobs(sweep)
-        return found
+            jobs |= self._jobs(sweep)
+        return jobs
 
     def jobs_of(self, sweep: str) -> list[Job]:
-        """The jobs that were submitted for a sweep and are still queued or running."""
+        """Return the queued and running jobs that were submitted for a sweep."""
         return list(self._jobs(self.sweeps[sweep]).values())
 
     def sharers(self, sweep: str) -> list[str]:
-        """Other sweeps that have jobs in the queue for runs of this one."""
+        """Return the other sweeps that have queued or running jobs for runs of this sweep."""
         runs = set(runs_of(self.sweeps[sweep]))
-        found = []
+        names = []
         for name, other in self.sweeps.items():
             if name != sweep and any(task.partition("/")[0] in runs for task in self._jobs(other)):
-                found.append(name)
-        return found
+                names.append(name)
+        return names
 
     def is_launched(self, sweep: str) -> bool:
-        """Whether the process that launched a sweep on a machine is still at it."""
+        """Return whether the process that launched a sweep on a machine is still running."""
         return self.store.is_locked(f"sweep-{sweep}")
 
     def is_unfinished(self, sweep: str) -> bool:
-        """Whether not all of a sweep is done, and somebody works on it, or will."""
-        states = {standing.state for standing in self.statuses([sweep])}
+        """Return whether a sweep is not done, and still queued or running."""
+        states = {status.state for status in self.statuses([sweep])}
         return states != {"done"} and (not states <= {*SETTLED} or self.is_launched(sweep))
 
     def can_be_cancelled(self, sweep: str) -> bool:
-        """Whether anything that was launched or submitted for a sweep is queued or running."""
+        """Return whether anything that was launched or submitted for a sweep is queued or running."""
         return bool(self.jobs_of(sweep)) or self.is_launched(sweep)
 
     def newest(self, fits: Callable[[str], bool]) -> str | None:
-        """The newest sweep that fits; None if there is none."""
+        """Return the newest sweep that fits; None if there is none."""
         return next(filter(fits, reversed(self.sweeps)), None)
 
     def _jobs(self, sweep: Mapping[str, Any]) -> dict[str, Job]:
@@ -104,7 +108,7 @@ class StoreStatus:
 
     @cached_property
     def _logs(self) -> dict[str, Path]:
-        """Where the newest job of each task writes."""
+        """The log of the newest job of each task."""
         logs = {}
         for name, sweep in self.sweeps.items():
             for array in sweep.get("arrays", ()):
@@ -113,9 +117,9 @@ class StoreStatus:
         return logs
 
     def statuses(self, sweeps: Iterable[str] | None = None) -> list[RunStatus]:
-        """Every run of some sweeps with its evaluation, bases first; of the whole store if none are named.
+        """Return the state of every run of some sweeps, bases first. The default is all runs of the store.
 
-        A base that is not there is left out if all that start from it are done.
+        A base that does not exist is left out if all runs that start from it are done.
         """
         wanted: dict[tuple[str, str | None], None] = {}
         bases: dict[str, str | None] = {}
@@ -130,47 +134,47 @@ class StoreStatus:
         if sweeps is None:
             wanted |= dict.fromkeys(self._others({run for run, _ in wanted}))
         states: dict[str, str] = {}
-        found = []
+        statuses = []
         for run, evaluation in wanted:
-            standing = self._standing(run, evaluation, bases.get(run), states, run in launched)
-            states[run] = standing.state
-            found.append(standing)
+            status = self._status(run, evaluation, bases.get(run), states, run in launched)
+            states[run] = status.state
+            statuses.append(status)
         needed: set[str | None] = set()
-        for standing in found:
-            base = bases.get(standing.run)
-            if standing.evaluation is None or standing.state == "done":
+        for status in statuses:
+            base = bases.get(status.run)
+            if status.evaluation is None or status.state == "done":
                 continue
             while base is not None and base not in needed and states.get(base) != "done":
                 needed.add(base)
                 base = bases.get(base)
         return [
-            standing
-            for standing in found
-            if standing.evaluation is not None
-            or standing.state == "done"
-            or standing.run in needed
-            or standing.run not in bases
+            status
+            for status in statuses
+            if status.evaluation is not None
+            or status.state == "done"
+            or status.run in needed
+            or status.run not in bases
         ]
 
     def _others(self, known: set[str]) -> Iterable[tuple[str, str | None]]:
-        """The store's runs that belong to no sweep."""
+        """Return the runs and evaluations of the store that are in no sweep."""
         for folder in self.store.runs():
             if folder.name not in known:
                 done: list[str | None] = []
-                with suppress(OSError):  # which `_standing` meets too
+                with suppress(OSError):  # `_status` reports it
                     done += [evaluation.path.name for evaluation in folder.evaluations()]
                 yield from ((folder.name, name) for name in done or [None])
 
-    def _standing(
+    def _status(
         self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
     ) -> RunStatus:
         try:
             with reachable():
-                return self._found(run, evaluation, base, states, launched)
+                return self._readable_status(run, evaluation, base, states, launched)
         except InputError as error:
             return RunStatus(run, evaluation, "unreadable", str(error))
 
-    def _found(
+    def _readable_status(
         self, run: str, evaluation: str | None, base: str | None, states: Mapping[str, str], launched: bool
     ) -> RunStatus:
         folder, damage = self.store.run(run), ""
@@ -193,7 +197,7 @@ class StoreStatus:
         return RunStatus(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
 
     def _log(self, run: str, evaluation: str | None) -> Path | None:
-        """What the newest job of the run wrote, or a local process; None if nothing has."""
+        """Return the log of the newest job of a run, or of a local process; None if there is no log."""
         for task in (task_name(run, evaluation), run):
             if task in self._logs and self._logs[task].exists():
                 return self._logs[task]
@@ -208,38 +212,38 @@ class StoreStatus:
         job: Job | None,
         launched: bool,
     ) -> tuple[str, str]:
-        """State and detail of what is not done."""
-        said = status.get("state")
+        """Return state and detail of a run that is not done."""
+        recorded = status.get("state")
         if job is not None and not job.never_starts:
             if job.is_pending:
                 return "queued", "; ".join(filter(None, (_reason(job), _goes_on(status))))
             if job.state == "COMPLETING":
                 return "ending", ""
-            stage = status.get("stage") if status.get("slurm_job") == job.id and said == "running" else None
+            stage = status.get("stage") if status.get("slurm_job") == job.id and recorded == "running" else None
             return str(stage or "starting"), _progress(status) if stage else ""
-        if said == "running" and self.store.is_locked(run):
+        if recorded == "running" and self.store.is_locked(run):
             return str(status.get("stage")), _progress(status)
-        if launched and said in (None, "done", "interrupted"):
+        if launched and recorded in (None, "done", "interrupted"):
             return "waiting", ""
-        if said == "running":
+        if recorded == "running":
             return "failed", f"it was killed while {status.get('stage')}: {_progress(status) or 'at the start'}"
-        if said in ("failed", "interrupted"):
-            return str(said), str(status.get("error", ""))
+        if recorded in ("failed", "interrupted"):
+            return str(recorded), str(status.get("error", ""))
         if base is not None and states.get(base) in ("failed", "blocked"):
             return "blocked", f"its base {base} failed"
-        return "not begun", "trained, not evaluated" if said == "done" else ""
+        return "not begun", "trained, not evaluated" if recorded == "done" else ""
 
 
-def failure_of(standing: RunStatus) -> Failure | None:
-    """What a launcher has to say of a run that nobody works on any more; None if it is done."""
-    if standing.state == "done":
+def failure_of(status: RunStatus) -> Failure | None:
+    """Return the failure of a run that is not queued or running any more; None if it is done."""
+    if status.state == "done":
         return None
-    what = standing.detail or f"{standing.state}: its job has left the queue"
+    message = status.detail or f"{status.state}: its job has left the queue"
     return Failure(
-        what,
-        log=Path(standing.log) if standing.log else None,
-        stopped=standing.state in ("interrupted", "not begun"),
-        blocked=standing.state == "blocked",
+        message,
+        log=Path(status.log) if status.log else None,
+        stopped=status.state in ("interrupted", "not begun"),
+        blocked=status.state == "blocked",
     )
 
 
@@ -249,7 +253,7 @@ def _reason(job: Job) -> str:
 
 
 def _progress(status: Mapping[str, Any]) -> str:
-    """How far a run is, in words; empty if it has not said."""
+    """Return the progress of a run in words; "" if it is not known."""
     if status.get("stage") == "training" and "epochs" in status:
         left = f", {duration(status['seconds_left'])} left" if "seconds_left" in status else ""
         return f"epoch {min(status['epoch'] + 1, status['epochs'])} of {status['epochs']}{left}"
@@ -259,11 +263,22 @@ def _progress(status: Mapping[str, Any]) -> str:
 
 
 def _goes_on(status: Mapping[str, Any]) -> str:
-    return f"goes on from {_progress(status)}" if _progress(status) else ""
+    return f"continues from {_progress(status)}" if _progress(status) else ""
 
 
 def cancel(view: StoreStatus, sweep: str) -> str:
-    """End what was launched or submitted for a sweep, its state kept; returns in words what was ended, and what not."""
+    """End what was launched or submitted for a sweep. Its runs save their state.
+
+    Args:
+        view: the state of the store and the queue.
+        sweep: the name of the sweep.
+
+    Returns:
+        A message about what was ended and what continues.
+
+    Raises:
+        InputError: if the sweep was launched on another machine.
+    """
     arrays: dict[str, int] = {}
     for job in view.jobs_of(sweep):
         arrays[job.name] = arrays.get(job.name, 0) + 1
@@ -277,5 +292,5 @@ def cancel(view: StoreStatus, sweep: str) -> str:
         os.kill(launcher["pid"], signal.SIGTERM)
         ended.append("its launcher stops and keeps the state of every run")
     others = view.sharers(sweep)
-    shared = f"; some of its runs go on as jobs of {', '.join(others)}, to be cancelled by that name" if others else ""
-    return (", ".join(ended) or "nothing that was submitted for it is queued or running") + shared
+    shared = f"; some of its runs continue as jobs of {', '.join(others)}; cancel them by that name" if others else ""
+    return (", ".join(ended) or "none of its own jobs is queued or running") + shared

@@ -1,4 +1,4 @@
-"""A plan as pieces of work for one process each, and what each one has to wait for."""
+"""Tasks: the parts of a plan that one process carries out, and the tasks that they wait for."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ from bnft.evaluation.settings import AUTOATTACK_PASSES
 from bnft.runs.plan import Plan, Run
 from bnft.runs.store import Store, task_name
 
-STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # the share of images that do, with and without adversarial training, about
+STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # approximate share of robust images with and without adversarial training
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run's training, and its evaluation unless `evaluated` is false. `needs` names the task that comes first.
+    """A run's training, and its evaluation unless `evaluated` is false.
 
-    A run that others start from is two tasks, so that they wait for its training only.
+    A run that is the base of others consists of two tasks, so that the others wait for its training only. `needs` is
+    the name of the task that must be done first.
     """
 
     run: Run
@@ -32,7 +33,7 @@ class Task:
 
 
 def tasks(planned: Plan) -> list[Task]:
-    """Every task of a plan: first what others wait for, then the longest."""
+    """Return the tasks of a plan: those of bases first, then the longest first."""
     everything = (*planned.bases, *planned.runs)
     asked = Counter(run.name for run in planned.runs)
     shared = {run.base_name for run in everything} | {name for name, evaluations in asked.items() if evaluations > 1}
@@ -42,7 +43,10 @@ def tasks(planned: Plan) -> list[Task]:
 
 
 def undone(everything: Sequence[Task], store: Store) -> list[Task]:
-    """The tasks that are not done yet, waiting only for each other; of trainings, those that one of them waits for."""
+    """Return the tasks that are not done, without trainings that no other task waits for.
+
+    Their `needs` name other tasks in the result only.
+    """
     by_name = {task.name: task for task in everything}
     left: set[str] = set()
     for evaluation in [task for task in everything if task.evaluated]:
@@ -59,9 +63,9 @@ def undone(everything: Sequence[Task], store: Store) -> list[Task]:
 
 @files.reachable()
 def is_done(task: Task, store: Store) -> bool:
-    """Whether what the task is to make is there, and whole as far as can be seen without loading models and images.
+    """Return whether the files of a task exist and are undamaged. Models and images are not loaded for this.
 
-    A result stays one where its model was removed or never exported.
+    A result is valid even if its model was removed or not exported.
     """
     folder = store.run(task.run.name)
     if not task.evaluated:
@@ -75,20 +79,20 @@ def is_done(task: Task, store: Store) -> bool:
 
 
 def waves(everything: Sequence[Task]) -> list[list[Task]]:
-    """The tasks in waves: each waits for one of the wave before, or for nothing in the first."""
+    """Return the tasks in waves. Each task waits for a task of the previous wave. Those of the first do not wait."""
     by_name = {task.name: task for task in everything}
-    found: list[list[Task]] = []
+    result: list[list[Task]] = []
     for task in everything:
         depth, needs = 0, task.needs
         while needs in by_name:
             depth, needs = depth + 1, by_name[needs].needs
-        found += [[] for _ in range(depth + 1 - len(found))]
-        found[depth].append(task)
-    return found
+        result += [[] for _ in range(depth + 1 - len(result))]
+        result[depth].append(task)
+    return result
 
 
 def _cost(task: Task) -> float:
-    """A guess at a task's length, in passes of one image: good enough to begin with the longest."""
+    """Estimate the length of a task in passes of one image, to start the longest task first."""
     config, run = task.run.config, task.run.name
     attack, schedule, evaluation = config["attack"], config["schedule"], config["evaluation"]
     passes = 1 + (attack.get("iterations", 10) if attack else 0)

@@ -1,4 +1,4 @@
-"""What a run tells while it works, and the ways of showing it."""
+"""Show the progress of runs."""
 
 import time
 from collections.abc import Iterable
@@ -10,22 +10,25 @@ from rich.live import Live
 from bnft.sweeps import run_table
 from bnft.sweeps.run_table import Line
 
-LINE_SECONDS = 15.0  # off a terminal, a line a run at most this often
-REFRESHES = 4  # of the live table, a second
+LINE_SECONDS = 15.0  # without a terminal, the minimal time between two lines of one run
+REFRESHES = 4  # of the live table, per second
 
 
 class _Console(Console):
-    """Without a reader it falls silent, where Rich would end the program."""
+    """A console that prints nothing more after a broken pipe. Rich would end the program."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
 
 class Terminal:
-    """A live table of all runs on a terminal; few plain lines elsewhere.
+    """A reporter that shows a live table of all runs on a terminal, and else prints plain lines.
 
-    A context manager, at whose end the table goes. `expected` are the runs to come, in the order of the table. A
-    terminal that is gone, or a pipe that nobody reads, disturbs no run.
+    It is a context manager. The table is removed at its end. Errors of the terminal or the pipe are ignored.
+
+    Args:
+        expected: the runs to show, in the order of the table.
+        console: where to show them. The default is standard error.
     """
 
     def __init__(self, expected: Iterable[str] = (), console: Console | None = None) -> None:
@@ -59,7 +62,7 @@ class Terminal:
         self._say(run, text)
 
     def shows(self, line: Line) -> None:
-        """Where a run stands that tells us nothing itself."""
+        """Show the state of a run that does not report by itself."""
         before = self._lines.get(line.run)
         self._lines[line.run] = line
         self._begin()
@@ -72,7 +75,7 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the live table away; what comes next is printed where it stood."""
+        """Remove the live table. Later lines are printed in its place."""
         if self._live is not None:
             with suppress(OSError):
                 self._live.stop()
@@ -87,7 +90,7 @@ class Terminal:
         self._begin()
 
     def _begin(self) -> None:
-        """Put up the table, if there is a terminal to show it."""
+        """Show the live table if there is a terminal."""
         if self.console.is_terminal and self._live is None:
             self._live = Live(
                 console=self.console, transient=True, refresh_per_second=REFRESHES, get_renderable=self._table
@@ -99,7 +102,7 @@ class Terminal:
         return run_table.table(list(self._lines.values()), self.console.width, self.console.height)
 
     def _say(self, run: str, text: str) -> None:
-        """A plain line, where there is no table to show it."""
+        """Print a plain line if there is no live table."""
         self._shown[run] = time.monotonic()
         if not self.console.is_terminal:
             self._print(f"{run}  {text}")

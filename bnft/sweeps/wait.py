@@ -1,4 +1,4 @@
-"""Looking at sweeps until nothing more happens to them."""
+"""Wait for sweeps."""
 
 import time
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from bnft.sweeps.slurm.cluster import UnreachableError
 from bnft.sweeps.status import SETTLED, RunStatus, StoreStatus
 from bnft.sweeps.terminal import Terminal
 
-LOOK_SECONDS = 1.0  # between two looks, at least
-LOOK_SHARE = 10  # and this many times what a look takes
+LOOK_SECONDS = 1.0  # minimal time between two looks at the store and the queue
+LOOK_SHARE = 10  # minimal time between two looks, as a multiple of the duration of a look
 
 
 def look(store: Store) -> StoreStatus:
-    """The store and the queue as they are. A controller of SLURM that does not answer is asked again."""
+    """Return the state of the store and the queue. If SLURM's controller does not answer, it is asked again."""
     while True:
         try:
             return StoreStatus(store)
@@ -22,21 +22,29 @@ def look(store: Store) -> StoreStatus:
 
 
 def watch(store: Store, sweeps: Sequence[str], terminal: Terminal | None = None) -> list[RunStatus]:
-    """Return where the runs of `sweeps` stand once nobody works on them any more, nor will.
+    """Wait until no run of some sweeps is queued or running.
 
-    `terminal` shows them meanwhile. What is not done must be so twice in a row, since a job that is requeued leaves
-    the queue for a moment.
+    If a run is not done, its state must be the same twice in a row, because a requeued job leaves the queue for a
+    moment.
+
+    Args:
+        store: the store.
+        sweeps: the names of the sweeps.
+        terminal: shows the runs.
+
+    Returns:
+        The state of each run.
     """
     before: list[RunStatus] = []
     while True:
         view = look(store)
-        found = view.statuses(sweeps)
+        statuses = view.statuses(sweeps)
         if terminal is not None:
-            for standing in found:
-                terminal.shows(standing.line())
-        settled = all(standing.state in SETTLED for standing in found)
+            for status in statuses:
+                terminal.shows(status.line())
+        settled = all(status.state in SETTLED for status in statuses)
         settled = settled and not any(map(view.is_launched, sweeps))
-        if settled and (found == before or all(standing.state == "done" for standing in found)):
-            return found
-        before = found
+        if settled and (statuses == before or all(status.state == "done" for status in statuses)):
+            return statuses
+        before = statuses
         time.sleep(max(LOOK_SECONDS, LOOK_SHARE * (time.monotonic() - view.began)))

@@ -1,4 +1,4 @@
-"""A worker process of the pool: carries out the tasks that it is sent, one after another, and stays warm in between."""
+"""A worker process of the pool, which carries out the tasks that it receives, one after another."""
 
 import faulthandler
 import os
@@ -19,18 +19,18 @@ from bnft.common.stopping import STOP_SIGNALS, Stopped, leave_no_locks
 from bnft.runs.store import Store
 from bnft.sweeps.tasks import Task
 
-LOOK_SECONDS = 0.2  # how often a worker looks whether it is to stop
-ALIVE_SECONDS = 1.0  # how often it says that it is alive
-ORPHAN_SECONDS = 60.0  # how long it gets to save its state once the pool is gone
-LAST_LINES = 5  # of a traceback, shown at once; the log has all
-DUMP_SIGNAL = signal.SIGUSR1  # on this one, the stacks of all threads go to the run's log
+LOOK_SECONDS = 0.2  # how often a worker checks whether it must stop
+ALIVE_SECONDS = 1.0  # how often it sends a sign of life
+ORPHAN_SECONDS = 60.0  # time to save its state after the pool has ended
+LAST_LINES = 5  # lines of a traceback that are printed; the log has all
+DUMP_SIGNAL = signal.SIGUSR1  # writes the stacks of all threads to the run's log
 
 
-BUSY = "busy"  # a task's outcome where another process works on its run; else None or a Failure
+BUSY = "busy"  # the outcome of a task if another process works on its run; other outcomes are None or a Failure
 
 
 class Wire:
-    """The worker's end of the pipe: the reporter and the pulse of the task at hand."""
+    """The worker's end of the pipe to the pool. It is the reporter and the pulse of the current task."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -49,11 +49,11 @@ class Wire:
         self._say("notes", run, text)
 
     def ends(self, run: str, state: str, text: str) -> None:
-        with suppress(Stopped):  # which comes too late
+        with suppress(Stopped):  # the task has ended already
             self._say("ends", run, state, text)
 
     def pulse(self) -> None:
-        """Raises Stopped if the pool says so, or is gone."""
+        """Raise Stopped if the pool requests it or has ended."""
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:
             return
@@ -68,13 +68,13 @@ class Wire:
         try:
             self._connection.send(message)
         except ConnectionError:
-            raise Stopped("the process that started the sweep is gone") from None
+            raise Stopped("the process that started the sweep has ended") from None
 
 
 def serve(connection: Connection, environment: Mapping[str, str]) -> None:
-    """Carry out the tasks that are sent, until the pool is gone, says to stop, or a task left the process unsafe."""
+    """Carry out received tasks until the pool ends, requests to stop, or the process is unsafe after a task."""
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the pool gets them too, and asks us to stop where nothing is lost
+        signal.signal(number, signal.SIG_IGN)  # the pool receives them too, and requests to stop
     os.environ.update(environment)
     leave_no_locks()
     threading.Thread(target=_end_as_orphan, daemon=True).start()
@@ -89,7 +89,7 @@ def serve(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_as_orphan() -> None:
-    """With the pool gone nobody else would end a process that hangs, and it would keep its run's lock for good."""
+    """End this process some time after the pool. Otherwise a hung process would keep the lock of its run forever."""
     pool = parent_process()
     assert pool is not None
     pool.join()
@@ -98,12 +98,12 @@ def _end_as_orphan() -> None:
 
 
 def is_safe_after(outcome: Failure | str | None) -> bool:
-    """Whether a worker may do more: after an unforeseen error, a device or a library may be in any state."""
+    """Return whether a worker can carry out more tasks. After an unexpected error, a device can be in any state."""
     return not isinstance(outcome, Failure) or not outcome.details
 
 
 def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
-    from bnft.runs.execution import BusyError, execute  # here, with the environment set
+    from bnft.runs.execution import BusyError, execute  # here, after the environment is set
 
     with suppress(BusyError), _logged(store.log(task.run.name)) as log:
         try:
@@ -115,9 +115,9 @@ def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
             return Failure(str(stop), stopped=True)
         except InputError as error:
             return Failure(str(error))
-        except (Exception, SystemExit) as error:  # whatever it is, it is this run's alone
+        except (Exception, SystemExit) as error:  # any error fails this run only
             text = traceback.format_exc()
-            with suppress(OSError):  # a full disk; nothing is left in a buffer to be written elsewhere later
+            with suppress(OSError):  # if the disk is full; written without a buffer that another file could receive
                 os.write(2, text.encode(errors="backslashreplace"))
             return Failure(f"{type(error).__name__}: {error}", "\n".join(text.splitlines()[-LAST_LINES:]), log)
         finally:
@@ -126,19 +126,19 @@ def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
 
 
 def _free_memory() -> None:
-    """Give what the run used on a GPU back to the others there."""
+    """Free the memory of a run on a GPU, for other processes."""
     import torch
 
     if torch.cuda.is_initialized():
-        with suppress(RuntimeError):  # a device that failed cannot give back either
+        with suppress(RuntimeError):  # raised if the device has failed
             torch.cuda.empty_cache()
 
 
 @contextmanager
 def _logged(path: Path) -> Iterator[Path]:
-    """Send this process's output, that of libraries in C too, to a file; without any, no file is left.
+    """Redirect the output of this process, including that of C libraries, to a file. An empty file is removed.
 
-    An exception leaves the file alone: it is BusyError, and the file that of the process which has the run.
+    After an exception, the file is kept: it is BusyError, and the file belongs to the process that works on the run.
     """
     target = _log_file(path)
     before = [os.dup(stream) for stream in (1, 2)]
@@ -149,7 +149,7 @@ def _logged(path: Path) -> Iterator[Path]:
         faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
         yield path
     finally:
-        with suppress(OSError):  # a full disk
+        with suppress(OSError):  # if the disk is full
             sys.stdout.flush()
             sys.stderr.flush()
         for stream, copy in zip((1, 2), before, strict=True):
@@ -166,5 +166,5 @@ def _log_file(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    except OSError:  # a full disk must not hide what the run itself has to say of it
+    except OSError:  # if the disk is full, the run itself must report it
         return os.open(os.devnull, os.O_WRONLY)

@@ -1,6 +1,6 @@
-"""One training loop for every row: clean and adversarial, all parameters or some, or none at all.
+"""The training loop of all rows, on clean or adversarial images.
 
-A row that learns no parameter (BN STATS) only forwards its batches in train mode, which updates the statistics.
+If no parameter learns (BN STATS), training consists of forward passes in train mode, which update the BN statistics.
 """
 
 import math
@@ -20,27 +20,27 @@ from bnft.training.recipe import Recipe
 from bnft.training.state import TrainingState
 from bnft.training.step import TrainingStep
 
-CHECKPOINT_SECONDS = 300.0  # a killed run repeats at most this much training, or one epoch
-READ_SECONDS = 1.0  # how often a device other than the CPU is waited for, to see how training stands
+CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch
+READ_SECONDS = 1.0  # how often losses and errors are read from a device other than the CPU, which waits for it
 CLEAN_ERROR_IMAGES = 1000  # training images on which the clean error is logged after each epoch
 
 
 class Keeper(Protocol):
-    """Who keeps what training makes. Called between batches, with the model as it is then."""
+    """Saves the state of training. It is called between batches."""
 
     def save(self, model: nn.Module, state: TrainingState) -> None:
-        """Keep the state, so that training can go on from here."""
+        """Save the model and the state, so that training can continue from here."""
 
     def stepped(self, state: TrainingState, steps: int) -> None:
-        """A batch of the epoch's `steps` is done.
+        """Called after each batch. `steps` is the number of batches per epoch.
 
-        Other devices than the CPU are not waited for after each batch: sums can then be a second old.
+        On devices other than the CPU, the losses and errors in `state` can be a second old.
         """
 
     def pulse(self) -> None:
-        """Training is alive: called before each batch and each forward pass of an attack that is no CUDA graph.
+        """Called before each batch, and before each forward pass of an attack unless it is a CUDA graph.
 
-        Raises Stopped to end training there, with its state saved.
+        Raises Stopped to end training. Its state is then saved.
         """
 
 
@@ -54,11 +54,26 @@ def train(
     state: TrainingState | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingState:
-    """Train `model` in place, from `state` or from the start, and return the final state.
+    """Train a model in place.
 
-    Model and data must be on `hardware.device` (see `Hardware.place`). Weights, momentum and BN statistics are fp32;
-    forward passes run in `hardware.precision`. Each epoch uses as many whole batches as the training images fill.
-    Raises RuntimeError if the loss is not finite or something frozen has changed, Stopped if the keeper's pulse does.
+    Each epoch consists of whole batches. Training images that do not fill a batch are left out of the epoch.
+
+    Args:
+        model: the model, on `hardware.device` (see `Hardware.place`).
+        freezing: what learns, and what happens to the BN statistics.
+        dataset: the data set, on `hardware.device`.
+        recipe: how to train.
+        hardware: the precision of forward passes. Weights, momentum and BN statistics are fp32.
+        keeper: saves the state.
+        state: the state to continue from. The default is to start training.
+        clock: returns the time in seconds.
+
+    Returns:
+        The final state.
+
+    Raises:
+        RuntimeError: if the loss is not finite, or if a frozen parameter or buffer has changed.
+        Stopped: if the keeper's pulse raises it.
     """
     frozen = freezing.frozen_state()
     if state is None:
@@ -73,7 +88,7 @@ def train(
 
 
 class _Training:
-    """A training under way: the step, the state, and who keeps it."""
+    """Training in progress, with its step, its state and its keeper."""
 
     def __init__(
         self,
@@ -94,7 +109,7 @@ class _Training:
         self._step = TrainingStep(model, freezing, recipe, hardware, images, labels, state.velocity)
 
     def epoch(self) -> None:
-        """The rest of the epoch that the state stands in, saved now and then and at its end, or where it is stopped."""
+        """Complete the current epoch. Saves the state regularly, at the end, and when training is stopped."""
         state, clock, steps = self._state, self._clock, self._steps
         sums = _Sums(state, self._device, self._step.learns)
         saved_at, started = clock(), clock() - state.seconds
@@ -115,7 +130,7 @@ class _Training:
                 if clock() - saved_at >= CHECKPOINT_SECONDS and state.step < steps:
                     self._save(sums)
                     saved_at = clock()
-        except Stopped:  # by the pulse: the last batch is done, and the attack on the next one has left no trace
+        except Stopped:  # by the pulse: the last batch is complete, and the next one has not changed the model
             self._save(sums)
             raise
         _end_epoch(self._model, self._dataset, state, self._recipe.rate(state.epoch, steps - 1, steps))
@@ -129,9 +144,10 @@ class _Training:
 
 
 class _Sums:
-    """The sums of an epoch, kept on the device, since whoever reads them waits until it has done all that it was given.
+    """The sums of losses and errors of an epoch, kept on the device.
 
-    Reading brings the state up to date, and raises RuntimeError where parameters learn and the loss is not finite.
+    Reading them waits for the device and updates the state. It raises RuntimeError if parameters learn and the loss is
+    not finite.
     """
 
     def __init__(self, state: TrainingState, device: torch.device, learning: bool) -> None:
@@ -142,13 +158,13 @@ class _Sums:
         self._read_at = -math.inf
 
     def add(self, loss: torch.Tensor, errors: torch.Tensor, images: int) -> None:
-        """A batch's mean loss and its errors, both of shape ()."""
+        """Add the mean loss and the number of errors of a batch, both of shape ()."""
         self._losses += loss.double() * images
         self._errors += errors
         self._images += images
 
     def read_now_and_then(self, clock: Callable[[], float], last: bool) -> None:
-        """Read where that costs nothing, where a second has passed, and after the last batch."""
+        """Read the sums on the CPU, after the last batch, and else once per second."""
         if self._device.type == "cpu" or last:
             self.read()
         elif clock() - self._read_at >= READ_SECONDS:
@@ -157,13 +173,13 @@ class _Sums:
 
     def read(self) -> None:
         state, losses = self._state, float(self._losses)
-        if self._learning and not math.isfinite(losses):  # once it is not finite, it never is again
+        if self._learning and not math.isfinite(losses):  # the sum never becomes finite again
             raise RuntimeError(f"the loss became {losses} in epoch {state.epoch + 1}: lower schedule.lr")
         state.losses, state.errors, state.images = losses, int(self._errors), self._images
 
 
 def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One epoch's images (uint8) and labels, shuffled and augmented."""
+    """Return the shuffled and augmented images (uint8) of an epoch, and their labels."""
     device = dataset.x_train.device
     shuffle = generator(device, recipe.seed, "order", epoch)
     order = torch.randperm(len(dataset.x_train), generator=shuffle, device=device)
@@ -172,7 +188,7 @@ def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tenso
 
 
 def _end_epoch(model: nn.Module, dataset: Dataset, state: TrainingState, rate: float) -> None:
-    """Append the epoch's line to the history and its BN layers to their record, and turn to the next epoch."""
+    """Append a line to the history and the BN layers to their record, and begin the next epoch."""
     first = slice(CLEAN_ERROR_IMAGES)
     state.epoch += 1
     state.history.append(
@@ -193,7 +209,7 @@ def _end_epoch(model: nn.Module, dataset: Dataset, state: TrainingState, rate: f
 
 @torch.no_grad()
 def error_percent(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Clean error in percent, in eval mode, on float images (N, C, H, W) in [0, 1]."""
+    """Return the clean error in percent, in eval mode, on float images (N, C, H, W) in [0, 1]."""
     model.eval()
     wrong = sum(
         int((model(part).argmax(1) != truth).sum().item())

@@ -1,4 +1,4 @@
-"""How to train: the parts of a configuration that training needs, built."""
+"""The settings of training, with built components."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,20 @@ from bnft.training.shapes import Shape
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train, with SGD.
 
-    The learning rate is `lr * shape(progress)`, the optimizer SGD. `attack` makes the images that are trained on, with
-    the network in `attack_mode` (`eval` or `train`); None trains on the images themselves. `seed` names every draw.
+    Attributes:
+        epochs: the number of epochs.
+        batch_size: images per batch.
+        lr: the peak of the learning rate, which is `lr * shape(progress)`.
+        shape: a function of the progress of training, from 0 to 1.
+        momentum: of SGD.
+        nesterov: whether the momentum is Nesterov's.
+        weight_decay: of SGD.
+        augmentation: applied to the training images of each epoch.
+        attack: makes the adversarial images to train on. None trains on the images themselves.
+        attack_mode: the mode of the network during the attack, `eval` or `train`.
+        seed: the seed of all random draws.
     """
 
     epochs: int
@@ -28,5 +38,5 @@ class Recipe:
     seed: int
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
-        """The learning rate of a step of an epoch, both from 0; `steps` is the number of steps per epoch."""
+        """Return the learning rate at `step` of `epoch`, both counted from 0, with `steps` steps per epoch."""
         return self.lr * self.shape((epoch + step / steps) / self.epochs)

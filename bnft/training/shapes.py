@@ -1,4 +1,4 @@
-"""Learning-rate shapes: functions of the progress through training, from 0 to 1, that give a factor of the peak rate.
+"""Learning-rate shapes. They map the progress of training, from 0 to 1, to a factor of the peak learning rate.
 
 `conf/schedule/shape/` names them by `_target_`.
 """
@@ -18,12 +18,12 @@ def step(
     milestones: Annotated[list[Fraction], not_empty] = [0.4, 0.6, 0.8],  # noqa: B006 (never changed)
     factor: Annotated[float, above(0), at_most(1)] = 0.1,
 ) -> float:
-    """Multiply by `factor` at each milestone; the default is epochs 60, 90 and 120 of 150."""
+    """Multiply by `factor` at each milestone. The defaults are epochs 60, 90 and 120 of 150."""
     return float(factor ** sum(progress >= milestone for milestone in milestones))
 
 
 def cosine(progress: float, final: Fraction = 0.0) -> float:
-    """Half a cosine from 1 down to `final` (Loshchilov and Hutter, 2017, without restarts)."""
+    """Decrease from 1 to `final` along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
@@ -33,7 +33,7 @@ def one_cycle(
     start: Fraction = 0.05,
     final: Fraction = 0.0,
 ) -> float:
-    """Linear from `start` up to 1 over the `warmup` part, then linear down to `final` (Smith and Topin, 2018)."""
+    """Increase linearly from `start` to 1 until `warmup`, then decrease linearly to `final` (Smith and Topin, 2018)."""
     if progress < warmup:
         return start + (1 - start) * progress / warmup
     return final + (1 - final) * (1 - progress) / (1 - warmup)

@@ -1,4 +1,4 @@
-"""Where training stands, and what it goes on from."""
+"""The state of training, from which it can continue."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -10,10 +10,18 @@ from bnft.batchnorm.log import BatchNormLog
 
 @dataclass
 class TrainingState:
-    """Where training stands: after `step` batches of `epoch` (from 0), with what is needed to go on from there.
+    """The state of training, from which it can continue.
 
-    `velocity` is the optimizer's momentum by parameter name. `losses` and `errors` are sums over `images`: all of the
-    epoch so far, but where Keeper says otherwise. `seconds` is its duration so far.
+    Attributes:
+        epoch: the current epoch, counted from 0.
+        step: the number of completed batches of this epoch.
+        losses: the sum of the losses of `images`.
+        errors: the number of errors on `images`.
+        images: the number of images of this epoch so far. It can be older than `step`; see `Keeper.stepped`.
+        seconds: the duration of this epoch so far.
+        velocity: the optimizer's momentum, by parameter name.
+        history: one line per completed epoch.
+        batchnorm: the record of the BN layers.
     """
 
     epoch: int = 0
@@ -27,7 +35,7 @@ class TrainingState:
     batchnorm: BatchNormLog = field(default_factory=BatchNormLog)
 
     def place(self) -> dict[str, Any]:
-        """The fields that are numbers, as JSON; the others are tensors and logs, which have files of their own."""
+        """Return the fields that are numbers, as JSON. The tensors and logs have files of their own."""
         apart = ("velocity", "history", "batchnorm")
         return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in apart}
 
@@ -39,7 +47,7 @@ class TrainingState:
         history: list[dict[str, Any]],
         batchnorm: BatchNormLog,
     ) -> "TrainingState":
-        """The state at `place`, with what belongs to it of logs that may be longer, since they are written first.
+        """Restore the state at `place`. The logs can be longer than that, because they are written first.
 
         Raises ValueError if the logs are shorter.
         """

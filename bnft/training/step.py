@@ -1,4 +1,4 @@
-"""One step of training: adversarial examples for a batch, if there is an attack, and one update."""
+"""One step of training: it makes adversarial examples for a batch, if there is an attack, and updates the model."""
 
 import torch
 from torch import nn
@@ -15,16 +15,16 @@ from bnft.training.recipe import Recipe
 
 
 class TrainingStep:
-    """What training repeats, with what it needs: the folded view for the attack, its CUDA graph, and the optimizer.
+    """A step of training. It holds the folded view for the attack, the CUDA graph of the attack, and the optimizer.
 
     Args:
-        model: on `hardware.device`; see `Hardware.place`.
-        freezing: what of the model learns.
+        model: the model, on `hardware.device` (see `Hardware.place`).
+        freezing: what learns, and what happens to the BN statistics.
         recipe: how to train.
-        hardware: forward passes run in its precision. Weights, momentum and BN statistics are fp32.
-        images: float images (N, C, H, W) in [0, 1] of the shape of every batch to come, on the device.
+        hardware: the precision of forward passes. Weights, momentum and BN statistics are fp32.
+        images: float images (N, C, H, W) in [0, 1] of the shape of all batches, on the device.
         labels: their labels (N,).
-        velocity: the momentum to go on with, by parameter name.
+        velocity: the momentum to continue with, by parameter name.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class TrainingStep:
 
     @property
     def learns(self) -> bool:
-        """Whether any parameter does; if not, an update is a forward pass that updates the BN statistics."""
+        """Whether any parameter learns. If not, an update is a forward pass that updates the BN statistics."""
         return self._optimizer is not None
 
     @property
     def folded(self) -> Folded | None:
-        """The view of the model that the attack sees; None without an attack, or if it sees the model in train mode."""
+        """The view of the model that is attacked; None without an attack, or if it attacks the model in train mode."""
         return self._folded
 
     def __call__(
@@ -68,18 +68,19 @@ class TrainingStep:
         Args:
             images: float images (N, C, H, W) in [0, 1].
             labels: their labels (N,).
-            epoch: from 0; with `step` it names the draws.
-            step: from 0, within the epoch.
+            epoch: the epoch, counted from 0. With `step`, it selects the random draws.
+            step: the step within the epoch, counted from 0.
             rate: the learning rate.
-            pulse: called before each forward pass of an attack that is no CUDA graph.
+            pulse: called before each forward pass of the attack, unless it is a CUDA graph.
 
         Returns:
-            The batch's mean loss and its errors, of shape (), on the device: nothing here waits for it.
+            The mean loss and the number of errors of the batch, both of shape (), on the device. This function does not
+            wait for the device.
 
         Raises:
-            Stopped: if the pulse does. The model is then as it was before the step.
+            Stopped: if the pulse raises it. The model is then the same as before the step.
         """
-        torch.manual_seed(seed_for(self._recipe.seed, "modules", epoch, step))  # dropout and the like
+        torch.manual_seed(seed_for(self._recipe.seed, "modules", epoch, step))  # for modules such as dropout
         if self._recipe.attack is not None:
             images = self.attack(images, labels, epoch, step, pulse)
         return self.update(images, labels, rate)
@@ -87,7 +88,7 @@ class TrainingStep:
     def attack(
         self, images: torch.Tensor, labels: torch.Tensor, epoch: int, step: int, pulse: Pulse = steady
     ) -> torch.Tensor:
-        """Adversarial examples for a batch, against the model as it is now. There must be an attack."""
+        """Make adversarial examples for a batch and the current model. The recipe must have an attack."""
         assert self._recipe.attack is not None
         draws = generator(self._hardware.device, self._recipe.seed, "attack", epoch, step)
         if self._graph is not None:
@@ -101,7 +102,7 @@ class TrainingStep:
             return self._recipe.attack(target, images, labels, generator=draws)
 
     def update(self, images: torch.Tensor, labels: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of SGD, or a forward pass if nothing learns; returns as `__call__` does."""
+        """Carry out one step of SGD, or a forward pass if nothing learns. Returns the same as `__call__`."""
         self._freezing.train_mode()
         with self._hardware.autocast(), torch.set_grad_enabled(self.learns):
             logits = self._model(images).float()
@@ -115,7 +116,7 @@ class TrainingStep:
         return loss.detach(), (logits.argmax(1) != labels).sum()
 
     def velocity(self) -> dict[str, torch.Tensor]:
-        """The optimizer's momentum, by parameter name."""
+        """Return the optimizer's momentum, by parameter name."""
         if self._optimizer is None:
             return {}
         states = {name: self._optimizer.state[parameter] for name, parameter in self._freezing.learning.items()}
@@ -124,7 +125,7 @@ class TrainingStep:
         }
 
     def _sgd(self, velocity: dict[str, torch.Tensor]) -> torch.optim.SGD | None:
-        """SGD over what learns and nothing else; None if nothing learns."""
+        """Make the optimizer of the parameters that learn; None if nothing learns."""
         learning, recipe = self._freezing.learning, self._recipe
         if not learning:
             return None

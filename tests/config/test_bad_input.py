@@ -265,9 +265,9 @@ def test_a_label_beyond_the_classes(refused: Callable[..., str], tmp_path: Path,
 
 NO_ARCHIVE: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "there is no such file"),
-    "empty": (b"", "this file is not one"),
-    "text": (b"not an archive", "this file is not one"),
-    "cut": (b"PK\x03\x04" + bytes(40), "this file is not one"),
+    "empty": (b"", "this file is not an archive"),
+    "text": (b"not an archive", "this file is not an archive"),
+    "cut": (b"PK\x03\x04" + bytes(40), "this file is not an archive"),
 }
 
 

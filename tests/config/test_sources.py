@@ -252,8 +252,8 @@ def test_code_that_was_edited_since_it_was_imported_is_refused(project: Project)
     with pytest.raises(InputError) as refusal:
         plan([["policy=normal", *project.network, *QUICK]])
     assert str(refusal.value) == (
-        f"model._target_={project.target('net', 'Net')}: must be as this process imported it,"
-        f" but {project.file('helper').name} has been edited since; start a new process"
+        f"model._target_={project.target('net', 'Net')}: must be unchanged since this process imported it,"
+        f" but {project.file('helper').name} was edited; start a new process"
     )
 
 
@@ -265,7 +265,7 @@ def test_code_that_others_imported_before_it_was_edited_is_refused(project: Proj
     components.check("model", settings)
     sources.forget()
     project.edit("net")
-    with pytest.raises(InputError, match="has been edited since; start a new process"):
+    with pytest.raises(InputError, match="was edited; start a new process"):
         components.check("model", settings)
 
 

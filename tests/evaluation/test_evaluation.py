@@ -132,7 +132,7 @@ def test_logits_that_are_not_finite_are_refused(digits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x + 2 * EPS * (0.5 - x).sign(), "overstepped its budget: Linf 0.2"),
+        (lambda x: x + 2 * EPS * (0.5 - x).sign(), "exceeded its budget: Linf 0.2"),
         (lambda x: x - 0.05, r"must be in \[0, 1\]"),
         (lambda x: x * float("nan"), "not finite"),
     ],
@@ -318,4 +318,4 @@ def test_images_are_taken_for_fallen_in_fp32_only():
     sieve = fast.Sieve(Model(), Model(), bf16=True)
     with sieve.standing(torch.ones(3, dtype=torch.long)):
         assert (sieve(torch.zeros(3, 2)).argmax(1) == 1).all()
-        assert not sieve._fallen.any()
+        assert not sieve._broken.any()

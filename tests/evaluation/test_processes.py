@@ -86,7 +86,7 @@ def test_a_helper_that_dies_is_said(model, digits, monkeypatch):
             os.kill(process.pid, signal.SIGKILL)
         watcher.then = None
 
-    with pytest.raises(RuntimeError, match="shared in the evaluation ended"):
+    with pytest.raises(RuntimeError, match="a helper process of the evaluation ended"):
         evaluate(model, *digits.test, QUICK, Started(monkeypatch, kill), processes=2)
 
 

@@ -597,7 +597,7 @@ def test_launching_over_a_folder_in_the_place_of_a_file(launch: Launch, normal: 
     place.mkdir()
     more = ["evaluation.n_images=10"] if part == "model.safetensors" else []
     line = refusal(launch("policy=normal", *TINY, *more), Path(place.name))
-    assert "cannot be used (Is a directory); a folder is in its place, which must go" in line
+    assert "cannot be used (Is a directory); remove the folder that is in its place" in line
     assert place.is_dir()
     if part == "model.safetensors":  # in a sweep it is the trouble of one run
         said = launch("-m", "policy=normal", *TINY, *more)

@@ -252,7 +252,7 @@ def test_the_state_of_an_evaluation_that_is_done_again_is_kept(tmp_path: Path) -
 
 # a folder that is removed while its run goes on
 
-REMOVED = "was removed while its run went on; the same command makes it again"
+REMOVED = "was removed during its run; the same command makes it again"
 
 
 def run_of(folder: Path, name: str) -> Path:

@@ -155,6 +155,6 @@ def assert_stopped(process, seconds=10.0):
     """It ends in time, with one line, and no process is left."""
     process.wait(timeout=seconds)
     _, err = finish(process, code=130)
-    assert err.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert err.splitlines()[-1] == "interrupted; the same command continues from here"
     assert "Traceback" not in err
     until(lambda: not session(process), seconds=5)

@@ -79,9 +79,9 @@ def test_a_run_reads_its_base_while_that_is_evaluated(hydra, tmp_path):
     [
         ("gpus=1", "this machine has none"),
         ("gpus=[0]", "this machine has none"),
-        ("gpus=many", "how many GPUs, or a list of them"),
-        ("gpus=-1", "how many GPUs, or a list of them"),
-        ("gpus=true", "how many GPUs, or a list of them"),
+        ("gpus=many", "the number of GPUs or a list of GPUs"),
+        ("gpus=-1", "the number of GPUs or a list of GPUs"),
+        ("gpus=true", "the number of GPUs or a list of GPUs"),
         ("runs_per_gpu=0", "a whole number, at least 1"),
         ("runs_per_gpu=two", "runs_per_gpu"),
         ("workers=0", "a whole number, at least 1"),

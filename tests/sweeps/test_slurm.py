@@ -50,7 +50,7 @@ def test_what_is_queued_is_shown_not_submitted_again_and_waited_for(site: Site):
     assert site.about(site.job("bn_params"))["Dependency"].startswith(f"afterok:{base}")
     first, second = site.sweeps()
     assert site.bnft("cancel") == (
-        f"sweep {second}: 1 job cancelled; some of its runs go on as jobs of {first}, to be cancelled by that name\n"
+        f"sweep {second}: 1 job cancelled; some of its runs continue as jobs of {first}; cancel them by that name\n"
     )
 
 
@@ -79,7 +79,7 @@ def test_cancelling_a_sweep_ends_its_jobs_and_no_others(site: Site):
     assert set(site.states(ours).values()) == {"not begun"}
     assert site.states(other) == {"normal": "queued", "bn_stats": "queued"}
     assert len(site.queue()) == 3 and site.queue()[foreign] == "PENDING"
-    assert site.bnft("cancel", ours) == f"sweep {ours}: nothing that was submitted for it is queued or running\n"
+    assert site.bnft("cancel", ours) == f"sweep {ours}: none of its own jobs is queued or running\n"
     assert "2 not begun" in site.bnft("wait", ours, code=1)
     assert "submitted 2 of 2 tasks" in site.submit("policy=bn_stats", *TINY, HELD)
 
@@ -89,7 +89,7 @@ def test_interrupting_the_launcher_leaves_the_jobs(site: Site):
     until(site.queue)
     process.send_signal(signal.SIGINT)
     _, err = finish(process, code=130)
-    assert f"the jobs go on; `bnft wait {site.sweeps()[0]}` waits for them" in err and "Traceback" not in err
+    assert f"the jobs continue; `bnft wait {site.sweeps()[0]}` waits for them" in err and "Traceback" not in err
     assert set(site.queue().values()) == {"PENDING"}
 
 
@@ -124,5 +124,5 @@ def test_without_slurm_it_is_refused_in_one_line(site: Site, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(Path(sys.executable).parent))
         err = site.submit("policy=bn_stats", *TINY, code=2)
-    assert "must be used where SLURM is" in err and err.count("\n") == 1
+    assert "must be used on a machine with SLURM" in err and err.count("\n") == 1
     assert not site.store.exists()

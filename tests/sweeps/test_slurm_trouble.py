@@ -63,7 +63,7 @@ def test_requeued_in_training_and_in_the_attack_it_goes_on_under_the_same_number
     assert standing["normal"]["state"] == "training" and "of 3" in standing["normal"]["detail"]
     assert (standing["bn_params"]["state"], standing["bn_params"]["detail"]) == ("queued", "waits for its base")
     requeued = until(lambda: (found := site.status()["normal"])["state"] == "queued" and found)
-    assert requeued["job"] == base and "goes on from epoch" in requeued["detail"]
+    assert requeued["job"] == base and "continues from epoch" in requeued["detail"]
     until(lambda: site.status()["bn_params"]["state"] == "training")
     said = site.submit(*LINE)
     assert "submitted 0 of 2 tasks in 0 job arrays (1 done already, 1 queued or running already)" in said

@@ -160,7 +160,7 @@ def test_every_command_without_names_says_which_sweep_is_meant(folder: Path, sto
         done = run(BNFT, *command, folder=folder)
         assert done.code == 0 and done.err.splitlines()[0] == told, done
     assert run(BNFT, "wait", folder=folder) == Outcome(
-        0, f"sweep {made}: 1 run: 1 done\n", f"bnft: sweep {made} (the newest, as nobody works on any)\n"
+        0, f"sweep {made}: 1 run: 1 done\n", f"bnft: sweep {made} (the newest; none is queued or running)\n"
     )
     assert run(BNFT, "table", made, folder=folder).err == ""
 
@@ -174,16 +174,14 @@ def test_wait_and_cancel_are_about_the_newest_sweep_that_is_not_finished(folder:
     assert waiting.stderr is not None
     assert waiting.stderr.readline() == f"bnft: sweep {name} (the newest that is not finished)\n"
     done = run(BNFT, "cancel", folder=folder)
-    assert done.err == f"bnft: sweep {name} (the newest of which something is queued or running)\n"
+    assert done.err == f"bnft: sweep {name} (the newest that is queued or running)\n"
     assert done.out == f"sweep {name}: its launcher stops and keeps the state of every run\n"
     assert process.wait(10) == -signal.SIGTERM and first.poll() is None
     out, _ = waiting.communicate(timeout=30)
     assert waiting.returncode == 1 and out.startswith(f"sweep {name}: 1 run: 1 not begun\n")
     assert f"sweep {oldest}:" in run(BNFT, "cancel", folder=folder).out
     assert first.wait(10) == -signal.SIGTERM
-    assert run(BNFT, "cancel", folder=folder) == Outcome(
-        0, "nothing of any sweep in multirun is queued or running\n", ""
-    )
+    assert run(BNFT, "cancel", folder=folder) == Outcome(0, "no sweep in multirun is queued or running\n", "")
 
 
 def test_a_sweep_that_another_host_launched_is_to_be_cancelled_there(folder: Path, store: Store, launcher):
@@ -277,7 +275,7 @@ def test_finished_runs_are_shown_and_copied_from_a_store_that_cannot_be_written_
     assert "1 run: 1 done" in read_only(BNFT, "status").out
     assert "NORMAL" in read_only(BNFT, "table").out
     assert read_only(BNFT, "wait").code == read_only(BNFT, "wait", made).code == 0
-    assert read_only(BNFT, "cancel").out == "nothing of any sweep in multirun is queued or running\n"
+    assert read_only(BNFT, "cancel").out == "no sweep in multirun is queued or running\n"
     assert read_only(BNFT, "export", "copy").code == 0
     done = read_only(BNFT, "report", "--output", "page")
     assert done.code == 0 and (store.root.parent / "page" / "index.html").exists(), done

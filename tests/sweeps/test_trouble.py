@@ -221,7 +221,7 @@ TROUBLES = {  # what a user's own code does, and what the sweep says of it
     "memory": "MemoryError",
     "segfault": "its process was ended by SIGSEGV",
     "exit": "its process ended with code 3",
-    "kill": "its process was ended by SIGKILL, as when memory runs out",
+    "kill": "its process was ended by SIGKILL, which happens when memory runs out",
     "sleep 1000": "it hung: no sign of life for 0.1 minutes",
 }
 LOGGED = {

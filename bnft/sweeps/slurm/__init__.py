@@ -1,1 +1,1 @@
-"""Sweeps on a SLURM cluster: tasks as job arrays in waves, and what each job does."""
+"""Sweeps on a SLURM cluster. Tasks are submitted as job arrays in waves."""

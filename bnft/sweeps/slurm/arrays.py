@@ -1,4 +1,4 @@
-"""Tasks as job arrays in waves, each waiting for exactly what its tasks need."""
+"""Job arrays of tasks, in waves. Each job waits only for the task that its own task needs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,14 @@ from bnft.sweeps.tasks import Task, waves
 
 @dataclass(eq=False)
 class Array:
-    """Tasks that are submitted together, by their index in the array.
+    """Tasks that are submitted together.
 
-    They wait for `after`: a job under way by its number, or an array; of that, each one for the task with its own
-    index if `index` is None, else all for the one task with that index. `job` is the number that SLURM gives it.
+    Attributes:
+        tasks: the tasks, by their index in the array.
+        after: what the tasks wait for: the number of a queued or running job, another array, or nothing.
+        index: the task of the other array that all tasks wait for. If None, each task waits for the task with its own
+            index.
+        job: the number that SLURM gives to the array.
     """
 
     tasks: Mapping[int, Task]
@@ -22,7 +26,7 @@ class Array:
 
     @property
     def dependency(self) -> str | None:
-        """As `sbatch --dependency` takes it. What it waits for must have been submitted."""
+        """The value of `sbatch --dependency`. The array that it waits for must have been submitted."""
         if self.after is None:
             return None
         if isinstance(self.after, str):
@@ -31,19 +35,22 @@ class Array:
 
     @property
     def spec(self) -> str:
-        """Its indices, as `sbatch --array` takes them: `0-3,7`."""
+        """The value of `sbatch --array`: the indices, such as `0-3,7`."""
         return ",".join(
             f"{first}-{last}" if last > first else f"{first}" for first, last in _ranges(sorted(self.tasks))
         )
 
 
 def arrays(todo: Sequence[Task], under_way: Mapping[str, str], size: int) -> list[Array]:
-    """The tasks as arrays of up to `size`, in the order in which they are to be submitted.
+    """Make arrays of tasks, in the order of their submission.
 
-    `under_way` are tasks of earlier sweeps that are queued or running, with their jobs' numbers.
+    Args:
+        todo: the tasks that are not done.
+        under_way: the numbers of the jobs of queued or running tasks, by the names of the tasks.
+        size: the maximal size of an array.
     """
     left = [task for task in todo if task.name not in under_way]
-    found: list[Array] = []
+    result: list[Array] = []
     place: dict[str, tuple[Array, int]] = {}
     for wave in waves(left):
         groups: defaultdict[str | Array | None, list[Task]] = defaultdict(list)
@@ -52,9 +59,9 @@ def arrays(todo: Sequence[Task], under_way: Mapping[str, str], size: int) -> lis
             groups[after].append(task)
         for after, tasks in groups.items():
             new = _following(after, tasks, place, size) if isinstance(after, Array) else _chunks(tasks, size, after)
-            found += new
+            result += new
             place |= {task.name: (array, index) for array in new for index, task in array.tasks.items()}
-    return found
+    return result
 
 
 def _chunks(tasks: Sequence[Task], size: int, after: "str | Array | None", index: int | None = None) -> list[Array]:
@@ -62,10 +69,10 @@ def _chunks(tasks: Sequence[Task], size: int, after: "str | Array | None", index
 
 
 def _following(parent: Array, tasks: Sequence[Task], place: Mapping[str, tuple[Array, int]], size: int) -> list[Array]:
-    """The tasks that need a task of `parent`, in as few arrays as possible.
+    """Make arrays of the tasks that need a task of `parent`, as few as possible.
 
-    Where few tasks are needed by many, an array for all that wait for the same one; where many are needed by few each,
-    an array for the first one that waits for each, another for the second, and so on, index by index.
+    If few tasks of `parent` are needed by many, all tasks that need the same one form an array. If many are needed by
+    few tasks each, the first task that needs each of them goes into one array, the second into another, and so on.
     """
     followers: defaultdict[int, list[Task]] = defaultdict(list)
     for task in tasks:

@@ -1,4 +1,4 @@
-"""Talking to SLURM through its own commands: what is queued, what fits, what is to be cancelled."""
+"""SLURM's commands: look at the queue, test options, cancel and requeue jobs."""
 
 import os
 import shutil
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 from bnft.common.errors import InputError
 
-COMMAND_SECONDS = 120.0  # a controller that is restarted answers late
-ENDED = ("DependencyNeverSatisfied",)  # reasons for which a job pends for ever
-IMPOSSIBLE = ("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit")  # no node ever could
-INHERITED = ("SLURM_", "SLURMD_", "SRUN_")  # what a job's environment would pass on to jobs that it submits
-KEPT = ("SLURM_CONF",)  # which cluster it is
-UNKNOWN = -1  # the index of a job that is no task of an array
+COMMAND_SECONDS = 120.0  # a controller that restarts takes long to answer
+ENDED = ("DependencyNeverSatisfied",)  # reasons why a job will never start
+IMPOSSIBLE = ("PartitionConfig", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit")  # no node can run it
+INHERITED = ("SLURM_", "SLURMD_", "SRUN_")  # variables that a job would pass to jobs that it submits
+KEPT = ("SLURM_CONF",)  # selects the cluster
+UNKNOWN = -1  # the index of a job that is not part of an array
 
 
 class UnreachableError(InputError):
-    """SLURM's controller does not answer, as while it is restarted."""
+    """SLURM's controller does not answer, for example because it restarts."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job in the queue. `id` is what `scancel` takes: `123_4` for a task of an array."""
+    """A job in the queue. `id` is its name for `scancel`: `123_4` for a task of an array."""
 
     id: str
     name: str
@@ -41,19 +41,19 @@ class Job:
 
 
 def is_there() -> bool:
-    """Whether this machine can submit jobs."""
+    """Return whether this machine can submit jobs."""
     return shutil.which("sbatch") is not None
 
 
 def require() -> None:
-    """Raise InputError where no jobs can be submitted."""
+    """Raise InputError if this machine cannot submit jobs."""
     if not is_there():
-        raise InputError("hydra/launcher=slurm: must be used where SLURM is; there is no sbatch here")
+        raise InputError("hydra/launcher=slurm: must be used on a machine with SLURM; this one has no sbatch")
 
 
 @contextmanager
 def outside_any_job() -> Iterator[None]:
-    """Without the variables that belong to the job that this process may itself run in."""
+    """Hide the environment variables of the job that this process itself may run in."""
     hidden = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith(INHERITED) and name not in KEPT
     }
@@ -64,7 +64,7 @@ def outside_any_job() -> Iterator[None]:
 
 
 def queue() -> list[Job]:
-    """This user's jobs, each task of an array for itself. Raises UnreachableError if there is no answer."""
+    """Return this user's jobs, with one job per task of an array. Raises UnreachableError if SLURM does not answer."""
     if not is_there():
         return []
     jobs = []
@@ -76,12 +76,12 @@ def queue() -> list[Job]:
 
 
 def would_queue(flags: Sequence[str]) -> bool:
-    """Whether a job with these options of sbatch can start some day, as when drained nodes are in service again.
+    """Return whether a job with these options of sbatch can start later, for example once nodes are no longer drained.
 
-    `sbatch --test-only` does not tell that from what no node can ever take. So a job is submitted, which does nothing,
-    and cancelled once SLURM has said why it waits.
+    `sbatch --test-only` does not distinguish this from a job that no node can ever run. Therefore a job that does
+    nothing is submitted, and is cancelled once SLURM has said why it waits.
     """
-    looked_at = [flag for flag in flags if flag != "--hold"]  # what is held is not looked at
+    looked_at = [flag for flag in flags if flag != "--hold"]  # SLURM gives no reason for held jobs
     quiet = ("--output=/dev/null", "--mail-type=NONE", "--job-name=bnft-test")
     try:
         job = call(["sbatch", "--parsable", "--wrap=true", *looked_at, *quiet]).strip().partition(";")[0]
@@ -96,41 +96,41 @@ def would_queue(flags: Sequence[str]) -> bool:
 
 
 def max_array_size() -> int:
-    """How many tasks an array may have on this cluster."""
+    """Return the maximal number of tasks of an array on this cluster."""
     for line in call(["scontrol", "show", "config"]).splitlines():
         key, _, value = line.partition("=")
         if key.strip() == "MaxArraySize":
             return int(value)
-    return 1001  # SLURM's own default
+    return 1001  # SLURM's default
 
 
 def cancel(names: Sequence[str]) -> None:
-    """Cancel this user's jobs of these names."""
+    """Cancel this user's jobs with these names."""
     for name in names:
         call(["scancel", _mine(), f"--name={name}"])
 
 
 def requeue(job: str) -> None:
-    """Have a job ended and started again later, under the same number. Raises InputError if it may not be."""
+    """End a job and queue it again under the same number. Raises InputError if SLURM refuses."""
     call(["scontrol", "requeue", job])
 
 
 def _mine() -> str:
-    return f"--user={os.getuid()}"  # by number, since $USER can be another's, and a container may know no names
+    return f"--user={os.getuid()}"  # by number, because $USER can be wrong, and containers can lack names
 
 
 def call(command: Sequence[str]) -> str:
-    """What a command of SLURM prints. Raises InputError with what it says if it fails."""
+    """Call a command of SLURM, and return its output. Raises InputError with its message if it fails."""
     try:
         with outside_any_job():
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS)
     except FileNotFoundError:
-        raise InputError(f"{command[0]}: is not there, though sbatch is") from None
+        raise InputError(f"{command[0]}: must be installed, like sbatch") from None
     except subprocess.TimeoutExpired:
-        raise UnreachableError(f"{command[0]} gave no answer within {COMMAND_SECONDS:.0f} s") from None
+        raise UnreachableError(f"{command[0]}: did not answer within {COMMAND_SECONDS:.0f} s") from None
     if done.returncode:
         lines = [line.removeprefix(f"{command[0]}: ") for line in done.stderr.splitlines()]
-        said = " ".join(" ".join(lines).split()) or f"exit code {done.returncode}"
-        unreachable = "Unable to contact" in said or "Connection refused" in said or "Socket timed out" in said
-        raise (UnreachableError if unreachable else InputError)(f"{command[0]}: {said}")
+        message = " ".join(" ".join(lines).split()) or f"exit code {done.returncode}"
+        unreachable = "Unable to contact" in message or "Connection refused" in message or "Socket timed out" in message
+        raise (UnreachableError if unreachable else InputError)(f"{command[0]}: {message}")
     return done.stdout

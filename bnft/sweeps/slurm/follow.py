@@ -1,4 +1,4 @@
-"""A sweep on the cluster, from the machine that submits it."""
+"""Submit a sweep to the cluster, and follow it."""
 
 from bnft.common.console import notice
 from bnft.common.stopping import steady
@@ -15,7 +15,7 @@ from bnft.sweeps.wait import watch
 
 
 def submit(planned: Plan, sweep: str, request: Request) -> None:
-    """Submit what is neither done nor under way, and say how much that is. Two sweeps do not do so at once."""
+    """Submit the tasks that are not done, queued or running, and print their number. Other sweeps wait meanwhile."""
     store = planned.store
     with store.locked("submission", lambda: notice("waiting: another sweep is being submitted"), steady):
         everything = tasks(planned)
@@ -24,17 +24,19 @@ def submit(planned: Plan, sweep: str, request: Request) -> None:
         new = arrays(todo, under_way, cluster.max_array_size())
         Submission(store, sweep, request).submit(new)
     count = sum(len(array.tasks) for array in new)
-    kept = ((len(everything) - len(todo), "done already"), (len(todo) - count, "queued or running already"))
-    said = ", ".join(f"{number} {state}" for number, state in kept if number)
-    notice(f"submitted {count} of {len(everything)} tasks in {len(new)} job arrays{f' ({said})' if said else ''}")
+    counts = ((len(everything) - len(todo), "done already"), (len(todo) - count, "queued or running already"))
+    others = ", ".join(f"{number} {state}" for number, state in counts if number)
+    notice(f"submitted {count} of {len(everything)} tasks in {len(new)} job arrays{f' ({others})' if others else ''}")
 
 
 def follow(planned: Plan, sweep: str) -> Outcomes:
-    """Watch the sweep to its end. Interrupted, it goes on without us."""
+    """Show a sweep until its end, and return its outcomes. If this is interrupted, the jobs continue."""
     try:
         with Terminal() as terminal:
-            found = watch(planned.store, [sweep], terminal)
+            statuses = watch(planned.store, [sweep], terminal)
     except KeyboardInterrupt:
-        notice(f"the jobs go on; `bnft wait {sweep}` waits for them, `bnft cancel {sweep}` ends those submitted for it")
+        notice(
+            f"the jobs continue; `bnft wait {sweep}` waits for them, `bnft cancel {sweep}` cancels those of this sweep"
+        )
         raise SystemExit(130) from None
-    return {task_name(standing.run, standing.evaluation): failure_of(standing) for standing in found}
+    return {task_name(status.run, status.evaluation): failure_of(status) for status in statuses}

@@ -1,7 +1,7 @@
-"""What a job does: `python -m bnft job STORE TASKS` carries out the task with the job's index in the array.
+"""A job: `python -m bnft job STORE TASKS` carries out the task with the job's index in the array.
 
-A job that is told of its time limit, or to end, saves its run's state. At its time limit it has itself requeued, and
-goes on from there under the same number.
+Before its time limit, and when it is ended, a job saves the state of its run. Before its time limit it also requeues
+itself, and later continues under the same number.
 """
 
 import os
@@ -17,22 +17,28 @@ if TYPE_CHECKING:
     from bnft.runs.store import Store
     from bnft.sweeps.backend import Track
 
-END_SECONDS = 120.0  # in which SLURM ends a job that has had itself requeued
+END_SECONDS = 120.0  # time for SLURM to end a requeued job
 LOOK_SECONDS = 1.0
-TIME_LIMIT = signal.SIGUSR2  # told by `sbatch --signal`
+TIME_LIMIT = signal.SIGUSR2  # sent before the time limit, by `sbatch --signal`
 
 
 def job(store: Path, tasks: Path, track: "Track") -> int:
-    """Carry out this job's task of a file of tasks; returns its exit code.
+    """Carry out this job's task.
 
-    That is 0 only if the task is done, since other jobs wait for that.
+    Args:
+        store: the folder of the store.
+        tasks: the file with the tasks of the array.
+        track: tracks the run.
+
+    Returns:
+        The exit code. It is 0 only if the task is done, because other jobs wait for this.
     """
     with Requests(TIME_LIMIT, signal.SIGTERM, signal.SIGINT) as requests:
         return _carry_out(store, tasks, int(os.environ["SLURM_ARRAY_TASK_ID"]), requests, track)
 
 
 def _carry_out(root: Path, tasks: Path, index: int, requests: Requests, track: "Track") -> int:
-    from bnft.common.errors import InputError  # here and below, since PyTorch takes seconds to load: signals come first
+    from bnft.common.errors import InputError  # here and below: signals must be handled before PyTorch is imported
     from bnft.runs.execution import execute
     from bnft.runs.store import Store
     from bnft.sweeps.slurm.submission import task_at
@@ -56,7 +62,7 @@ def _carry_out(root: Path, tasks: Path, index: int, requests: Requests, track: "
             print(stop, flush=True)
             if requests.received != TIME_LIMIT:
                 return 128 + int(requests.received or 0)
-            if folder.progress_made() == before and not store.is_locked(task.run.name):  # else it waited for another
+            if folder.progress_made() == before and not store.is_locked(task.run.name):  # else it waited for a lock
                 message = "no progress within the job's time limit; give it more with hydra.launcher.time"
                 folder.end_status("failed", message)
                 raise InputError(message) from None
@@ -68,7 +74,7 @@ def _carry_out(root: Path, tasks: Path, index: int, requests: Requests, track: "
 
 
 def _sweep_of(store: "Store", tasks: Path) -> tuple[str, str | None]:
-    """The sweep that a file of tasks was submitted for, and the commit of its code."""
+    """Return the sweep that a file of tasks belongs to, and the commit of its code."""
     from bnft.common.errors import InputError
 
     name = tasks.parent.name
@@ -79,14 +85,14 @@ def _sweep_of(store: "Store", tasks: Path) -> tuple[str, str | None]:
 
 
 def _requeue(requests: Requests) -> int:
-    """Have SLURM start this job again, and wait for the signal with which it ends the job before that."""
+    """Requeue this job, and wait for the signal with which SLURM ends it."""
     from bnft.sweeps.slurm import cluster
 
     while requests.received == TIME_LIMIT:
         try:
             cluster.requeue(os.environ["SLURM_JOB_ID"])
             break
-        except cluster.UnreachableError as error:  # until the time limit, there is nothing better to do
+        except cluster.UnreachableError as error:  # try again until the time limit
             print(error, flush=True)
             time.sleep(LOOK_SECONDS)
     end = time.monotonic() + END_SECONDS

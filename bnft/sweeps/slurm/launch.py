@@ -1,4 +1,4 @@
-"""Sweeps on a SLURM cluster: arrays of jobs in waves, bases first."""
+"""The backend for SLURM clusters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,9 +15,9 @@ OURS = ("additional_parameters", "array_parallelism", "setup", "signal_seconds",
 
 @dataclass
 class Slurm:
-    """Submits what is neither done nor under way, and follows it to its end unless `detach` is set. A backend.
+    """A backend that submits the tasks that are not done, queued or running, and follows them unless `detach` is set.
 
-    Keys up to `mail_user` are sbatch's own, of the same meaning; null leaves them to the cluster.
+    Keys up to `mail_user` are options of sbatch. null uses the default of the cluster.
     """
 
     partition: str | None = None
@@ -38,11 +38,11 @@ class Slurm:
     nice: int | None = None
     mail_type: str | None = None
     mail_user: str | None = None
-    additional_parameters: Any = None  # a mapping of any other of sbatch's
-    array_parallelism: int | None = None  # tasks of one array that run at the same time, at most
-    setup: list[str] = field(default_factory=list)  # commands of the batch script before the task
-    signal_seconds: int = 90  # before its time limit, a job saves its state and has itself requeued
-    python: str | None = None  # that the jobs use; null takes the one that submits
+    additional_parameters: Any = None  # a mapping of other options of sbatch
+    array_parallelism: int | None = None  # maximal number of tasks of an array that run at the same time
+    setup: list[str] = field(default_factory=list)  # commands to run before the task
+    signal_seconds: int = 90  # how long before its time limit a job saves its state and requeues itself
+    python: str | None = None  # the Python of the jobs; null is the one that submits them
     detach: bool = False  # submit and return
 
     @property
@@ -50,7 +50,7 @@ class Slurm:
         return False
 
     def warm_up(self) -> None:
-        """Nothing takes time here."""
+        """Do nothing."""
 
     def _request(self) -> "Request":
         from bnft.sweeps.slurm.submission import Request
@@ -79,6 +79,6 @@ class Slurm:
 
         submit(planned, sweep, self._request())
         if self.detach:
-            notice(f"watch it with `bnft status --watch {sweep}`, wait for it with `bnft wait {sweep}`")
+            notice(f"`bnft status --watch {sweep}` shows the sweep, `bnft wait {sweep}` waits for it")
             return None
         return follow(planned, sweep)

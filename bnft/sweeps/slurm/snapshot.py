@@ -1,4 +1,4 @@
-"""The code that a sweep was submitted with, kept in the store: what is edited while jobs wait does not reach them."""
+"""A copy of the code in the store. Jobs use it, so that edits while they wait do not affect them."""
 
 import hashlib
 import os
@@ -18,9 +18,12 @@ DIGITS = 12
 
 
 def snapshot(folder: Path, tasks: Iterable[Task]) -> Path:
-    """Copy bnft, and a person's own code that the tasks compute with, into `folder`; returns the copy's place.
+    """Copy bnft, and the user's own code that the tasks compute with, into a subfolder of `folder`.
 
-    Equal code is kept once. What is installed from an index is not copied: it is not edited in place.
+    Equal code is copied once. Installed packages are not copied, because they are not edited in place.
+
+    Returns:
+        The subfolder.
     """
     package = Path(bnft.__file__).parent
     content = {str(path.relative_to(package.parent)): path.read_bytes() for path in package.rglob("*.py")}
@@ -35,14 +38,14 @@ def snapshot(folder: Path, tasks: Iterable[Task]) -> Path:
         for name, text in content.items():
             (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
             (unfinished / name).write_bytes(text)
-        with suppress(OSError):  # another sweep was faster
+        with suppress(OSError):  # another sweep has made the same copy
             os.replace(unfinished, copy)
         shutil.rmtree(unfinished, ignore_errors=True)
     return copy
 
 
 def _targets(config: Any) -> Iterator[str]:
-    """Every `_target_` of a configuration."""
+    """Yield every `_target_` of a configuration."""
     if isinstance(config, Mapping):
         for key, value in config.items():
             if key == "_target_" and value:

@@ -1,7 +1,7 @@
-"""From tasks to jobs: submitit writes the batch scripts, each job finds its task in a file of the store.
+"""Submit tasks as jobs. submitit writes the batch scripts. Each job finds its task in a file of the store.
 
-What belongs to a sweep lies in `.slurm/<sweep>/` of the store: `tasks-<n>.jsonl` for its n-th array, `log/` for scripts
-and output. `.slurm/code/` holds the code that sweeps were submitted with.
+The files of a sweep are in `.slurm/<sweep>/` of the store: `tasks-<n>.jsonl` has the tasks of its n-th array, and
+`log/` has scripts and output. `.slurm/code/` has copies of the code.
 """
 
 import json
@@ -26,12 +26,12 @@ from bnft.sweeps.slurm.arrays import Array
 from bnft.sweeps.slurm.snapshot import snapshot
 from bnft.sweeps.tasks import Task
 
-SIGNAL_SHARE = 0.25  # of a job's time limit: no more of it is left for saving and starting again
+SIGNAL_SHARE = 0.25  # the maximal share of a job's time limit that is left for saving and requeuing
 
 
 @dataclass(frozen=True)
 class Request:
-    """What each job asks of the cluster: `options` by sbatch's own names, and what surrounds them."""
+    """The settings of all jobs. `options` are those of sbatch; for the others, see `launch.Slurm`."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     setup: Sequence[str] = ()
@@ -41,13 +41,13 @@ class Request:
 
     @property
     def warning(self) -> int:
-        """How many seconds before its time limit a job is told."""
+        """How many seconds before its time limit a job is signalled."""
         limit = seconds(self.options.get("time"))
         return max(1, min(self.signal_seconds, int(SIGNAL_SHARE * limit))) if limit else self.signal_seconds
 
 
 def seconds(limit: Any) -> int | None:
-    """A time limit in seconds, as sbatch reads it: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None if it is none."""
+    """Convert a time limit of sbatch to seconds: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S; None if it is invalid."""
     if limit is None:
         return None
     days, dash, rest = str(limit).rpartition("-")
@@ -66,11 +66,11 @@ def seconds(limit: Any) -> int | None:
 
 
 class Executor(SlurmExecutor):
-    """Submits one array at a time, with a command of ours instead of a pickled function.
+    """Submits an array of jobs that execute a command instead of a pickled function.
 
-    For this, it uses a private method of submitit 1.5, `_submit_command`, since the public ones pickle a function. It
-    also sets `parameters`, the undocumented arguments of submitit's `_make_sbatch_string`, since the public
-    `update_parameters` takes no `map_count`. See `bnft.common.compat`.
+    For this, it uses a private method of submitit 1.5, `_submit_command`, because the public methods pickle a function.
+    It also sets `parameters`, the undocumented arguments of submitit's `_make_sbatch_string`, because the public
+    `update_parameters` does not support `map_count`. See `bnft.common.compat`.
     """
 
     def __init__(self, folder: Path, request: Request) -> None:
@@ -78,7 +78,7 @@ class Executor(SlurmExecutor):
         self.request = request
 
     def submit_tasks(self, name: str, array: Array, command: str, setup: Sequence[str]) -> str:
-        """Returns the number that SLURM gives it. Raises InputError with what sbatch says if it refuses."""
+        """Submit an array, and return its job number. Raises InputError with sbatch's message if sbatch refuses."""
         parallel = f"%{self.request.array_parallelism}" if self.request.array_parallelism else ""
         options = {**_usual(self.request), "job_name": name, "array": array.spec + parallel}
         if array.dependency:
@@ -96,26 +96,29 @@ class Executor(SlurmExecutor):
             with cluster.outside_any_job():
                 return str(self._submit_command(command).job_id)
         except (FailedJobError, FailedSubmissionError) as error:
-            raise InputError(f"the cluster refused the jobs: {_said(error)}") from None
+            raise InputError(f"the cluster refused the jobs: {_message(error)}") from None
 
 
 def _usual(request: Request) -> dict[str, Any]:
-    """The options of every job, named as submitit names those that it sets itself."""
+    """Return the options of every job, with the names that submitit uses."""
     given = {name.replace("-", "_"): value for name, value in request.options.items() if value is not None}
     return {"requeue": True, **given}
 
 
-def _said(error: Exception) -> str:
-    """What sbatch complains of, without the trace that submitit puts around it."""
+def _message(error: Exception) -> str:
+    """Return the message of sbatch, without the traceback that submitit adds."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line.removeprefix("sbatch: ") for line in lines if line.startswith("sbatch:")]
-    return " ".join(told or [line for line in lines if line][-1:])
+    messages = [line.removeprefix("sbatch: ") for line in lines if line.startswith("sbatch:")]
+    return " ".join(messages or [line for line in lines if line][-1:])
 
 
 def test(request: Request) -> None:
-    """Have sbatch look at the options before anything is submitted. Raises InputError with what it says.
+    """Test the options with sbatch, before anything is submitted.
 
-    Options that no node can take now, but that the cluster would queue, are noted only.
+    If no node can run such a job now, but the cluster would queue it, only a note is printed.
+
+    Raises:
+        InputError: if sbatch refuses the options, with its message.
     """
     cluster.require()
     usual = {name.replace("_", "-"): value for name, value in _usual(request).items()}
@@ -127,7 +130,7 @@ def test(request: Request) -> None:
     except InputError as error:
         if not cluster.would_queue(flags):
             raise InputError(f"the cluster would refuse the jobs: {error}") from None
-        notice("bnft: the cluster cannot start such jobs now, as where nodes are drained; they wait in its queue")
+        notice("bnft: the cluster cannot start such jobs now, for example if nodes are drained; they wait in its queue")
 
 
 class Submission:
@@ -139,7 +142,7 @@ class Submission:
         self._submitted: list[dict[str, Any]] = []
 
     def submit(self, arrays: Sequence[Array]) -> None:
-        """Submit the arrays in order; what is submitted is written down before the next one goes out."""
+        """Submit arrays in order. Each array is recorded before it is submitted."""
         self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "log").mkdir(parents=True, exist_ok=True)
         everything = [task for array in arrays for task in array.tasks.values()]
@@ -150,7 +153,7 @@ class Submission:
             self._submitted.append(
                 {"name": name, "tasks": {str(index): task.name for index, task in array.tasks.items()}}
             )
-            self.store.extend_sweep(self.sweep, arrays=self._submitted)  # first, so that no job is ever unaccounted for
+            self.store.extend_sweep(self.sweep, arrays=self._submitted)  # first, so that every job is recorded
             tasks = self.folder / f"tasks-{number}.jsonl"
             files.write_lines(tasks, [{"index": index, **encoded(task)} for index, task in array.tasks.items()])
             try:
@@ -166,34 +169,33 @@ class Submission:
         return f"{python} -u -P -m bnft job {store} {shlex.quote(str(tasks))}"
 
     def _setup(self, code: Path) -> list[str]:
-        """Commands before the task: -P above and this path keep Python from the code in the working directory."""
-        own = dict.fromkeys([Path.cwd(), program.folder()])  # where a person's own models and data sets lie
+        """Return commands before the task. Together with -P, they make Python import the copy of the code first."""
+        own = dict.fromkeys([Path.cwd(), program.folder()])  # the folders of a user's own components
         path = ":".join(shlex.quote(str(folder)) for folder in (code, *own))
         lines = [f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}"]
         if self.request.options.get("cpus_per_task"):
-            lines.append(
-                "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
-            )  # since SLURM 22.05, srun does not inherit it
+            lines.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # srun does not inherit it since SLURM 22.05
         return lines
 
 
 def _so_far(arrays: Sequence[Array]) -> str:
-    """What a refusal leaves behind, as where there are more jobs than one person may have."""
+    """Return a message about the arrays that were submitted before an error, such as a limit of jobs per user."""
     count = sum(len(array.tasks) for array in arrays)
-    return f"; {count} tasks are submitted, and the same command submits the rest later" if count else ""
+    return f"; {count} tasks are submitted, and the same command submits the others later" if count else ""
 
 
 def encoded(task: Task) -> dict[str, Any]:
-    """A task as JSON; `decoded` gives it back."""
+    """Return a task as JSON; see `decoded`."""
     return {"run": task.run.encoded(), "evaluated": task.evaluated}
 
 
 def decoded(value: Mapping[str, Any]) -> Task:
+    """Restore a task from JSON; see `encoded`."""
     return Task(Run.decoded(value["run"]), value["evaluated"], None)
 
 
 def task_at(tasks: Path, index: int) -> Task:
-    """The task of one index in a file of tasks."""
+    """Read the task with an index from a file of tasks."""
     with tasks.open() as lines:
         for line in lines:
             if line.startswith(f'{{"index": {index},'):
