@@ -215,7 +215,7 @@ def evaluate(
         InputError: if the module, the images, the labels or a setting are invalid.
         EvaluationError: if the module or an attack returns invalid values, so that the errors would be wrong.
     """
-    from bnft.config.compose import checked_evaluation
+    from bnft.config.check import checked_evaluation
     from bnft.evaluation.scores import scored
 
     own = (

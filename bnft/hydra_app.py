@@ -20,8 +20,9 @@ from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError, UnwritableError
 from bnft.common.files import reachable
 from bnft.config import folders
+from bnft.config.check import SCHEMA
 from bnft.config.compat import flag_parser
-from bnft.config.compose import CONFIG_NAME, SCHEMA, quoted, register
+from bnft.config.compose import CONFIG_NAME, quoted, register
 from bnft.config.messages import about_input, library_message
 
 HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run does not need

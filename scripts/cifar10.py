@@ -96,7 +96,7 @@ class Stage:
 def stages(scale: Scale) -> list[Stage]:
     """Return the stages, the most important first."""
     tuned = ("bn_params", "bn_only_params", "bn_params_logits_conv1")
-    small = ("data.eps=2/255,4/255",)
+    small = ("threat.eps=2/255,4/255",)
     return [
         Stage("NORMAL", ("normal",), scale.clean, LEARNING_RATE, clean=True),
         Stage("BN parameters, from NORMAL", tuned, scale.tuned, TUNING_RATE),

@@ -20,6 +20,15 @@ FORMER = {
 HASHED = {name: former for former, name in FORMER.items()}
 """The names that protocol 2 hashes, so that runs keep their names from version 0.1."""
 
+RENAMED = {"data.eps": "threat.eps"}
+"""Keys of the configuration that have another name now."""
+
+
+def current(line: str) -> str:
+    """Return an override with the current name of its key."""
+    key, equals, value = line.partition("=")
+    return f"{RENAMED.get(key, key)}{equals}{value}"
+
 
 def stable(target: str) -> str:
     """Return the stable name of a component. For a user's own component, it is `package.module.name`."""

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from bnft.batchnorm.selectors import SELECTORS, STATISTICS
 from bnft.common.constraints import Rule, Strict, above, at_least, at_most, below, not_empty, number, one_of
-from bnft.evaluation.settings import Evaluation
+from bnft.evaluation.settings import NORMS, Evaluation
 
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -41,10 +41,17 @@ class Schedule(Strict):
 
 
 @dataclass
+class Threat(Strict):
+    """The threat model. Training attack and evaluation use its norm and eps, in pixel units."""
+
+    norm: Annotated[str, one_of(*NORMS)] = MISSING
+    eps: Annotated[Any, number, above(0)] = MISSING
+
+
+@dataclass
 class DataKeys(Strict):
     """The keys that every data set has, in addition to those of its `_target_`."""
 
-    eps: Annotated[float, number, above(0)]
     num_classes: Annotated[int, at_least(2)]
     channels: Annotated[int, at_least(1)]
     augmentation: str  # one of `data.augmentation.NAMES`
@@ -89,6 +96,7 @@ class Config(Strict):
     model: Any = MISSING
     data: Any = MISSING
     freeze_policy: FreezePolicy = MISSING
+    threat: Threat = MISSING
     attack: Any = MISSING
     schedule: Schedule = MISSING
     evaluation: Evaluation = MISSING

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import DamagedError, InputError, show
+from bnft.config.names import current
 from bnft.report.rows import Row, StoredResult, Study
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
@@ -135,7 +136,7 @@ def command(result: StoredResult) -> str:
     if line is None:
         given = {"policy": run.policy, "seed": result.seed, **run.overrides}
         line = [f"{key}={show(value)}" for key, value in given.items()]
-    return shlex.join([*PROGRAM, *(_plain(part) for part in line)])
+    return shlex.join([*PROGRAM, *(_plain(current(part)) for part in line)])
 
 
 def _plain(argument: str) -> str:

@@ -134,6 +134,17 @@ class Row:
         return self.first.evaluation.norm, self.first.evaluation.eps
 
     @property
+    def budgets_that_differ(self) -> dict[str, Any]:
+        """Norm and eps of the training attack and of the evaluation, where they differ."""
+        attack = self.first.run.identity.get("attack") or {}
+        found: dict[str, Any] = {}
+        for key in ("norm", "eps"):
+            judged = getattr(self.first.evaluation, key)
+            if attack.get(key, judged) != judged:
+                found |= {f"attack.{key}": attack[key], f"evaluation.{key}": judged}
+        return found
+
+    @property
     def free(self) -> dict[str, Any]:
         """What tells this row from another of its policy and overrides: schedule, evaluation, the attack's source."""
         run, evaluation = identity.without(self.first.run.identity, "seed"), self.first.evaluation.settings
@@ -181,14 +192,14 @@ class Study:
 
     def labels(self) -> list[str]:
         """A name for each row that tells it from every other."""
-        plain = [_label(row.first.run.title, row.overrides) for row in self.rows]
+        plain = [_label(row.first.run.title, {**row.overrides, **row.budgets_that_differ}) for row in self.rows]
         labels = []
         for row, label in zip(self.rows, plain, strict=True):
             alike = [other for other, same in zip(self.rows, plain, strict=True) if same == label and other is not row]
             telling: dict[str, Any] = {}
             for other in alike:
                 telling.update(identity.differences(row.free, other.free))
-            for key in ("norm", "eps"):  # the heading has those of most rows; `data.eps` can make others differ
+            for key in ("norm", "eps"):  # the heading has those of most rows; `threat.eps` can make others differ
                 telling.pop(f"evaluation.{key}", None)
                 own = getattr(row.first.evaluation, key)
                 if own != getattr(self.first.evaluation, key) and f"evaluation.{key}" not in label:

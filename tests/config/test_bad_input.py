@@ -83,7 +83,8 @@ VALUES = (
     ("policy=normal attack.eps=abc", "attack.eps=abc", "a number, above 0"),
     ("policy=normal attack.norm=bf16", "attack.norm=bf16", "one of Linf, L2"),
     ("policy=adv attack.examples=hard", "${attack.examples}", "'augmentations.hard' not found"),
-    ("data.eps=256/255", "data.eps=1.00392", "at most 1 with evaluation.norm=Linf"),
+    ("threat.eps=256/255", "threat.eps=1.00392", "at most 1 with threat.norm=Linf"),
+    ("data.eps=0.1", "data.eps=0.1", "data.eps is now threat.eps (threat.eps=VALUE)"),
     ("data.augmentation=mixup", "data.augmentation=mixup", "one of none, crop, crop_flip, autoaugment"),
     ("data.num_classes=5", "the label 9", "from 0 to 4 (data.num_classes)"),
     ("data.channels=3", "data.channels=3", "must be 1"),
@@ -218,9 +219,9 @@ def test_commands(refused: Callable[..., str], command: str, said: tuple[str, ..
 def test_a_fraction_is_a_number(launch: Launch, monkeypatch: pytest.MonkeyPatch, eps: str) -> None:
     asked = []
     monkeypatch.setattr("bnft.runs.execution.execute", lambda run, *_, **__: asked.append(run))
-    assert launch("policy=adv", f"data.eps={eps}").code == 0
+    assert launch("policy=adv", f"threat.eps={eps}").code == 0
     config = asked[0].config
-    assert config["data"]["eps"] == config["attack"]["eps"] == config["evaluation"]["eps"] == 8 / 255
+    assert config["threat"]["eps"] == config["attack"]["eps"] == config["evaluation"]["eps"] == 8 / 255
     assert config["attack"]["step_size"] == pytest.approx(0.007, rel=1e-6)
 
 
@@ -455,7 +456,7 @@ def broken(*arguments: object, **keywords: object) -> None:
     [
         "bnft.runs.execution.execute",
         "bnft.runs.plan.plan",
-        "bnft.config.compose.check",
+        "bnft.config.check.check",
         "bnft.config.build.dataset",
         "bnft.config.build.model",
     ],

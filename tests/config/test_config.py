@@ -12,7 +12,8 @@ from support.command import ROOT
 from bnft.batchnorm.freezing import Freezing
 from bnft.common.errors import InputError
 from bnft.config import build, components
-from bnft.config.compose import check, compose
+from bnft.config.check import check
+from bnft.config.compose import compose
 from bnft.runs.execution import execute
 from bnft.runs.plan import ModelFile, Run, plan
 from bnft.studies import paper
@@ -50,7 +51,7 @@ def test_every_option_composes_and_builds(choice, data_file):
     assert recipe.epochs >= 0
     assert 0 <= recipe.shape(0.5) <= 1
     assert (recipe.attack is None) == (config["attack"] is None)
-    assert build.evaluation(config).eps == pytest.approx(config["data"]["eps"])
+    assert build.evaluation(config).eps == pytest.approx(config["threat"]["eps"])
     if choice != "data=cifar10":
         data = build.dataset(config)
         model = build.model(config, data)
@@ -119,8 +120,13 @@ def test_classes_and_channels_follow_from_the_data(data_file):
     assert (config["model"]["num_classes"], config["model"]["channels"]) == (3, 3)
 
 
-def test_eps_follows_from_the_data_unless_said():
-    config = compose(["policy=adv", "data.eps=4/255"]).config
+def test_the_attack_and_the_evaluation_follow_the_threat_model():
+    config = compose(["policy=adv", "threat=l2_128_255"]).config
+    for group in ("threat", "attack", "evaluation"):
+        assert (config[group]["norm"], config[group]["eps"]) == ("L2", pytest.approx(128 / 255))
+    config = compose(["policy=adv", "data=cifar10", "threat=linf_8_255"]).config
+    assert config["evaluation"]["eps"] == pytest.approx(8 / 255)
+    config = compose(["policy=adv", "threat.eps=4/255"]).config
     assert config["attack"]["eps"] == config["evaluation"]["eps"] == pytest.approx(4 / 255)
     assert config["attack"]["step_size"] == pytest.approx(0.223125 * 4 / 255)
     config = compose(["policy=adv", "attack.eps=0.1"]).config
@@ -197,11 +203,10 @@ def test_the_keys_of_an_attack_are_checked_where_none_is_used(wrong):
     assert said[0] == said[1] and said[0].startswith(f"{wrong}: must be ")
 
 
-def test_an_eps_that_only_an_attack_could_not_have_is_no_error_without_one():
-    line = ["data.eps=2", "evaluation.norm=L2"]
-    assert compose(["policy=normal", *line]).config["attack"] is None
-    with pytest.raises(InputError, match=r"data\.eps=2: must be at most 1 with attack\.norm"):
-        compose(["policy=adv", *line])
+def test_a_large_eps_needs_another_norm():
+    assert compose(["policy=adv", "threat.norm=L2", "threat.eps=2"]).config["evaluation"]["eps"] == 2
+    with pytest.raises(InputError, match=r"threat\.eps=2: must be at most 1 with threat\.norm=Linf"):
+        compose(["policy=normal", "threat.eps=2", "evaluation.norm=L2"])
 
 
 def test_a_sweep_over_attacks_can_set_what_only_ones_own_has():

@@ -41,7 +41,7 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
     for stage in campaign.stages(scale):
         _, *line = campaign.arguments(stage, scale, data)
         chosen = [part.split("=", 1) for part in line]
-        sweeps = [value.split(",") if key in ("policy", "data.eps") else [value] for key, value in chosen]
+        sweeps = [value.split(",") if key in ("policy", "threat.eps") else [value] for key, value in chosen]
         lines = [[]]
         for (key, _), values in zip(chosen, sweeps, strict=True):
             lines = [[*one, f"{key}={value}"] for one in lines for value in values]
