@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from bnft.attacks import small_convolutions
 from bnft.attacks.base import no_trace
+from bnft.batchnorm.layers import gamma
 from bnft.batchnorm.record import normalized
 from bnft.common.compat import is_batchnorm
 
@@ -33,11 +34,18 @@ class _Pair:
     def refresh(self) -> None:
         layer, conv = self.layer, self.conv
         assert layer.running_mean is not None and layer.running_var is not None and self.folded.bias is not None
-        gamma = layer.weight if layer.affine else torch.ones_like(layer.running_mean)
+        scale = gamma(layer).to(layer.running_mean)
         beta = layer.bias if layer.affine else torch.zeros_like(layer.running_mean)
-        weight, bias = normalized(gamma, beta, layer.running_mean, layer.running_var, layer.eps)
+        weight, bias = normalized(scale, beta, layer.running_mean, layer.running_var, layer.eps)
         self.folded.weight.copy_(conv.weight * weight.view(-1, *[1] * (conv.weight.dim() - 1)))
         self.folded.bias.copy_(bias if conv.bias is None else bias + weight * conv.bias)
+
+
+class _Tracer(fx.Tracer):
+    """Traces a model, but not into its BN layers, which can be of any class."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return is_batchnorm(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 class Folded:
@@ -68,7 +76,7 @@ class Folded:
 
     def _fold(self, example: torch.Tensor) -> None:
         try:
-            traced = fx.symbolic_trace(self.model)
+            traced = fx.GraphModule(self.model, _Tracer().trace(self.model))
         except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError):
             return  # its control flow cannot be traced
         pairs = _fold_pairs(traced)

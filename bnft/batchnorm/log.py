@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bnft.batchnorm.layers import batchnorm_layers
+from bnft.batchnorm.layers import batchnorm_layers, gamma
 from bnft.batchnorm.record import RECORDED
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def quantities(layer: "BatchNorm") -> dict[str, torch.Tensor]:
     A layer without affine parameters has gamma 1 and beta 0; one without running statistics has mean 0 and variance 1.
     """
     ones, zeros = torch.ones(layer.num_features), torch.zeros(layer.num_features)
-    found = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
+    found = (gamma(layer), layer.bias, layer.running_mean, layer.running_var)
     defaults = (ones, zeros, zeros, ones)
     return {
         name: (value.detach().float().cpu() if value is not None else default).clone()

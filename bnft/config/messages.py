@@ -19,12 +19,14 @@ from omegaconf.errors import (
 )
 from omegaconf.errors import ValidationError as OmegaConfValidationError
 from pydantic import ValidationError
+from typing_extensions import is_typeddict
 from yaml import YAMLError
 
 from bnft.common.constraints import in_words
 from bnft.common.ending import trouble
 from bnft.common.errors import did_you_mean, show
 from bnft.config.compat import failed_part, file_in_hand, override_in_hand
+from bnft.config.names import RENAMED
 
 Annotations = Mapping[str, Any]
 
@@ -59,6 +61,8 @@ def pydantic_message(
 
 def unknown_key(key: str, value: object, allowed: Iterable[str], written: str = "") -> str:
     """Return the message for a key that does not exist. `written` is its override, if there is one."""
+    if key in RENAMED:
+        return f"{show(written) or f'{key}={show(value)}'}: {key} is now {RENAMED[key]} ({RENAMED[key]}=VALUE)"
     names = [name for name in allowed if not name.startswith("_")]
     group, _, name = key.rpartition(".")
     hint = did_you_mean(name, names, f"{group}." if group else "")
@@ -174,7 +178,13 @@ def _below(annotations: Annotations, path: Sequence[str]) -> Annotations:
 
 
 def _annotations(kind: Any) -> Annotations:
-    return annotations_of(kind) if isinstance(kind, type) and is_dataclass(kind) else {}
+    """Return the annotations of a group, which is a dataclass or a TypedDict, or one of these or None."""
+    for option in typing.get_args(kind) or (kind,):
+        if is_typeddict(option):
+            return typing.get_type_hints(option, include_extras=True)
+        if isinstance(option, type) and is_dataclass(option):
+            return annotations_of(option)
+    return {}
 
 
 def _allowed(annotations: Annotations, path: Sequence[str]) -> str:

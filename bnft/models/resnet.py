@@ -6,27 +6,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.common.constraints import at_least, not_empty
+from bnft.common.constraints import at_least, not_empty, one_of
+from bnft.models.initialization import Initialization, initialize
+from bnft.models.normalization import NORMALIZATIONS
 
 
 class Block(nn.Module):
-    """conv-BN-ReLU-conv-BN, added to the shortcut, then ReLU.
+    """conv-BN-ReLU-conv-BN, added to the shortcut, then ReLU."""
 
-    The last BN starts at gamma = 0, so that a block starts as its shortcut (Goyal et al., 2017), as in the second
-    author's public code.
-    """
-
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels: int, stride: int, normalization: str | None = None) -> None:
         super().__init__()
+        batchnorm = NORMALIZATIONS[normalization or "batch"]
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = batchnorm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = batchnorm(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
             self.shortcut.append(nn.Conv2d(channels_in, channels, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.bn2.weight)
+            self.shortcut.append(batchnorm(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = functional.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -40,6 +38,9 @@ class ResNet(nn.Module):
 
     With `width=64` and `blocks=[3, 3, 3]` it is the paper's ResNet-20: 4,327,754 parameters, 6,272 of them in BN layers
     (0.145 %; Table 1 says 0.15 %). Takes (N, channels, H, W), gives logits (N, num_classes).
+
+    `initialization` sets the initial values of layers, `normalization` the kind of BN layers; see
+    `models.initialization` and `models.normalization`.
     """
 
     def __init__(
@@ -48,23 +49,24 @@ class ResNet(nn.Module):
         num_classes: Annotated[int, at_least(2)],
         width: Annotated[int, at_least(1)] = 64,
         blocks: Annotated[list[Annotated[int, at_least(1)]], not_empty] = [3, 3, 3],  # noqa: B006 (never changed)
+        initialization: Initialization | None = None,
+        normalization: Annotated[str | None, one_of(*NORMALIZATIONS)] = None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
+        self.bn = NORMALIZATIONS[normalization or "batch"](width)
         self.stages = nn.Sequential()
         previous = width
         for index, count in enumerate(blocks):
             current = width * 2**index
             stage = nn.Sequential()
             for position in range(count):
-                stage.append(Block(previous, current, stride=2 if index and not position else 1))
+                stage.append(Block(previous, current, 2 if index and not position else 1, normalization))
                 previous = current
             self.stages.append(stage)
         self.logits = nn.Linear(previous, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        last = [module.bn2 for module in self.modules() if isinstance(module, Block)]
+        initialize(self, self.logits, last, initialization)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.relu(self.bn(self.conv(x)), inplace=True)
