@@ -8,6 +8,7 @@ for the packages, and `tests/common/test_compat.py` checks each part. PyTorch is
 """
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
@@ -91,15 +92,18 @@ def autoaugment_policies(height: int, width: int) -> "tuple[list[Policy], dict[s
     return transform.policies, transform._augmentation_space(10, (height, width))
 
 
-def autoaugment_operation(images: "torch.Tensor", name: str, magnitude: float) -> "torch.Tensor":
-    """Apply one operation of AutoAugment to uint8 images (N, C, H, W).
+def autoaugment_operation(
+    images: "torch.Tensor", name: str, magnitude: float, fill: Sequence[int] | None = None
+) -> "torch.Tensor":
+    """Apply one operation of AutoAugment to uint8 images (N, C, H, W), and fill with a colour; None is black.
 
     `_apply_op` is private. It is the part of torchvision's transform that draws nothing. Since torchvision 0.11.
     """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.autoaugment import _apply_op
 
-    return _apply_op(images, name, magnitude, interpolation=InterpolationMode.NEAREST, fill=None)
+    colour = None if fill is None else [float(value) for value in fill]
+    return _apply_op(images, name, magnitude, interpolation=InterpolationMode.NEAREST, fill=colour)
 
 
 # Python

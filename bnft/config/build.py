@@ -95,6 +95,7 @@ def recipe(config: Config) -> Recipe:
         attack=built,
         attack_mode=mode,
         seed=config["seed"],
+        fill=config["data"]["fill"],
     )
 
 

@@ -31,8 +31,24 @@ from bnft.config.schema import Config
 
 CONFIG_NAME = "config"
 PLACES = ("store", "device", "threads", "wandb")  # these do not affect what is computed
-INHERITED = ("model", "data", "threat", "seed", "precision", *PLACES)  # a run passes these overrides to its base
-FREE = ("model", "data", "threat", "schedule", "scale", "seed")  # a row of the paper can have other values of these
+INHERITED = (
+    "model",
+    "data",
+    "threat",
+    "recipe",
+    "seed",
+    "precision",
+    *PLACES,
+)  # a base gets these overrides too
+FREE = (
+    "model",
+    "data",
+    "threat",
+    "recipe",
+    "schedule",
+    "scale",
+    "seed",
+)  # a row of the paper can differ in these
 
 MAX_VALUES = 10_000  # in a configuration with expanded aliases and interpolations
 CHOICES_KEPT = 1000  # cached configurations; many runs of a plan differ only in their seed

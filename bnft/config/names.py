@@ -17,9 +17,6 @@ FORMER = {
 }
 """The names of components in configurations and results of version 0.1, which still work."""
 
-HASHED = {name: former for former, name in FORMER.items()}
-"""The names that protocol 2 hashes, so that runs keep their names from version 0.1."""
-
 RENAMED = {"data.eps": "threat.eps"}
 """Keys of the configuration that have another name now."""
 

@@ -49,6 +49,19 @@ class Threat(Strict):
 
 
 @dataclass
+class RecipeKeys(Strict):
+    """Choices that papers often leave unsaid. Models and data sets refer to them, and say what they allow."""
+
+    convolutions: str | None = None
+    head: str | None = None
+    gamma: str | None = None
+    last_gamma: str | None = None
+    normalization: str | None = None
+    milestones: list[float] | None = None
+    fill: str | None = None
+
+
+@dataclass
 class DataKeys(Strict):
     """The keys that every data set has, in addition to those of its `_target_`."""
 
@@ -59,6 +72,7 @@ class DataKeys(Strict):
     n_images: Annotated[int, at_least(1)]
     attack_batch_size: Annotated[int, at_least(1)]
     validation: Annotated[int | None, at_least(1)] = None
+    fill: Annotated[str | None, one_of("mean")] = None
     mean: list[float] | None = None
     std: list[Annotated[float, above(0)]] | None = None
 
@@ -96,6 +110,7 @@ class Config(Strict):
     model: Any = MISSING
     data: Any = MISSING
     freeze_policy: FreezePolicy = MISSING
+    recipe: RecipeKeys = field(default_factory=RecipeKeys)
     threat: Threat = MISSING
     attack: Any = MISSING
     schedule: Schedule = MISSING

@@ -5,7 +5,7 @@ type. A whole epoch is augmented at once, so that images that drew the same oper
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -13,54 +13,57 @@ from bnft.common.compat import autoaugment_operation, autoaugment_policies
 from bnft.common.errors import rejected
 from bnft.data.dataset import Dataset
 
-Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Colour = Sequence[int] | None
+Augmentation = Callable[[torch.Tensor, torch.Generator, Colour], torch.Tensor]
 
 CUTOUT = 16  # pixels of 32 (DeVries and Taylor, 2017); also used for the CIFAR-10 results of AutoAugment
+BLACK, GREY = (0,), (128,)  # for all channels
 MEMORY_CHUNK = 8192  # images that AutoAugment processes at once, to limit the size of temporary tensors
 
 
-def none(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def none(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
     """Return the images unchanged."""
     return images
 
 
-def crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pad the images with zeros by an eighth of their height and width on each side, and crop them at random.
+def crop(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
+    """Pad the images by an eighth of their height and width on each side, and crop them at random.
 
     The shape stays the same. The padding is 4 pixels for 32x32 images, and 1 pixel for 8x8 images.
     """
     count, _, height, width = images.shape
     pad_h, pad_w = math.ceil(height / 8), math.ceil(width / 8)
-    padded = torch.nn.functional.pad(images, (pad_w, pad_w, pad_h, pad_h))
+    padded = _filled(images, fill).repeat(1, 1, height + 2 * pad_h, width + 2 * pad_w)
+    padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width] = images
     top = torch.randint(2 * pad_h + 1, (count,), generator=generator, device=images.device)
     left = torch.randint(2 * pad_w + 1, (count,), generator=generator, device=images.device)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(count, device=images.device), :, top, left].contiguous()
 
 
-def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def flip(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
     """Flip each image horizontally with probability 0.5."""
     flipped = torch.rand(len(images), generator=generator, device=images.device) < 0.5
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
-def crop_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def crop_flip(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
     """Apply `crop`, then `flip`, as in adversarial training (Madry et al., 2018; section 3.2 of the paper)."""
-    return flip(crop(images, generator), generator)
+    return flip(crop(images, generator, fill), generator)
 
 
-def autoaugment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def autoaugment(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
     """Apply `crop_flip`, AutoAugment's CIFAR-10 policy (Cubuk et al., 2019) and `cutout`.
 
     The paper uses AutoAugment for the NORMAL model (section 3.2). The cutout follows the second author's public code.
     """
-    images = crop_flip(images, generator)
-    parts = [_cifar10_policy(part, generator) for part in images.split(MEMORY_CHUNK)]
-    return cutout(torch.cat(parts), generator)
+    images = crop_flip(images, generator, fill)
+    parts = [_cifar10_policy(part, generator, fill) for part in images.split(MEMORY_CHUNK)]
+    return cutout(torch.cat(parts), generator, fill)
 
 
-def cutout(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Set a rectangle with a random centre and half the sides of the image to grey. It can cross the border."""
+def cutout(images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor:
+    """Set a rectangle with a random centre and half the sides of the image to one colour. It can cross the border."""
     count, _, height, width = images.shape
     side_h, side_w = height * CUTOUT // 32, width * CUTOUT // 32
     top = torch.randint(height, (count, 1), generator=generator, device=images.device) - side_h // 2
@@ -68,10 +71,16 @@ def cutout(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     hit = ((rows >= top) & (rows < top + side_h))[:, :, None] & ((columns >= left) & (columns < left + side_w))[:, None]
-    return torch.where(hit[:, None], torch.full_like(images, 128), images)
+    return torch.where(hit[:, None], _filled(images, fill or GREY), images)
 
 
-def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _filled(images: torch.Tensor, fill: Colour) -> torch.Tensor:
+    """Return one pixel of the colour for each image, of shape (N, C, 1, 1)."""
+    count, channels = images.shape[:2]
+    return images.new_tensor(fill or BLACK).expand(channels).view(1, -1, 1, 1).repeat(count, 1, 1, 1)
+
+
+def _cifar10_policy(images: torch.Tensor, generator: torch.Generator, fill: Colour) -> torch.Tensor:
     """Apply AutoAugment's CIFAR-10 policy, with one sub-policy drawn per image.
 
     The policy, its magnitudes and its operations are those of torchvision. torchvision's transform would draw once for
@@ -95,7 +104,7 @@ def _cifar10_policy(images: torch.Tensor, generator: torch.Generator) -> torch.T
         for (name, magnitude), masks in groups.items():
             where = torch.stack(masks).any(0).nonzero().squeeze(1)
             if len(where):
-                images[where] = autoaugment_operation(images[where], name, magnitude)
+                images[where] = autoaugment_operation(images[where], name, magnitude, fill)
     return images
 
 

@@ -61,6 +61,11 @@ class Dataset:
         channels, height, width = self.x_train.shape[1:]
         return channels, height, width
 
+    @property
+    def colour(self) -> list[int]:
+        """The mean colour of the training images, from 0 to `levels`, per channel."""
+        return [round(mean * self.levels) for mean in self.mean]
+
     def pixels(self, images: torch.Tensor) -> torch.Tensor:
         """Convert uint8 images of this data set to float32 in [0, 1]. The shape stays the same."""
         return images.to(torch.float32).div_(self.levels)

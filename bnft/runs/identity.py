@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bnft.common.canonical import canonical, pruned
-from bnft.config.names import HASHED
 
-PROTOCOL = 2  # raised whenever a change of the program alters the numbers that a configuration gives
+PROTOCOL = 3  # raised whenever a change of the program alters the numbers that a configuration gives
 HASH_LENGTH = 10
 SOURCE = "_source_"  # beside a component's `_target_`, for one that is not bnft's: the hash of what it computes with
 
@@ -40,11 +39,11 @@ def of_run(
     policy = {**freeze_policy, "parameters": sorted(set(freeze_policy["parameters"]))}
     identity = {
         "protocol": PROTOCOL,
-        "model": _component(model),
+        "model": model,
         "data": data,
         "freeze_policy": policy,
-        "attack": attack and _component(attack),
-        "schedule": {**schedule, "shape": _component(schedule.get("shape"))},
+        "attack": attack,
+        "schedule": schedule,
         "precision": precision,
         "seed": seed,
         "base": base,
@@ -52,14 +51,6 @@ def of_run(
     hashed = pruned(identity)
     assert isinstance(hashed, dict)
     return hashed
-
-
-def _component(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A component as it is hashed."""
-    if component is None:
-        return None
-    target = component.get("_target_")
-    return {**component, "_target_": HASHED.get(str(target), target)}
 
 
 def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class DataRecord:
     augmentation: str
     images: int
     validation: int | None = None
+    fill: str | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
 

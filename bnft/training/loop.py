@@ -183,7 +183,8 @@ def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tenso
     device = dataset.x_train.device
     shuffle = generator(device, recipe.seed, "order", epoch)
     order = torch.randperm(len(dataset.x_train), generator=shuffle, device=device)
-    augmented = recipe.augmentation(dataset.x_train[order], generator(device, recipe.seed, "augmentation", epoch))
+    draws = generator(device, recipe.seed, "augmentation", epoch)
+    augmented = recipe.augmentation(dataset.x_train[order], draws, dataset.colour if recipe.fill == "mean" else None)
     return augmented, dataset.y_train[order]
 
 

@@ -23,6 +23,7 @@ class Recipe:
         attack: makes the adversarial images to train on. None trains on the images themselves.
         attack_mode: the mode of the network during the attack, `eval` or `train`.
         seed: the seed of all random draws.
+        fill: the colour that augmentation fills with: `mean` is that of the training images, None the usual one.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Recipe:
     attack: Attack | None
     attack_mode: str
     seed: int
+    fill: str | None = None
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Return the learning rate at `step` of `epoch`, both counted from 0, with `steps` steps per epoch."""

@@ -12,6 +12,7 @@ import torch
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import autoaugment as torchvision_autoaugment
 
+from bnft.common.compat import autoaugment_operation
 from bnft.common.errors import InputError
 from bnft.data import augmentation, cifar10, digits, npz
 from bnft.data.dataset import Arrays, prepare
@@ -519,7 +520,7 @@ def test_autoaugment_is_torchvisions_own_image_by_image(monkeypatch, channels):
     """
     count = 300
     images = random_images(count, channels)
-    result = augmentation._cifar10_policy(images, seeded())
+    result = augmentation._cifar10_policy(images, seeded(), None)
 
     draws = seeded()
     reference = torchvision_autoaugment.AutoAugment(torchvision_autoaugment.AutoAugmentPolicy.CIFAR10)
@@ -539,8 +540,20 @@ def test_autoaugment_is_torchvisions_own_image_by_image(monkeypatch, channels):
 
 def test_autoaugment_is_crop_flip_policy_and_cutout():
     images, draws = random_images(30), seeded()
-    expected = augmentation.cutout(augmentation._cifar10_policy(augmentation.crop_flip(images, draws), draws), draws)
+    policy = augmentation._cifar10_policy(augmentation.crop_flip(images, draws), draws, None)
+    expected = augmentation.cutout(policy, draws)
     assert torch.equal(augmentation.autoaugment(images, seeded()), expected)
+
+
+def test_crops_cutout_and_autoaugment_fill_with_a_colour():
+    colour = (200, 100, 50)
+    one = torch.tensor(colour, dtype=torch.uint8).view(1, 3, 1, 1)
+    images = one.repeat(500, 1, 32, 32)
+    for name in ("crop", "cutout"):
+        assert torch.equal(getattr(augmentation, name)(images, seeded(), colour), images), "the colour is all there is"
+        assert not torch.equal(getattr(augmentation, name)(images, seeded()), images)
+    sheared = autoaugment_operation(images[:1], "ShearX", 0.3, colour)
+    assert torch.equal(sheared, images[:1]) and (autoaugment_operation(images[:1], "ShearX", 0.3) == 0).any()
 
 
 def test_autoaugment_in_chunks_draws_anew_for_each(monkeypatch):

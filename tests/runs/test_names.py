@@ -21,33 +21,33 @@ POLICIES = (
 )
 NAMES = {
     "digits": """
-        normal-97a78716ba
-        normal_bn_only-9d0c479ab4
-        normal_bn_only_logits_conv1-559ded6d57
-        adv-aa1ddaf41e
-        bn_only-97f36f5bac
-        bn_only_logits_conv1-add8aa8aae
-        bn_stats_no_reset-9d4fe5a717
-        bn_stats-3f0374c1bd
-        bn_only_params-f50e3d715c
-        bn_params-022b635747
-        bn_params_logits_conv1-9ec578dcd9
+        normal-bb1b846025
+        normal_bn_only-e32eafbbab
+        normal_bn_only_logits_conv1-9844ee99ba
+        adv-1cf1cd5441
+        bn_only-ccc5463efb
+        bn_only_logits_conv1-3a23f43597
+        bn_stats_no_reset-2db8c65c37
+        bn_stats-30c77bc0c4
+        bn_only_params-4e5326ee36
+        bn_params-d2246d8587
+        bn_params_logits_conv1-1b206e4b40
     """,
     "cifar10": """
-        normal-b3c52282d5
-        normal_bn_only-51caa7b5f0
-        normal_bn_only_logits_conv1-3125351ea3
-        adv-5bc79969e8
-        bn_only-a054cb3ea8
-        bn_only_logits_conv1-9da730b96d
-        bn_stats_no_reset-4dba7a0ccb
-        bn_stats-2de0b89d19
-        bn_only_params-90d3c6a81e
-        bn_params-723ef1aa7e
-        bn_params_logits_conv1-4869faa2b1
+        normal-2ae7cba3e9
+        normal_bn_only-6da4fe91ac
+        normal_bn_only_logits_conv1-ad5c359b1a
+        adv-4e5131b354
+        bn_only-0c28723a3a
+        bn_only_logits_conv1-e20d4929ba
+        bn_stats_no_reset-1eda56554b
+        bn_stats-27ac3fe6c3
+        bn_only_params-73047f0a0b
+        bn_params-76a4da06a9
+        bn_params_logits_conv1-6d2b5c0c90
     """,
 }
-EVALUATIONS = {"digits": "autoattack-df22b6b013", "cifar10": "autoattack-44679f813d"}
+EVALUATIONS = {"digits": "autoattack-7156338b49", "cifar10": "autoattack-91a1fe46a8"}
 
 
 def _made_up(root: str, download: bool = True) -> Arrays:
