@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         help="policies whose models are included, for base=FOLDER/RUN",
     )
     export.set_defaults(call=_export)
+    layers = commands.add_parser("layers", help="show the layers of a model, and the parameters that a selector picks")
+    layers.add_argument("model", nargs="?", metavar="MODEL", help="an option of the group model (default: list them)")
+    layers.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for `bnft run`, such as policy=bn_params")
+    layers.add_argument(
+        "--select", nargs="+", metavar="SELECTOR", help="selectors to show (default: freeze_policy.parameters)"
+    )
+    layers.set_defaults(call=_layers)
     status = commands.add_parser("status", help="show the state of runs, from the store and SLURM's queue")
     status.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps (default: the whole store)")
     how = status.add_mutually_exclusive_group()
@@ -190,6 +197,19 @@ def _export(options: argparse.Namespace) -> None:
         runs = export(store, names, options.folder, options.models)
     size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
     print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder.root}")
+
+
+def _layers(options: argparse.Namespace) -> None:
+    from bnft.hydra_app import make_importable
+    from bnft.report import layers
+
+    if options.model is None:
+        if options.select:
+            raise InputError("MODEL: must be given before --select; `bnft layers` lists the models")
+        print(*layers.choices(), sep="\n")
+        return
+    make_importable(Path.cwd())
+    layers.show(options.model, options.overrides, options.select or [])
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -4,37 +4,45 @@ BN layers are found by type, never by name. What is frozen, buffers included, is
 """
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
 from bnft.batchnorm.counts import Counts
-from bnft.batchnorm.layers import batchnorm_layers
-from bnft.batchnorm.selectors import SELECTORS, STATISTICS
+from bnft.batchnorm.layers import batchnorm_layers, batchnorm_parameters
+from bnft.batchnorm.selection import select
+from bnft.batchnorm.selectors import STATISTICS
 from bnft.common.errors import rejected
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Freezing:
     """A freeze policy applied to a model.
 
-    `parameters` is a list of selectors: `all`, `batchnorm` (gamma and beta of every BN layer), `logits` (the last
-    linear layer), `first_conv`, `none`, or a pattern of parameter names such as `network.stages.0.*`. `statistics` is
-    `update`, `frozen`, or `reset` (start again from mean 0 and variance 1, then update).
+    `parameters` is a list of selectors:
+
+    - `all`, `batchnorm` (gamma and beta of every BN layer), `batchnorm.gamma`, `batchnorm.beta`, `logits` (the last
+      linear layer), `first_conv`, `none`;
+    - one of these in one place: `batchnorm@stage1` (its shortcuts included), `batchnorm.gamma@shortcut`;
+    - `random:N`, N entries of the parameters outside BN layers, drawn by the run's `seed`; `random:batchnorm`, as many
+      as BN layers have parameters;
+    - a pattern of parameter names, such as `network.stages.0.*`.
+
+    `statistics` is `update`, `frozen`, or `reset` (start again from mean 0 and variance 1, then update).
+
+    `learning` holds the parameters that learn, by name. Of those that are also in `masks`, only some entries learn.
 
     Raises InputError where a selector or the statistics ask for something that the model does not have.
     """
 
-    def __init__(self, model: nn.Module, parameters: Sequence[str], statistics: str) -> None:
+    def __init__(self, model: nn.Module, parameters: Sequence[str], statistics: str, seed: int = 0) -> None:
         self.model = model
         self.statistics = statistics
         self.layers = batchnorm_layers(model)
         if statistics not in STATISTICS:
             raise rejected("freeze_policy.statistics", statistics, f"one of {', '.join(STATISTICS)}")
-        learning = set(self._selected(parameters))
-        self.learning = {name: value for name, value in model.named_parameters() if name in learning}
+        picked = select(model, parameters, seed)
+        self.learning = {name: value for name, value in model.named_parameters() if name in picked}
+        self.masks = {name: mask for name, mask in picked.items() if mask is not None}
         if statistics == "reset" or (not self.learning and statistics == "update"):
             self._require_running_statistics()
         self.apply()
@@ -58,19 +66,25 @@ class Freezing:
                 layer.eval()
 
     def frozen_state(self) -> dict[str, torch.Tensor]:
-        """Copies of every tensor of the model, buffers included, that training must not change."""
-        moving = {id(parameter) for parameter in self.learning.values()}  # a shared tensor has several names
-        if self.statistics != "frozen":
-            moving |= {id(buffer) for layer in self.layers.values() for buffer in layer.buffers()}
-        state = self.model.state_dict(keep_vars=True)
-        return {name: value.detach().clone() for name, value in state.items() if id(value) not in moving}
+        """Copies of every tensor of the model, buffers included, that training must not change.
+
+        Of a parameter that learns in part, the entries that do not.
+        """
+        return {name: value.clone() for name, value in self._still()}
 
     def check_unchanged(self, before: dict[str, torch.Tensor]) -> None:
         """Raise RuntimeError if a frozen tensor is not bit-identical to what `frozen_state` returned."""
-        state = self.model.state_dict()
+        state = dict(self._still())
         changed = [name for name, value in before.items() if not torch.equal(value, state[name])]
         if changed:
             raise RuntimeError(f"frozen tensors changed in training: {', '.join(changed)}")
+
+    def learning_entries(self) -> dict[str, int]:
+        """How many entries of each parameter learn; without those of which none does."""
+        return {
+            name: int(self.masks[name].sum()) if name in self.masks else parameter.numel()
+            for name, parameter in self.learning.items()
+        }
 
     def counts(self) -> Counts:
         """The numbers of Table 1 for this model and policy."""
@@ -79,54 +93,21 @@ class Freezing:
         tracked = [layer.running_mean for layer in layers if layer.running_mean is not None]
         return Counts(
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            learning=sum(parameter.numel() for parameter in self.learning.values()),
-            batchnorm=sum(parameter.numel() for layer in layers for parameter in layer.parameters(recurse=False)),
+            learning=sum(self.learning_entries().values()),
+            batchnorm=sum(parameter.numel() for parameter in batchnorm_parameters(self.model)),
             statistics=2 * sum(mean.numel() for mean in tracked) if updating else 0,
         )
 
-    def _selected(self, selectors: Sequence[str]) -> Iterator[str]:
-        key = "freeze_policy.parameters"
-        if not selectors:
-            raise rejected(key, list(selectors), f"a list of {', '.join(SELECTORS)} or name patterns; [none] for none")
-        if len(selectors) > 1 and "none" in selectors:
-            raise rejected(key, list(selectors), "[none] alone, or without none")
-        names = [name for name, _ in self.model.named_parameters()]
-        for selector in selectors:
-            if selector == "all":
-                found = names
-            elif selector == "none":
-                continue
-            elif selector == "batchnorm":
-                found = self._batchnorm_parameters()
-            elif selector == "logits":
-                found = self._of_layer("logits", (nn.Linear,), last=True)
-            elif selector == "first_conv":
-                found = self._of_layer("first_conv", _CONVOLUTIONS, last=False)
-            else:
-                found = [name for name in names if fnmatchcase(name, selector)]
-            if not found:
-                example = f"such as {names[0]}" if names else "but this model has no parameters"
-                raise rejected(
-                    key, selector, f"one of {', '.join(SELECTORS)}, or a pattern that matches a parameter, {example}"
-                )
-            yield from found
-
-    def _batchnorm_parameters(self) -> list[str]:
-        key, kind = "freeze_policy.parameters", "batchnorm"
-        if not self.layers:
-            raise rejected(key, kind, "another selector, or a model with BN layers: this one has none")
-        plain = [name for name, layer in self.layers.items() if not layer.affine]
-        if plain:
-            raise rejected(key, kind, f"another selector, or BN with affine parameters: {plain[0]} has none")
-        return [f"{name}.{part}" for name in self.layers for part in ("weight", "bias")]
-
-    def _of_layer(self, selector: str, kinds: tuple[type[nn.Module], ...], last: bool) -> list[str]:
-        layers = [name for name, module in self.model.named_modules() if isinstance(module, kinds)]
-        if not layers:
-            what = " or ".join(kind.__name__ for kind in kinds)
-            raise rejected("freeze_policy.parameters", selector, f"another selector: this model has no {what} layer")
-        layer = layers[-1 if last else 0]
-        return [f"{layer}.{name}" for name, _ in self.model.get_submodule(layer).named_parameters(recurse=False)]
+    def _still(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of the model that training must not change, or its entries that it must not change."""
+        moving = {id(value): self.masks.get(name) for name, value in self.learning.items()}
+        if self.statistics != "frozen":
+            moving |= {id(buffer): None for layer in self.layers.values() for buffer in layer.buffers()}
+        for name, value in self.model.state_dict(keep_vars=True).items():  # a shared tensor has several names
+            if id(value) not in moving:
+                yield name, value.detach()
+            elif (mask := moving[id(value)]) is not None:
+                yield name, value.detach()[~mask.to(value.device)]
 
     def _require_running_statistics(self) -> None:
         key = "freeze_policy.statistics"

@@ -17,6 +17,11 @@ def batchnorm_layers(model: nn.Module) -> "dict[str, BatchNorm]":
     return {name: module for name, module in model.named_modules() if is_batchnorm(module)}
 
 
+def batchnorm_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the learned parameters of all BN layers of a model."""
+    return [value for layer in batchnorm_layers(model).values() for value in layer.parameters(recurse=False)]
+
+
 def gamma(layer: "BatchNorm") -> torch.Tensor:
     """Return the scale of a BN layer, of shape (channels,): 1 for a layer without affine parameters.
 

@@ -1,4 +1,16 @@
 """The words of a freeze policy, importable without PyTorch."""
 
-SELECTORS = ("all", "batchnorm", "logits", "first_conv", "none")
+SELECTORS = (
+    "all",
+    "batchnorm",
+    "logits",
+    "first_conv",
+    "none",
+    "batchnorm.gamma",
+    "batchnorm.beta",
+    "batchnorm@stageN",
+    "batchnorm@shortcut",
+    "random:batchnorm",
+    "random:N",
+)
 STATISTICS = ("update", "frozen", "reset")

@@ -1,7 +1,7 @@
 """Build the parts of a run from its checked configuration (see `bnft.config.compose`)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -67,13 +67,25 @@ def check_model(config: Config, data: Dataset) -> None:
 @lru_cache(maxsize=64)
 def _checked_model(settings: str, image_shape: tuple[int, int, int], mean: tuple[float, ...]) -> None:
     arguments, classes, policy = json.loads(settings)
-    network = components.build("model", arguments)
-    try:
-        built = models.build(network, mean, [1.0] * len(mean), seed=0)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"model: {arguments['_target_']} cannot be built ({' '.join(str(error).split())})") from error
+    built = _built(arguments, mean, seed=0)
     models.check_output(built, image_shape, classes)
     Freezing(built, policy["parameters"], policy["statistics"])
+
+
+def model_without_data(config: Config) -> nn.Module:
+    """Build the network without reading data, so that its normalisation changes nothing.
+
+    Raises InputError if it cannot be built.
+    """
+    return _built(config["model"], [0.0] * config["data"]["channels"], config["seed"])
+
+
+def _built(arguments: dict[str, Any], mean: Sequence[float], seed: int) -> nn.Module:
+    network = components.build("model", arguments)
+    try:
+        return models.build(network, mean, [1.0] * len(mean), seed)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"model: {arguments['_target_']} cannot be built ({' '.join(str(error).split())})") from error
 
 
 def recipe(config: Config) -> Recipe:
@@ -91,6 +103,7 @@ def recipe(config: Config) -> Recipe:
         momentum=schedule["momentum"],
         nesterov=schedule["nesterov"],
         weight_decay=schedule["weight_decay"],
+        batchnorm_weight_decay=schedule["batchnorm_weight_decay"],
         augmentation=augmentation.NAMES[config["data"]["augmentation"]],
         attack=built,
         attack_mode=mode,

@@ -38,6 +38,7 @@ class Schedule(Strict):
     momentum: Annotated[float, at_least(0), below(1)] = MISSING
     nesterov: bool = MISSING
     weight_decay: Annotated[float, at_least(0)] = MISSING
+    batchnorm_weight_decay: Annotated[float | None, at_least(0)] = None  # on BN parameters; as the others if None
 
 
 @dataclass

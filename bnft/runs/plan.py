@@ -244,8 +244,8 @@ def _base(
         return _stored(store.run(base).path, point)
     path = as_path(base)
     if path is None:
-        known = ", ".join(policies())
-        raise rejected("base", base, f"a policy ({known}), a run in {store.root}, a folder, or a .safetensors file")
+        known = "a policy (`bnft run --help` lists them)"
+        raise rejected("base", base, f"{known}, a run in {store.root}, a folder, or a .safetensors file")
     if path.is_dir() and (path / layout.CONFIG).is_file():
         return _stored(path, point)
     return _file(path / layout.MODEL if path.is_dir() else path, point)

@@ -24,6 +24,7 @@ class Recipe:
         attack_mode: the mode of the network during the attack, `eval` or `train`.
         seed: the seed of all random draws.
         fill: the colour that augmentation fills with: `mean` is that of the training images, None the usual one.
+        batchnorm_weight_decay: the weight decay of BN parameters. None is `weight_decay`.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class Recipe:
     attack_mode: str
     seed: int
     fill: str | None = None
+    batchnorm_weight_decay: float | None = None
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Return the learning rate at `step` of `epoch`, both counted from 0, with `steps` steps per epoch."""

@@ -8,10 +8,33 @@ from bnft.attacks.base import Attack, no_trace
 from bnft.attacks.cuda_graphs import attack_graph
 from bnft.attacks.folding import Folded
 from bnft.batchnorm.freezing import Freezing
+from bnft.batchnorm.layers import batchnorm_parameters
 from bnft.common.devices import Hardware
 from bnft.common.randomness import generator, seed_for
 from bnft.common.stopping import Pulse, before_each_forward, steady
 from bnft.training.recipe import Recipe
+
+
+class Entries:
+    """Some entries of a parameter, as a tensor of their own for the optimizer.
+
+    Weight decay and momentum therefore do not change the other entries. `mask` has the shape of the parameter.
+    """
+
+    def __init__(self, parameter: nn.Parameter, mask: torch.Tensor) -> None:
+        self._parameter = parameter
+        self._places = mask.to(parameter.device).nonzero(as_tuple=True) if parameter.dim() else ()
+        self.values = nn.Parameter(parameter.detach()[self._places])
+
+    def take_gradient(self) -> None:
+        """Move the gradient from the parameter to the entries."""
+        gradient, self._parameter.grad = self._parameter.grad, None
+        self.values.grad = None if gradient is None else gradient[self._places]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Write the entries into the parameter."""
+        self._parameter[self._places] = self.values
 
 
 class TrainingStep:
@@ -42,6 +65,8 @@ class TrainingStep:
         self._graph: Attack | None = None
         if self._folded is not None and recipe.attack is not None and len(images) == recipe.batch_size:
             self._graph = attack_graph(recipe.attack, self._folded, hardware, images, labels)
+        self._entries = {name: Entries(freezing.learning[name], mask) for name, mask in freezing.masks.items()}
+        self._optimized = freezing.learning | {name: entries.values for name, entries in self._entries.items()}
         self._optimizer = self._sgd(velocity or {})
 
     @property
@@ -112,31 +137,42 @@ class TrainingStep:
                 group["lr"] = rate
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            for entries in self._entries.values():
+                entries.take_gradient()
             self._optimizer.step()
+            for entries in self._entries.values():
+                entries.put_back()
         return loss.detach(), (logits.argmax(1) != labels).sum()
 
     def velocity(self) -> dict[str, torch.Tensor]:
-        """Return the optimizer's momentum, by parameter name."""
+        """Return the optimizer's momentum, by parameter name.
+
+        If a parameter learns in part, it is the momentum of these entries.
+        """
         if self._optimizer is None:
             return {}
-        states = {name: self._optimizer.state[parameter] for name, parameter in self._freezing.learning.items()}
+        states = {name: self._optimizer.state[parameter] for name, parameter in self._optimized.items()}
         return {
             name: state["momentum_buffer"] for name, state in states.items() if state.get("momentum_buffer") is not None
         }
 
     def _sgd(self, velocity: dict[str, torch.Tensor]) -> torch.optim.SGD | None:
-        """Make the optimizer of the parameters that learn; None if nothing learns."""
-        learning, recipe = self._freezing.learning, self._recipe
-        if not learning:
+        """Make the optimizer of what learns; None if nothing learns."""
+        if not self._optimized:
             return None
+        recipe = self._recipe
+        decays = {id(parameter): recipe.batchnorm_weight_decay for parameter in batchnorm_parameters(self._model)}
+        groups: dict[float, list[torch.Tensor]] = {}
+        for parameter in self._optimized.values():
+            decay = decays.get(id(parameter))
+            groups.setdefault(recipe.weight_decay if decay is None else decay, []).append(parameter)
         optimizer = torch.optim.SGD(
-            learning.values(),
+            [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
             lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
         )
-        for name in velocity.keys() & learning.keys():
-            parameter = learning[name]
+        for name in velocity.keys() & self._optimized.keys():
+            parameter = self._optimized[name]
             optimizer.state[parameter]["momentum_buffer"] = velocity[name].to(parameter.device, copy=True)
         return optimizer

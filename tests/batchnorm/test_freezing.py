@@ -26,8 +26,16 @@ from bnft.training.loop import train
 from bnft.training.recipe import Recipe
 from bnft.training.state import TrainingState
 
-POLICIES = {
-    path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "conf" / "freeze_policy").glob("*.yaml"))
+POLICIES = {  # of Table 2
+    name: yaml.safe_load((ROOT / "conf" / "freeze_policy" / f"{name}.yaml").read_text())
+    for name in (
+        "all",
+        "batchnorm",
+        "batchnorm_frozen_statistics",
+        "batchnorm_logits_conv1",
+        "statistics",
+        "statistics_no_reset",
+    )
 }
 BATCH = 12
 STEPS = 4

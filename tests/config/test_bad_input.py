@@ -23,7 +23,7 @@ from bnft.models import build
 from bnft.models.resnet import ResNet
 from bnft.runs import identity
 
-POLICIES = "one of adv, bn_only, bn_only_logits_conv1, bn_only_params, bn_params, bn_params_logits_conv1, bn_stats"
+POLICIES = "one of adv, adv_bn_clean, bn_only, bn_only_logits_conv1, bn_only_params, bn_params, bn_params_beta"
 AUTOATTACK = "apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square"
 WEIGHTS = "a .safetensors file"
 
@@ -94,6 +94,9 @@ VALUES = (
     ("model.blocks=[1,0]", "model.blocks=[1,0]", "a list (each a whole number, at least 1)"),
     ("freeze_policy.parameters=all", "freeze_policy.parameters=all", "a list of all, batchnorm, logits, first_conv,"),
     ("freeze_policy.parameters=[layer1.*]", "freeze_policy.parameters=layer1.*", "a pattern that matches a parameter"),
+    ("freeze_policy.parameters=[batchnorm@stage4]", "parameters=batchnorm@stage4", "one of @stage1, @stage2, @stage3"),
+    ("freeze_policy.parameters=[random:77083]", "parameters=random:77083", "random:N with N from 1 to 77082"),
+    ("schedule.batchnorm_weight_decay=-1", "schedule.batchnorm_weight_decay=-1", "a number, at least 0, or null"),
     ("freeze_policy.statistics=thaw", "freeze_policy.statistics=thaw", "one of update, frozen, reset"),
     ("evaluation.version=fast", "evaluation.version=fast", "one of standard, plus, rand, custom"),
     ("evaluation.version=custom", "evaluation.attacks=null", f"a list of {AUTOATTACK}"),
@@ -113,7 +116,7 @@ VALUES = (
 OPTIONS = (
     ("policy=foo", "policy=foo", POLICIES),
     ("~policy", "policy: must be given", POLICIES),
-    ("freeze_policy=foo", "freeze_policy=foo", "one of all, batchnorm, batchnorm_frozen_statistics"),
+    ("freeze_policy=foo", "freeze_policy=foo", "one of all, batchnorm, batchnorm_beta, batchnorm_frozen_statistics"),
     ("attack=foo", "attack=foo", "one of none, pgd"),
     ("attack=null", "attack=null", "must be a string", "--help"),
     ("model=foo", "model=foo", "one of resnet20, resnet8, torchvision"),
@@ -146,7 +149,7 @@ TARGETS = (
     ("model._target_=test_bad_input.TooWide", "outputs of shape (2, 11)", "logits of shape (2, 10)"),
     ("model._target_=test_bad_input.Picky", "model: cannot take images of shape (1, 8, 8)", "only large images"),
     ("model._target_=test_bad_input.Refusing", "test_bad_input.Refusing cannot be built", "never in the mood"),
-    ("policy=bn_only model._target_=test_bad_input.Plain", "freeze_policy.parameters=batchnorm", "with BN layers"),
+    ("policy=bn_only model._target_=test_bad_input.Plain", "freeze_policy.parameters=batchnorm", "no BN layers"),
     ("policy=bn_stats model._target_=test_bad_input.Plain", "freeze_policy.statistics=reset", "with BN layers"),
     ("policy=bn_stats model._target_=test_bad_input.NoStatistics", "statistics=reset", "with running statistics"),
 )
@@ -308,7 +311,7 @@ def write_run(folder: Path, named: bool = True) -> None:
 
 
 BASES: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
-    "unknown": (lambda folder: None, "nope", ("a policy (adv, bn_only,", "a run in multirun", WEIGHTS)),
+    "unknown": (lambda folder: None, "nope", ("a policy (`bnft run --help` lists them)", "a run in multirun", WEIGHTS)),
     "empty folder": (lambda folder: (folder / "f").mkdir(), "f", ("a folder with model.safetensors", WEIGHTS)),
     "text": (lambda folder: (folder / "f").write_text("text"), "f", ("a .safetensors file with weights",)),
     "pickle": (

@@ -14,6 +14,7 @@ from bnft.common.errors import InputError
 from bnft.config import build, components
 from bnft.config.check import check
 from bnft.config.compose import compose
+from bnft.runs import identity
 from bnft.runs.execution import execute
 from bnft.runs.plan import ModelFile, Run, plan
 from bnft.studies import paper
@@ -61,8 +62,8 @@ def test_every_option_composes_and_builds(choice, data_file):
             assert model.eval()(data.pixels(data.x_test[:2])).shape == (2, config["data"]["num_classes"])
 
 
-def test_the_eleven_policies_are_those_of_the_paper():
-    assert set(options("policy")) == set(paper.BY_POLICY)
+def test_the_policies_are_the_eleven_of_the_paper_and_the_controls():
+    assert set(options("policy")) == set(paper.BY_POLICY) | set(CONTROLS)
     for policy, row in paper.BY_POLICY.items():
         assert compose([f"policy={policy}"]).config["title"] == row.title
 
@@ -80,6 +81,40 @@ TABLE = {  # parameters, statistics, attacked, base: the first table of docs/pro
     "bn_params": (["batchnorm"], "update", True, "normal"),
     "bn_params_logits_conv1": (["batchnorm", "logits", "first_conv"], "update", True, "normal"),
 }
+
+
+CONTROLS = {  # in what each differs from BN PARAMS
+    "bn_params_clean": {"attack": None},
+    "bn_params_no_decay": {"schedule.batchnorm_weight_decay": 0.0},
+    "bn_params_gamma": {"freeze_policy.parameters": ["batchnorm.gamma"]},
+    "bn_params_beta": {"freeze_policy.parameters": ["batchnorm.beta"]},
+    "bn_params_stage1": {"freeze_policy.parameters": ["batchnorm@stage1"]},
+    "bn_params_stage2": {"freeze_policy.parameters": ["batchnorm@stage2"]},
+    "bn_params_stage3": {"freeze_policy.parameters": ["batchnorm@stage3"]},
+    "bn_params_shortcut": {"freeze_policy.parameters": ["batchnorm@shortcut"]},
+    "random_params": {"freeze_policy.parameters": ["random:batchnorm"]},
+    "adv_bn_clean": {"attack": None, "base": "adv"},
+}
+
+
+@pytest.mark.parametrize("images", ["digits", "cifar10"])
+@pytest.mark.parametrize("policy", CONTROLS)
+def test_a_control_is_bn_params_but_for_one_thing(policy, images):
+    """The recipe of the data and the augmentation of adversarial training are those of BN PARAMS."""
+    ours, theirs = (compose([f"policy={name}", f"data={images}"]).config for name in (policy, "bn_params"))
+    assert ours["data"]["augmentation"] == {"digits": "none", "cifar10": "crop_flip"}[images]
+    assert ours["schedule"]["epochs"] == {"digits": 15, "cifar10": 30}[images]
+    assert ours.pop("title") != theirs.pop("title")
+    assert identity.differences(ours, theirs) == CONTROLS[policy]
+
+
+def test_a_control_is_no_row_of_the_paper_and_has_no_overrides():
+    for policy in CONTROLS:
+        run = run_of(f"policy={policy}", "seed=2")
+        assert run.overrides == {} and run.base_name.startswith("adv-" if policy == "adv_bn_clean" else "normal-")
+    assert run_of("policy=bn_params_gamma", "freeze_policy=batchnorm_beta").overrides == {
+        "freeze_policy.parameters": ["batchnorm.beta"]
+    }
 
 
 @pytest.mark.parametrize("policy", TABLE)

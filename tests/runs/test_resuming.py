@@ -98,7 +98,7 @@ def without_time(progress: TrainingState) -> list[dict[str, object]]:
     return [{**line, "seconds": 0} for line in progress.history]
 
 
-@pytest.mark.parametrize("parameters", ["all", "none"])
+@pytest.mark.parametrize("parameters", ["all", "none", "random:batchnorm"])
 @pytest.mark.parametrize("attacked", [True, False], ids=["attacked", "clean"])
 def test_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Path, parameters: str, attacked: bool) -> None:
     """Before each batch, in each attack and after each batch, the last of an epoch and of all included."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.recipes import CPU, RECIPE
 from torch import nn
+from torch.nn import functional
 
 from bnft.attacks.pgd import pgd
 from bnft.batchnorm.freezing import Freezing
@@ -20,6 +21,7 @@ from bnft.models.resnet import ResNet
 from bnft.training import loop, step
 from bnft.training.loop import train
 from bnft.training.state import TrainingState
+from bnft.training.step import TrainingStep
 
 
 class Kept:
@@ -80,11 +82,14 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("statistics", ["update", "frozen", "reset"])
-def test_resumed_from_any_checkpoint_equals_undisturbed(digits, monkeypatch, statistics):
+@pytest.mark.parametrize(
+    ("parameters", "statistics"),
+    [("all", "update"), ("all", "frozen"), ("all", "reset"), ("random:batchnorm", "update")],
+)
+def test_resumed_from_any_checkpoint_equals_undisturbed(digits, monkeypatch, parameters, statistics):
     """Mid-epoch checkpoints too: here one is due after every batch."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    policy = {"statistics": statistics, "dropout": True}
+    policy = {"parameters": [parameters], "statistics": statistics, "dropout": True}
     keeper = Kept()
     expected, done = trained(digits, keeper=keeper, **policy)
     assert len(keeper.saved) == 8  # 4 whole batches an epoch
@@ -188,6 +193,119 @@ def test_folded_attack_equals_the_plain_one(digits, monkeypatch):
     plain, _ = trained(digits, replace(RECIPE, epochs=1))
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(folded.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+
+
+# what learns in part
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_only_the_picked_entries_move(digits, precision):
+    """Eight steps with weight decay and momentum; BN parameters are not among what can be picked."""
+    model, freezing = fresh(["random:20"])
+    before = copy.deepcopy(model.state_dict())
+    train(model, freezing, digits, replace(RECIPE, weight_decay=0.1), replace(CPU, precision=precision), Kept())
+    moved = 0
+    for name, parameter in model.named_parameters():
+        mask = freezing.masks.get(name, torch.zeros_like(parameter, dtype=torch.bool))
+        assert torch.equal(parameter.view(torch.int32)[~mask], before[name].view(torch.int32)[~mask]), name
+        moved += int((parameter != before[name])[mask].sum())
+    assert moved == 20
+    assert not torch.equal(model.bn.running_mean, before["bn.running_mean"])
+
+
+def test_the_picked_entries_move_as_in_sgd_on_them_alone(digits):
+    """Three updates, beside SGD written out: momentum, Nesterov and weight decay on the picked entries."""
+    model, freezing = fresh(["random:30"])
+    reference, learning = fresh(["all"])
+    images, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
+    ours = TrainingStep(model, freezing, replace(RECIPE, attack=None), CPU, images, labels)
+    velocity = {name: torch.zeros_like(value) for name, value in reference.named_parameters()}
+    rate, momentum, decay = 0.3, RECIPE.momentum, RECIPE.weight_decay
+    for _ in range(3):
+        ours.update(images, labels, rate)
+        learning.train_mode()
+        functional.cross_entropy(reference(images), labels).backward()
+        with torch.no_grad():
+            for name, parameter in reference.named_parameters():
+                if (mask := freezing.masks.get(name)) is not None:
+                    gradient = parameter.grad + decay * parameter
+                    velocity[name] = momentum * velocity[name] + gradient
+                    parameter -= rate * (gradient + momentum * velocity[name]) * mask
+                parameter.grad = None
+    for name, parameter in reference.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter)
+    assert {name: value.shape for name, value in ours.velocity().items()} == {
+        name: (int(mask.sum()),) for name, mask in freezing.masks.items()
+    }
+
+
+def test_a_parameter_that_is_one_number_can_be_picked(digits):
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.scale * images.flatten(1)[:, :10]
+
+    model = Scaled()
+    freezing = Freezing(model, ["random:1"], "frozen")
+    train(model, freezing, digits, replace(RECIPE, attack=None), CPU, Kept())
+    assert freezing.counts().learning == 1 and model.scale != 2
+
+
+def test_an_entry_that_moves_though_it_was_not_picked_is_an_error(digits):
+    model, freezing = fresh(["random:20"])
+    before = freezing.frozen_state()
+    name, mask = next((name, mask) for name, mask in freezing.masks.items() if not mask.all())
+    with torch.no_grad():
+        model.get_parameter(name)[mask] += 1
+    freezing.check_unchanged(before)
+    with torch.no_grad():
+        model.get_parameter(name)[~mask] += 1
+    with pytest.raises(RuntimeError, match=name):
+        freezing.check_unchanged(before)
+
+
+# weight decay
+
+
+class Idle(nn.Module):
+    """Its logits depend on no parameter, so that all gradients are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.logits = nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 0 * self.logits(self.bn(self.conv(images)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(("own", "factor"), [(None, 0.96**8), (0.0, 1.0), (0.5, 0.9**8)])
+def test_bn_parameters_have_a_weight_decay_of_their_own(digits, own, factor):
+    """Eight steps at rate 0.2, with decay 0.2 on the others: 1 - 0.2 * 0.2 each."""
+    model = Idle()
+    before = copy.deepcopy(model)
+    recipe = replace(RECIPE, attack=None, lr=0.2, shape=lambda progress: 1.0, momentum=0.0, nesterov=False)
+    recipe = replace(recipe, weight_decay=0.2, batchnorm_weight_decay=own)
+    train(model, Freezing(model, ["all"], "update"), digits, recipe, CPU, Kept())
+    torch.testing.assert_close(model.bn.weight, torch.full((4,), factor))
+    if own == 0:
+        assert torch.equal(model.bn.weight, before.bn.weight)
+    for name in ("conv.weight", "logits.weight", "logits.bias"):
+        torch.testing.assert_close(model.get_parameter(name), before.get_parameter(name) * 0.96**8)
+
+
+def test_resumed_with_a_weight_decay_of_its_own_equals_undisturbed(digits, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    recipe, keeper = replace(RECIPE, weight_decay=0.1, batchnorm_weight_decay=0.0), Kept()
+    expected, _ = trained(digits, recipe, keeper)
+    state, progress = keeper.saved[4]
+    model, freezing = fresh()
+    model.load_state_dict(state)
+    train(model, freezing, digits, recipe, CPU, Kept(), progress)
+    assert same(model, expected)
+    assert not same(trained(digits, replace(recipe, batchnorm_weight_decay=None))[0], expected)
 
 
 def test_a_diverging_loss_is_an_error(digits):
