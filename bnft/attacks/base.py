@@ -1,6 +1,6 @@
 """Attacks used in training: pure functions `attack(model, inputs, labels, *, generator, ...) -> adversarial inputs`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ Attack = Callable[..., torch.Tensor]
 
 
 @contextmanager
-def no_trace(model: nn.Module, mode: str = "eval") -> Iterator[None]:
+def no_trace(model: nn.Module, mode: str = "eval", frozen: Iterable[nn.Module] = ()) -> Iterator[None]:
     """Leave the model unchanged by an attack in this block.
 
     In the block, parameters take no gradients and BN statistics are not updated. Afterwards the mode of every module is
@@ -22,12 +22,15 @@ def no_trace(model: nn.Module, mode: str = "eval") -> Iterator[None]:
         model: the model to attack.
         mode: the mode of the model in the block. In `eval` mode, BN layers use their running statistics. In `train`
             mode, they use the statistics of the batch.
+        frozen: BN layers with frozen statistics, which stay in eval mode.
     """
     modes = {module: module.training for module in model.modules()}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     layers = list(batchnorm_layers(model).values())
     tracking = [layer.track_running_stats for layer in layers]
     model.train(mode == "train")
+    for layer in frozen:
+        layer.eval()
     for parameter in learning:
         parameter.requires_grad_(False)
     for layer in layers:

@@ -4,6 +4,7 @@ BN layers are found by type, never by name. What is frozen, buffers included, is
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -11,8 +12,11 @@ from torch import nn
 from bnft.batchnorm.counts import Counts
 from bnft.batchnorm.layers import batchnorm_layers, batchnorm_parameters
 from bnft.batchnorm.selection import select
-from bnft.batchnorm.selectors import STATISTICS
+from bnft.batchnorm.selectors import CUMULATIVE, STATISTICS
 from bnft.common.errors import rejected
+
+if TYPE_CHECKING:
+    from bnft.common.compat import BatchNorm
 
 
 class Freezing:
@@ -29,15 +33,28 @@ class Freezing:
 
     `statistics` is `update`, `frozen`, or `reset` (start again from mean 0 and variance 1, then update).
 
+    `momentum` is the weight of a batch in the running statistics, from 0 to 1. `cumulative` gives all batches the same
+    weight. None is the layers' own momentum, usually 0.1, with which the statistics of the base are soon forgotten.
+
     `learning` holds the parameters that learn, by name. Of those that are also in `masks`, only some entries learn.
 
     Raises InputError where a selector or the statistics ask for something that the model does not have.
     """
 
-    def __init__(self, model: nn.Module, parameters: Sequence[str], statistics: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[str],
+        statistics: str,
+        seed: int = 0,
+        momentum: float | str | None = None,
+    ) -> None:
         self.model = model
         self.statistics = statistics
         self.layers = batchnorm_layers(model)
+        if momentum is not None:
+            for layer in self.layers.values():
+                layer.momentum = None if momentum == CUMULATIVE else float(momentum)
         if statistics not in STATISTICS:
             raise rejected("freeze_policy.statistics", statistics, f"one of {', '.join(STATISTICS)}")
         picked = select(model, parameters, seed)
@@ -58,12 +75,16 @@ class Freezing:
             for layer in self.layers.values():
                 layer.reset_running_stats()
 
+    @property
+    def frozen_layers(self) -> "list[BatchNorm]":
+        """The BN layers whose statistics are frozen. They are always in eval mode."""
+        return list(self.layers.values()) if self.statistics == "frozen" else []
+
     def train_mode(self) -> None:
         """Train mode for the update step: BN layers use and update batch statistics unless these are frozen."""
         self.model.train()
-        if self.statistics == "frozen":
-            for layer in self.layers.values():
-                layer.eval()
+        for layer in self.frozen_layers:
+            layer.eval()
 
     def frozen_state(self) -> dict[str, torch.Tensor]:
         """Copies of every tensor of the model, buffers included, that training must not change.

@@ -14,3 +14,4 @@ SELECTORS = (
     "random:N",
 )
 STATISTICS = ("update", "frozen", "reset")
+CUMULATIVE = "cumulative"  # a momentum of the BN statistics

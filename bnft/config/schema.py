@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from bnft.batchnorm.selectors import SELECTORS, STATISTICS
+from bnft.batchnorm.selectors import CUMULATIVE, SELECTORS, STATISTICS
 from bnft.common.constraints import Rule, Strict, above, at_least, at_most, below, not_empty, number, one_of
 from bnft.evaluation.settings import NORMS, Evaluation
 
@@ -18,6 +18,12 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
 
+momentum = Rule(
+    f"{CUMULATIVE}, or a number above 0 and at most 1",
+    lambda value: value == CUMULATIVE or (isinstance(value, (int, float)) and 0 < value <= 1 and value is not True),
+    complete=True,
+)
+
 
 @dataclass
 class FreezePolicy(Strict):
@@ -25,6 +31,7 @@ class FreezePolicy(Strict):
 
     parameters: Annotated[list[str], selectors] = MISSING
     statistics: Annotated[str, one_of(*STATISTICS)] = MISSING
+    momentum: Annotated[Any, momentum] = None  # of the BN statistics; the layers' own if None
 
 
 @dataclass

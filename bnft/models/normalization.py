@@ -23,14 +23,14 @@ class ReparametrizedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         self._check_input_dim(input)
         momentum, batch = self.momentum, self.training or self.running_mean is None
-        if self.training and self.num_batches_tracked is not None:
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if momentum is None:  # a cumulative average
                 momentum = 1 / float(self.num_batches_tracked)
+        used = not self.training or self.track_running_stats  # as in PyTorch's own forward
+        mean, variance = (self.running_mean, self.running_var) if used else (None, None)
         gamma = self.offset + self.weight
-        return functional.batch_norm(
-            input, self.running_mean, self.running_var, gamma, self.bias, batch, momentum or 0.0, self.eps
-        )
+        return functional.batch_norm(input, mean, variance, gamma, self.bias, batch, momentum or 0.0, self.eps)
 
 
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {

@@ -85,7 +85,7 @@ class RunTraining:
         progress = self._resume(model)
         policy = config["freeze_policy"]
         self.hardware.place(model)
-        freezing = Freezing(model, policy["parameters"], policy["statistics"], config["seed"])
+        freezing = Freezing(model, **policy, seed=config["seed"])
         self.record = self._record(freezing)
         self._progress.training_begins(str(freezing.counts()), progress)
         data = build.dataset(config).to(self.hardware.device)

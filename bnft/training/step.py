@@ -120,7 +120,7 @@ class TrainingStep:
             return self._graph(images, labels, generator=draws)
         target = self._model if self._folded is None else self._folded.refresh()
         with (
-            no_trace(self._model, self._recipe.attack_mode),
+            no_trace(self._model, self._recipe.attack_mode, self._freezing.frozen_layers),
             self._hardware.autocast(),
             before_each_forward(target, pulse),
         ):

@@ -11,6 +11,7 @@ from support.command import ROOT
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bnft.attacks.base import no_trace
 from bnft.attacks.pgd import pgd
 from bnft.batchnorm.freezing import Counts, Freezing
 from bnft.batchnorm.layers import batchnorm_layers
@@ -19,6 +20,7 @@ from bnft.common.errors import InputError
 from bnft.data import augmentation
 from bnft.data.dataset import Arrays, prepare
 from bnft.models import build
+from bnft.models.normalization import ReparametrizedBatchNorm2d
 from bnft.models.resnet import ResNet
 from bnft.models.torchvision import Torchvision
 from bnft.training import shapes
@@ -439,3 +441,34 @@ def test_a_frozen_convolutions_weight_gradient_is_never_computed():
     convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
     assert len(masks) == convolutions - 1, "nothing behind the first BN layer is computed"
     assert {mask[:2] for mask in masks} == {(True, False)}
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, ReparametrizedBatchNorm2d])
+def test_momentum_of_the_statistics(kind):
+    batches = [torch.randn(16, 2, 3, 3) + number for number in range(4)]
+    means = [batch.mean((0, 2, 3)) for batch in batches]
+
+    def mean_after(momentum, statistics="reset"):
+        model = nn.Sequential(kind(2))
+        model(batches[3])  # what a base leaves
+        freezing = Freezing(model, ["none"], statistics, momentum=momentum)
+        freezing.reset()
+        freezing.train_mode()
+        for batch in batches[:3]:
+            model(batch)
+        return model[0].running_mean
+
+    torch.testing.assert_close(mean_after("cumulative"), sum(means[:3]) / 3)
+    torch.testing.assert_close(mean_after("cumulative", "update"), 0.1 * means[3] / 4 + sum(means[:3]) / 4)
+    torch.testing.assert_close(mean_after(1.0), means[2])
+    torch.testing.assert_close(mean_after(None), 0.1 * (0.81 * means[0] + 0.9 * means[1] + means[2]))
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, ReparametrizedBatchNorm2d])
+def test_an_attack_in_train_mode_leaves_frozen_layers_in_eval_mode_and_updates_none(kind):
+    model, x = nn.Sequential(kind(2)), torch.randn(16, 2, 3, 3) + 5
+    for statistics, expected in (("frozen", x / (1 + 1e-5) ** 0.5), ("update", nn.BatchNorm2d(2)(x))):
+        freezing = Freezing(model, ["batchnorm"], statistics)
+        with no_trace(model, "train", freezing.frozen_layers):
+            torch.testing.assert_close(model(x), expected)
+        assert (model[0].running_mean == 0).all() and model[0].num_batches_tracked == 0
