@@ -131,8 +131,8 @@ OPTIONS = (
 # what is no override
 
 GRAMMAR = (
-    ("schedule.epochs=[1,2", "schedule.epochs=[1,2:", "key=value"),
-    ("schedule.epochs", "schedule.epochs:", "key=value"),
+    ("schedule.epochs=[1,2", "schedule.epochs=[1,2:", "KEY=VALUE"),
+    ("schedule.epochs", "schedule.epochs:", "KEY=VALUE"),
     ("model.blocks.first=3", "model.blocks.first=3", "--help"),
     ("seed=0,1", "seed=0,1", "add --multirun"),
     ("policy=bn_params base_overrides=[seed=1", "base_overrides=[seed=1:", "with quotes around special characters"),
