@@ -42,6 +42,7 @@ class Outcomes:
         fallen_at: int8 (n,), which attack broke each attacked image; see `cascade.Cascade`.
         adversarial: the adversarial images (n, C, H, W); see `cascade.Cascade`.
         adversarial_logits: logits (n, classes) of `adversarial`.
+        pgd_logits: logits (n, classes) of PGD examples of the attacked images; see `pgd.logits`.
         originals: the first EXAMPLES of the attacked images without perturbations, to be shown beside `adversarial`.
     """
 
@@ -50,6 +51,7 @@ class Outcomes:
     fallen_at: torch.Tensor
     adversarial: torch.Tensor
     adversarial_logits: torch.Tensor
+    pgd_logits: torch.Tensor
     originals: torch.Tensor
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -113,7 +115,7 @@ def evaluate(
                 watcher=watcher,
                 shared=shared.found if shared is not None else None,
             )
-            pgd_loss = pgd.loss(model, view, attacked, truth, config)
+            pgd_logits = pgd.logits(model, view, attacked, truth, config)
         adversarial = laid_out(cascade.adversarial, attacked)
         adversarial_logits = score(model, adversarial, config.batch_size)
         unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
@@ -123,9 +125,12 @@ def evaluate(
         cascade.fallen_at,
         cascade.adversarial,
         adversarial_logits.cpu(),
+        pgd_logits.cpu(),
         attacked[:EXAMPLES].cpu(),
     )
-    return outcomes, replace(summary(outcomes, attacks, cascade, config, unconfirmed), pgd_loss=pgd_loss)
+    return outcomes, replace(
+        summary(outcomes, attacks, cascade, config, unconfirmed), pgd_loss=pgd.loss(pgd_logits, truth)
+    )
 
 
 def check_model(model: nn.Module) -> None:

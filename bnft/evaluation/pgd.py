@@ -35,10 +35,13 @@ def attacks(model: nn.Module, config: Evaluation, device: torch.device) -> list[
     return [stage(restart) for restart in range(config.restarts or 1)]
 
 
-def loss(model: nn.Module, view: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: Evaluation) -> float:
-    """Return the mean cross-entropy of `model` on PGD examples within the budget, as in section 3.3 of the paper.
+def logits(
+    model: nn.Module, view: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: Evaluation
+) -> torch.Tensor:
+    """Return the logits (N, classes) of `model` on PGD examples within the budget, for figures and the loss on them.
 
-    AutoAttack's examples cannot be used for this, because AutoAttack does not maximise a loss.
+    Section 3.3 of the paper compares the cross-entropy, logits and confidences on such examples. AutoAttack's examples
+    cannot be used for this, because AutoAttack does not maximise a loss and keeps an image once it is broken.
 
     Args:
         model: the model.
@@ -47,7 +50,7 @@ def loss(model: nn.Module, view: nn.Module, images: torch.Tensor, labels: torch.
         labels: their labels (N,).
         config: the budget, the batch size and the seed.
     """
-    losses = []
+    parts = []
     for batch, (inputs, truth) in enumerate(
         zip(images.split(config.batch_size), labels.split(config.batch_size), strict=True)
     ):
@@ -62,8 +65,13 @@ def loss(model: nn.Module, view: nn.Module, images: torch.Tensor, labels: torch.
             norm=_norm(config),
         )
         with torch.no_grad():
-            losses.append(functional.cross_entropy(model(adversarial).float(), truth, reduction="none"))
-    return float(torch.cat(losses).mean())
+            parts.append(model(adversarial).float())
+    return torch.cat(parts)
+
+
+def loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the mean cross-entropy of logits (N, classes)."""
+    return float(functional.cross_entropy(logits, labels, reduction="none").mean())
 
 
 def _norm(config: Evaluation) -> Norm:

@@ -44,7 +44,7 @@ def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys):
     with_model = {file.parent.name.rpartition("-")[0] for file in kept.root.glob("*/model.safetensors")}
     assert with_model == {"adv", "normal"}
     kinds = {name for file in kept.root.rglob("outcomes.safetensors") for name in read_arrays(file)}
-    assert kinds == {"clean_logits", "labels", "fallen_at", "adversarial_logits"}
+    assert kinds == {"clean_logits", "labels", "fallen_at", "adversarial_logits", "pgd_logits"}
     main(["report", "all", "--store", str(kept.root)])
     assert "exported without its images" in (kept.root / "reports" / "all" / "index.html").read_text()
 

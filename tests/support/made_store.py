@@ -259,6 +259,7 @@ def _outcomes(policy: str, seed: int, eps: float) -> dict[str, torch.Tensor]:
         "fallen_at": fallen_at,
         "adversarial": adversarial.astype(np.float32),
         "adversarial_logits": attacked.astype(np.float32),
+        "pgd_logits": attacked.astype(np.float32),
         "originals": images[:16].astype(np.float32),
     }
     return {name: torch.from_numpy(values) for name, values in arrays.items()}

@@ -125,11 +125,11 @@ def test_the_screen_while_a_sweep_runs_and_when_it_has_ended(tmp_path):
         stream.feed(data)
         for text in screen.display:
             seen |= {
-                word for word in ("waiting", "training", " of 30, ", " left", "images stand", "≥ ") if word in text
+                word for word in ("waiting", "training", " of 30, ", " left", "images are robust so far", "≥ ") if word in text
             }
         assert sum(text.startswith("bn_stats-") for text in screen.display) <= 1, "the table is redrawn in its place"
     assert os.waitpid(pid, 0)[1] == 0
-    assert seen == {"waiting", "training", " of 30, ", " left", "images stand", "≥ "}
+    assert seen == {"waiting", "training", " of 30, ", " left", "images are robust so far", "≥ "}
     text = "\n".join(screen.display)
     assert "Table 2 on digits" in text and "NORMAL" in text and "BN STATS (reset)" in text
     assert "waiting" not in text and "training" not in text, "only the final table remains"
