@@ -16,9 +16,10 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import alternate, hardware, print_table, ratios, spread
+from measuring import alternate, hardware, print_table, ratios, spread
 from omegaconf import OmegaConf
 from pyautoattack import AutoAttack
 from torch import nn
@@ -27,9 +28,8 @@ from bnft.common import files
 from bnft.common.devices import available_threads, choose
 from bnft.config import build
 from bnft.data.dataset import Dataset
-from bnft.evaluation.cascade import STANDS
 from bnft.evaluation.evaluate import evaluate
-from bnft.evaluation.settings import Evaluation
+from bnft.evaluation.settings import STANDS, Evaluation
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch.py"
 
@@ -104,14 +104,14 @@ def compare(model: nn.Module, data: Dataset, config: Evaluation, repeats: int, t
 
 def trained(store: Path) -> Path:
     """Train ADV on the digits in a store of its own, and return the folder of the run."""
-    command = [sys.executable, LAUNCH, "policy=adv", "evaluation=pgd", f"store={store}", "wandb.mode=disabled"]
+    command = [sys.executable, str(LAUNCH), "policy=adv", "evaluation=pgd", f"store={store}", "wandb.mode=disabled"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return next(path for path in store.glob("adv-*") if path.is_dir())
 
 
 def loaded(run: Path) -> tuple[nn.Module, Dataset, Evaluation]:
     """Load the model, the data and the settings of the evaluation of a run."""
-    kept = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    kept: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     config = kept.get("config", kept)
     data = build.dataset(config)
     model = build.model(config, data)

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoattack import Silent, loaded
-from common import hardware, print_table
+from measuring import hardware, print_table
 
 from bnft.common.devices import choose
 from bnft.common.files import read_tensors
 from bnft.evaluation import autoattack
-from bnft.evaluation.cascade import STANDS
 from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.settings import STANDS
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     if options.bf16:
-        autoattack.has_fast_bf16 = lambda _: True
+        autoattack.has_fast_bf16 = lambda _: True  # type: ignore[attr-defined, assignment]
     settled = choose("auto", "fp32", options.threads)
     settled.settle()
     rows, images, errors, flips = [], 0, [0, 0], [0, 0]

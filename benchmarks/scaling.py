@@ -25,7 +25,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from common import alternate, hardware, print_table
+from measuring import alternate, hardware, print_table
 from sweep_overhead import measured
 from torch import nn
 from training_step import images, network, ours
@@ -127,7 +127,8 @@ def multiply_accumulates(model: nn.Module, data: Dataset) -> int:
 
     def count(layer: nn.Module, inputs: object, output: torch.Tensor) -> None:
         nonlocal total
-        total += output[0].numel() * layer.weight[0].numel()  # each output is a sum over one filter's weights
+        weights = layer.get_parameter("weight")
+        total += output[0].numel() * weights[0].numel()  # each output is a sum over one filter's weights
 
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -60,7 +60,7 @@ def main() -> None:
 def measured(runs: int, flags: list[str]) -> float:
     """Return the wall seconds of a sweep of `runs` seeds, including the start of Python and the table at the end."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, HERE.parent / "launch.py", "-m", *RUN, f"seed=range(0,{runs})", *flags]
+        command = [sys.executable, str(HERE.parent / "launch.py"), "-m", *RUN, f"seed=range(0,{runs})", *flags]
         environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
         began = time.monotonic()
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

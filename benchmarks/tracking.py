@@ -154,7 +154,7 @@ def training(options: argparse.Namespace, folder: Path) -> float:
     The fastest trainings are compared, because other work on the machine disturbs them least.
     """
     data = folder / "images.npz"
-    np.savez(data, **_images(options))
+    np.savez(data, **_images(options))  # type: ignore[arg-type]
     modes = ("disabled", "offline")
     times: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in modes}
     for repeat in range(options.repeats):

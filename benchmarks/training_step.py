@@ -35,7 +35,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from common import alternate, hardware, print_table, ratios, spread
+from measuring import alternate, hardware, print_table, ratios, spread
 from torch import nn
 from torch.nn import functional
 

@@ -191,7 +191,7 @@ def data_overrides(file: Path | None, scale: Scale, store: Path, write: bool = T
     subset = store / f"first-{scale.images}-{digest[:10]}.npz"
     if not subset.exists():
         packed = io.BytesIO()
-        np.savez(packed, **arrays)
+        np.savez(packed, **arrays)  # type: ignore[arg-type]
         write_file(subset, packed.getvalue())
     return ["data=npz", f"data.path={subset}"]
 

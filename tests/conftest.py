@@ -34,7 +34,7 @@ def launch(
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Outcome:
-        import launch as program
+        from bnft import hydra_app
 
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "path", [*sys.path])
@@ -42,7 +42,7 @@ def launch(
         capsys.readouterr()
         code = 0
         try:
-            program.main()
+            hydra_app.main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         said = capsys.readouterr()
@@ -50,6 +50,27 @@ def launch(
 
     yield call
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def bnft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`bnft ARGUMENTS` in this process, with a folder of its own as working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")  # put back at the end, since `bnft sync` changes it
+
+    def call(*arguments: str) -> Outcome:
+        from bnft import cli
+
+        capsys.readouterr()
+        try:
+            cli.main(arguments)
+            code: object = 0
+        except SystemExit as end:
+            code = end.code or 0
+        assert isinstance(code, int)
+        return Outcome(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture

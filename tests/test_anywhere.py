@@ -15,6 +15,7 @@ from support.programs import heeding_signals
 
 from bnft import hydra_app
 from bnft.common import program
+from bnft.config import folders
 from bnft.runs.store import Store
 from bnft.sweeps import record
 
@@ -182,7 +183,7 @@ def test_the_commits_of_the_current_folder_and_of_bnft_are_recorded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["bnft", "-m", "policy=adv"])
     assert re.fullmatch(rf"{head}, bnft [0-9a-f]{{40}}(-dirty)?", str(record.commit()))
-    monkeypatch.setattr(record.folders, "checkout", lambda: None)
+    monkeypatch.setattr(folders, "checkout", lambda: None)
     assert record.commit() == head
     assert program.command() == "bnft run -m policy=adv"
 

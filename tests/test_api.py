@@ -19,7 +19,7 @@ import bnft
 from bnft.data.dataset import prepare
 from bnft.data.digits import load as digits
 
-LINE = [*TINY, "threads=1", "hydra.launcher.workers=1"]
+LINE = [*TINY, "hydra.launcher.workers=1"]
 
 
 def python(*arguments: str, folder: Path, script: str | None = None) -> str:
@@ -183,14 +183,14 @@ def test_any_module_is_evaluated_and_left_as_it_was(
     network: nn.Module, images: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
     network.train()
-    network[3].eval()
-    network[0].bias.requires_grad_(False)
+    network.get_submodule("3").eval()
+    network.get_parameter("0.bias").requires_grad_(False)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(1)
     drawn = torch.get_rng_state()
     found = bnft.evaluate(network, *images, eps="8/255", attack="pgd", iterations=3, restarts=2, batch_size=16)
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert [part.training for part in network] == [True, True, True, False, True]
+    assert [part.training for part in network.children()] == [True, True, True, False, True]
     assert [parameter.requires_grad for parameter in network.parameters()] == [True, False, True, True, True, True]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(part._forward_pre_hooks for part in network.modules())
@@ -207,29 +207,38 @@ def test_any_module_is_evaluated_and_left_as_it_was(
     assert again.robust_error <= 100 and len(again.broken) == 30
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
+def test_the_precision_that_a_program_chose_is_put_back(tmp_path: Path) -> None:
+    """Each choice in a process of its own, forked from one that has imported PyTorch."""
+    choices = [
         "torch.backends.fp32_precision = 'tf32'",
         "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
         "torch.backends.cuda.matmul.allow_tf32 = True",
         "torch.set_float32_matmul_precision('medium')",
-    ],
-)
-def test_the_precision_that_a_program_chose_is_put_back(tmp_path: Path, asked: str) -> None:
+    ]
     script = f"""
-import torch
+import os, torch, traceback
 from bnft.evaluation.scores import _undisturbed
-{asked}
 b = torch.backends
 def chosen():
     return [x.fp32_precision for x in (b, b.cuda.matmul, b.cudnn, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv)]
-before = chosen()
-with _undisturbed(torch.device("cpu")):
-    print(chosen()[1::2])
-print(chosen() == before)
+def put_back(choice):
+    usual = chosen()
+    exec(choice)
+    before = chosen()
+    with _undisturbed(torch.device("cpu")):
+        inside = chosen()[1::2]
+    return before != usual, inside, chosen() == before
+for choice in {choices!r}:
+    if not os.fork():
+        try:
+            print(put_back(choice), flush=True)
+        except Exception:
+            traceback.print_exc()
+        os._exit(0)
+    os.wait()
 """
-    assert python("-c", script, folder=tmp_path) == "['ieee', 'ieee', 'ieee']\nTrue\n"
+    expected = "(True, ['ieee', 'ieee', 'ieee'], True)\n"
+    assert python("-c", script, folder=tmp_path) == expected * len(choices)
 
 
 def test_it_is_the_evaluation_of_runs(folder: Path) -> None:

@@ -5,7 +5,8 @@ type. A whole epoch is augmented at once, so that images that drew the same oper
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
@@ -14,7 +15,13 @@ from bnft.common.errors import rejected
 from bnft.data.dataset import Dataset
 
 Colour = Sequence[int] | None
-Augmentation = Callable[[torch.Tensor, torch.Generator, Colour], torch.Tensor]
+
+
+class Augmentation(Protocol):
+    """Augments uint8 images (N, C, H, W). `fill` has one value per channel; None is black, and mid-grey for cutout."""
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator, fill: Colour = None) -> torch.Tensor: ...
+
 
 CUTOUT = 16  # pixels of 32 (DeVries and Taylor, 2017); also used for the CIFAR-10 results of AutoAugment
 BLACK, GREY = (0,), (128,)  # for all channels

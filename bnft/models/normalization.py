@@ -33,7 +33,7 @@ class ReparametrizedBatchNorm2d(nn.BatchNorm2d):
         return functional.batch_norm(input, mean, variance, gamma, self.bias, batch, momentum or 0.0, self.eps)
 
 
-NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
+NORMALIZATIONS: dict[str, Callable[[int], nn.BatchNorm2d]] = {
     "batch": nn.BatchNorm2d,
     "reparametrized": ReparametrizedBatchNorm2d,
 }

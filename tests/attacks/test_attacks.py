@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -248,9 +249,9 @@ def test_draws_come_from_the_generator_alone(norm):
 
 def test_each_image_is_attacked_by_itself():
     model, inputs, labels = small_resnet().eval(), torch.rand(4, 3, 8, 8, generator=seeded()), torch.arange(4)
-    options = {"eps": 1.0, "iterations": 3, "step_size": 0.3, "norm": "L2", "random_start": False}
-    together = pgd(model, inputs, labels, generator=seeded(), **options)
-    alone = pgd(model, inputs[2:3], labels[2:3], generator=seeded(), **options)
+    attack = partial(pgd, eps=1.0, iterations=3, step_size=0.3, norm="L2", random_start=False)
+    together = attack(model, inputs, labels, generator=seeded())
+    alone = attack(model, inputs[2:3], labels[2:3], generator=seeded())
     torch.testing.assert_close(together[2:3], alone, atol=1e-4, rtol=0)
 
 
@@ -323,7 +324,7 @@ def test_no_trace_in_train_mode_normalises_by_the_batch():
     """It must be the function that the update step will see, and another one than in eval mode."""
     torch.manual_seed(0)
     model, inputs = small_resnet(), torch.rand(8, 3, 8, 8, generator=seeded())
-    nn.init.ones_(model.stages[0][0].bn2.weight)
+    nn.init.ones_(model.get_parameter("stages.0.0.bn2.weight"))
     expected = copy.deepcopy(model).train()(inputs)
     with no_trace(model.eval(), "train"):
         found = model(inputs)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from bnft.training.state import TrainingState
 from bnft.training.step import TrainingStep
 
 CPU = Hardware(torch.device("cpu"), "fp32", 1)
-OPTIONS = {"eps": 0.1, "iterations": 2, "step_size": 0.05}
+OPTIONS: dict[str, Any] = {"eps": 0.1, "iterations": 2, "step_size": 0.05}
 RECIPE = replace(
     recipes.RECIPE,
     epochs=3,
@@ -199,24 +200,26 @@ def test_pulses_come_before_batches_only_and_stopping_loses_nothing(digits, monk
 def test_training_moves_no_tensor_that_a_graph_reads(digits, monkeypatch):
     """A graph knows addresses: weights, statistics and folded weights must stay where they are."""
     views: list[Folded] = []
+    before: list[list[int]] = []
 
     class Seen(Folded):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             views.append(self)
-            self.before = addresses(self)
+            before.append(addresses(self))
 
     def addresses(folded):
         return [value.data_ptr() for part in (folded.model, folded.view) for value in part.state_dict().values()]
 
     monkeypatch.setattr(step, "Folded", Seen)
     trained(digits)
-    assert addresses(views[0]) == views[0].before
+    assert addresses(views[0]) == before[0]
 
 
 def test_a_result_is_overwritten_by_the_next_call(monkeypatch):
     Recorded(monkeypatch)
     doubled = cuda_graphs.captured(lambda x: 2 * x, torch.zeros(3))
+    assert doubled is not None
     first = doubled(torch.ones(3))
     assert torch.equal(first, torch.full((3,), 2.0))
     assert doubled(torch.full((3,), 5.0)) is first and torch.equal(first, torch.full((3,), 10.0))
@@ -317,6 +320,7 @@ def test_on_a_gpu_a_failed_capture_leaves_no_trace():
         assert cuda_graphs.captured(lambda x: x * float(x.sum()), torch.ones(3, device="cuda")) is None
     assert torch.rand(3, device="cuda").shape == (3,)
     doubled = cuda_graphs.captured(lambda x: 2 * x, torch.zeros(3, device="cuda"))
+    assert doubled is not None
     assert doubled(torch.ones(3, device="cuda")).tolist() == [2.0, 2.0, 2.0]
 
 

@@ -78,8 +78,8 @@ def test_refresh_follows_the_model():
     before = folded.view(EXAMPLE)
     trained(model)
     with torch.no_grad():
-        model.bn.weight.mul_(2)
-        model.conv.weight.mul_(0.5)
+        model.get_parameter("bn.weight").mul_(2)
+        model.get_parameter("conv.weight").mul_(0.5)
     assert torch.equal(folded.view(EXAMPLE), before)
     torch.testing.assert_close(folded.refresh()(EXAMPLE), model(EXAMPLE), rtol=1e-4, atol=1e-4)
 

@@ -31,7 +31,7 @@ def test_product_equals_its_convolution(name, count):
     conv, size, kind = CONVOLUTIONS[name]
     conv.requires_grad_(False)
     product = as_product(conv, size)
-    assert isinstance(product, kind)
+    assert product is not None and isinstance(product, kind)
     with torch.no_grad():
         conv.weight.mul_(1.5)  # it takes over weights as they are at refresh, not as they were when it was made
     product.refresh()
@@ -59,6 +59,7 @@ def test_other_convolutions_are_left_alone(name):
 def test_autocast_computes_products_in_bf16_as_it_does_convolutions():
     conv, size, _ = CONVOLUTIONS["one channel"]
     product = as_product(conv.requires_grad_(False), size)
+    assert product is not None
     product.refresh()
     with torch.autocast("cpu", torch.bfloat16):
         for count in (3, 20):

@@ -1,5 +1,6 @@
 """Freeze policies: what is frozen stays bit for bit, what learns moves, and what cannot be frozen is refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnft.attacks.base import no_trace
 from bnft.attacks.pgd import pgd
-from bnft.batchnorm.freezing import Counts, Freezing
+from bnft.batchnorm.counts import Counts
+from bnft.batchnorm.freezing import Freezing
 from bnft.batchnorm.layers import batchnorm_layers
 from bnft.common.devices import Hardware
 from bnft.common.errors import InputError
@@ -67,7 +69,7 @@ class Volumes(nn.Module):
 class Case:
     """A network and, written down by hand, what the selectors mean in it."""
 
-    network: object
+    network: Callable[[], nn.Module]
     channels: int
     logits: str
     first_conv: str
@@ -210,7 +212,7 @@ def test_reset_forgets_where_the_statistics_came_from():
     def end_of(statistics: str, shift: float) -> dict[str, torch.Tensor]:
         model = model_of(case)
         for layer in batchnorm_layers(model).values():
-            layer.running_mean += shift
+            layer.get_buffer("running_mean").add_(shift)
         trained(model, Freezing(model, ["none"], statistics), case.channels)
         return model.state_dict()
 
@@ -229,8 +231,8 @@ def test_reset_starts_from_mean_0_and_variance_1_where_the_policy_says_so(statis
         assert not changed(before, model)
         return
     for layer in batchnorm_layers(model).values():
-        assert torch.equal(layer.running_mean, torch.zeros_like(layer.running_mean))
-        assert torch.equal(layer.running_var, torch.ones_like(layer.running_var))
+        mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
+        assert torch.equal(mean, torch.zeros_like(mean)) and torch.equal(variance, torch.ones_like(variance))
         assert layer.num_batches_tracked == 0
     assert changed(before, model) == of_batchnorm(model, "running_mean running_var num_batches_tracked")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnft.batchnorm.freezing import Counts, Freezing
+from bnft.batchnorm.counts import Counts
+from bnft.batchnorm.freezing import Freezing
 from bnft.batchnorm.layers import batchnorm_parameters
 from bnft.batchnorm.selection import select
 from bnft.common.errors import InputError

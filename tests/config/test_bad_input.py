@@ -172,7 +172,7 @@ class User(nn.Module):
 
     def __init__(self, num_classes: int, **others: object) -> None:
         super().__init__()
-        self.logits = nn.Linear(64, num_classes)
+        self.logits: nn.Module = nn.Linear(64, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits(images.flatten(1))
@@ -262,7 +262,7 @@ def test_arrays(
 
 
 def test_a_label_beyond_the_classes(refused: Callable[..., str], tmp_path: Path, images: dict[str, np.ndarray]) -> None:
-    np.savez(tmp_path / "images.npz", **{**images, "y_test": images["y_test"] + 5})
+    np.savez(tmp_path / "images.npz", **{**images, "y_test": images["y_test"] + 5})  # type: ignore[arg-type]
     line = refused("data=npz", "data.path=images.npz", "data.num_classes=4")
     assert "y_test holds the label 5" in line and "from 0 to 3 (data.num_classes)" in line
 
@@ -367,7 +367,7 @@ def test_a_base_is_held_to_its_own_rules_only(
     launch: Launch, tmp_path: Path, images: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not evaluated, so the number of images that evaluation would attack is no concern of it."""
-    np.savez(tmp_path / "images.npz", **images)
+    np.savez(tmp_path / "images.npz", **images)  # type: ignore[arg-type]
     monkeypatch.setattr("bnft.runs.execution.execute", lambda *_, **__: None)
     data = ("data=npz", "data.path=images.npz", "model=resnet8", "data.augmentation=none")
     small = ("schedule.batch_size=16", "base_overrides=[schedule.batch_size=16]", "evaluation.n_images=30")
@@ -424,7 +424,7 @@ def test_table(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
         cli.main(["table", *arguments])
-    line = refusal(Outcome(end.value.code, *capsys.readouterr()))
+    line = refusal(Outcome(int(end.value.code or 0), *capsys.readouterr()))
     for words in said:
         assert words in line
     assert tree(tmp_path) == {}
@@ -436,7 +436,8 @@ def test_a_damaged_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     files.write(config.parent / "evaluation" / "pgd-0" / "result.json", b'{"clean": ')
     with pytest.raises(SystemExit) as end:
         cli.main(["table", "all", "--store", str(tmp_path / "multirun")])
-    assert "result.json: is damaged, it must be JSON" in refusal(Outcome(end.value.code, *capsys.readouterr()))
+    line = refusal(Outcome(int(end.value.code or 0), *capsys.readouterr()))
+    assert "result.json: is damaged, it must be JSON" in line
 
 
 # the program itself, and bugs of ours

@@ -1,6 +1,7 @@
 """Every option of every group composes and builds; the command line wins; a base inherits what it should."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def options(group: str) -> list[str]:
 @pytest.fixture
 def data_file(tmp_path: Path, images: dict[str, np.ndarray]) -> Path:
     file = tmp_path / "images.npz"
-    np.savez(file, **images)
+    np.savez(file, **images)  # type: ignore[arg-type]
     return file
 
 
@@ -250,7 +251,7 @@ def test_a_sweep_over_attacks_can_set_what_only_ones_own_has():
     assert compose(own).config["attack"]["name"] == "mine"
     assert run_of(*none).name == run_of("policy=adv", "attack=none").name
     assert run_of("policy=normal", "+attack.name=mine", "attack.eps=0.1").name == run_of("policy=normal").name
-    raw = OmegaConf.to_container(hydra_compose("config", ["policy=normal"]), resolve=True)
+    raw: Any = OmegaConf.to_container(hydra_compose("config", ["policy=normal"]), resolve=True)
     assert check({**raw, "attack": {"_target_": None}})["attack"] is None, "it need not have those keys"
 
 
@@ -329,8 +330,8 @@ def test_composing_for_many_runs_at_once_gives_what_hydra_gives(line):
     """Runs that choose alike share their composition, and those that differ in their seed its resolution."""
     for overrides in (line, [*line, "seed=5"], [*line, "seed=6"]):
         plain = hydra_compose("config", overrides)
-        expected = check(OmegaConf.to_container(plain, resolve=True))
-        assert compose(overrides).config == expected
+        values: Any = OmegaConf.to_container(plain, resolve=True)
+        assert compose(overrides).config == check(values)
 
 
 def test_data_that_change_after_planning_are_refused(data_file, tmp_path, images):

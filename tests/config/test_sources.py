@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from support.command import TINY
+from support.command import TINY, Outcome
 from support.on_slurm import HELD
 from support.programs import finish, start
 
@@ -116,7 +116,7 @@ class Project:
     def run(self, *arguments: str) -> Run:
         """The run as a new process would plan it."""
         self.unload()
-        (run,) = plan([[*self.network, *QUICK, "threads=1", *arguments]]).runs
+        (run,) = plan([[*self.network, *QUICK, *arguments]]).runs
         return run
 
 
@@ -228,9 +228,7 @@ def test_an_edited_component_or_helper_is_another_run(project: Project, edited: 
     assert (after.base_name != before.base_name) == ours, "the base has this model, and neither attack nor shape"
     changed = {name for name, sha256 in after.sources.items() if before.sources[name] != sha256}
     assert changed == {project.file(edited).name}
-    assert before.record()["sources"].keys() == {
-        project.file(name).name for name in ("net", "helper", "attack", "shape")
-    }
+    assert before.record().sources.keys() == {project.file(name).name for name in ("net", "helper", "attack", "shape")}
     assert before.overrides == after.overrides and "_source_" not in str(before.overrides)
 
 
@@ -295,20 +293,21 @@ def test_an_edit_during_training_does_not_reach_the_processes_that_share_in_the_
     assert "raise" in project.file("helper").read_text()
 
 
-def test_a_sweep_after_an_edit_computes_with_the_edited_network(project: Project, monkeypatch: pytest.MonkeyPatch):
+def test_a_sweep_after_an_edit_computes_with_the_edited_network(
+    project: Project, launch: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+):
     """In processes of its own, as on the command line: the old table must not come back."""
     monkeypatch.setenv("PYTHONPATH", str(project.folder))
     line = ["-m", "policy=normal", *project.network, *QUICK]
     store = Store(project.folder / "multirun")
 
-    def swept() -> tuple[str, list[dict[str, Any]]]:
-        out, _ = finish(start(project.folder, *line))
+    def shown(out: str) -> tuple[str, list[dict[str, Any]]]:
         return out.splitlines()[0], json.loads(render(select(store), "json"))
 
-    heading, rows = swept()
+    heading, rows = shown(launch(*line, "hydra/launcher=basic").out)
     assert [row["parameters"] for row in rows] == [22 * 2 + 10]
     project.edit("helper", "WIDTH = 2", "WIDTH = 3")
-    new_heading, new_rows = swept()
+    new_heading, new_rows = shown(finish(start(project.folder, *line))[0])
     assert [row["parameters"] for row in new_rows] == [22 * 3 + 10]
     assert f"{project.target('net', 'Net')} as of source" in heading and heading != new_heading
     (run,) = new_rows[0]["runs"]

@@ -1,7 +1,9 @@
 """Evaluation equals the official AutoAttack image by image, resumes where it was, and cannot quietly lie."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,25 +14,37 @@ from torch import nn
 
 from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation import autoattack, fast, query_cache
-from bnft.evaluation.cascade import CLEAN, STANDS, Attack, Cascade, run
-from bnft.evaluation.evaluate import EvaluationError, confirm, evaluate
+from bnft.evaluation.cascade import Attack, Cascade, EvaluationError, run
+from bnft.evaluation.evaluate import Outcomes, confirm, evaluate
 from bnft.evaluation.query_cache import cached
-from bnft.evaluation.settings import Evaluation
+from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
+from bnft.evaluation.summary import Summary
 
 STANDARD = Evaluation(attack="autoattack", version="standard", norm="Linf", eps=EPS, n_images=24, batch_size=10, seed=3)
 PGD = Evaluation(attack="pgd", norm="Linf", eps=EPS, n_images=24, batch_size=10, iterations=5, restarts=2)
 
 
-@pytest.fixture(autouse=True)
-def _short_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer iterations of the slow attacks, in the official run and in ours alike."""
+@pytest.fixture(autouse=True, scope="module")
+def _short_attacks() -> Iterator[None]:
+    """Fewer iterations of the attacks, in the official run and in ours alike."""
     initialise = AutoAttack.__init__
 
     def short(self: AutoAttack, *arguments: object, **keywords: object) -> None:
         initialise(self, *arguments, **keywords)
         self.fab.n_iter, self.square.n_queries = 10, 200
+        for attack in (self.apgd, self.apgd_targeted):
+            attack.n_iter = attack.n_iter_orig = 25
 
-    monkeypatch.setattr(AutoAttack, "__init__", short)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AutoAttack, "__init__", short)
+        yield
+
+
+@pytest.fixture(scope="module")
+def standard(_short_attacks: None, model: nn.Module, digits: Dataset) -> tuple[Outcomes, Summary]:
+    """The standard evaluation, undisturbed."""
+    torch.set_num_threads(1)
+    return evaluate(model, *digits.test, STANDARD, Watched())
 
 
 def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> torch.Tensor:
@@ -44,8 +58,8 @@ def official_verdicts(model: nn.Module, digits: Dataset, names: list[str]) -> to
         return model(adversarial).argmax(1) == y
 
 
-def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
-    outcomes, summary = evaluate(model, *digits.test, STANDARD, Watched())
+def test_verdicts_after_each_attack_equal_the_official_ones(model, digits: Dataset, standard):
+    outcomes, summary = standard
     names = [step.attack for step in summary.cascade]
     assert names == ["apgd-ce", "apgd-t", "fab-t", "square"]
     fell = outcomes.fallen_at
@@ -55,7 +69,7 @@ def test_verdicts_after_each_attack_equal_the_official_ones(model, digits):
         assert torch.equal(ours, official_verdicts(model, digits, names[:number])), names[number - 1]
 
 
-def test_adversarial_images_equal_the_official_ones(model, digits):
+def test_adversarial_images_equal_the_official_ones(model, digits: Dataset):
     official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=["apgd-ce", "square"], seed=3)
     official.verbose = False
     x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
@@ -65,22 +79,22 @@ def test_adversarial_images_equal_the_official_ones(model, digits):
     torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4])
-def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits, stop_after):
+def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits: Dataset):
     config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square", "fab-t"])
     undisturbed = Watched()
     expected, _ = evaluate(model, *digits.test, config, undisturbed)
-    first = Watched(stop_after)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(model, *digits.test, config, first)
-    second = Watched()
-    outcomes, _ = evaluate(model, *digits.test, config, second, first.states[-1])
-    assert torch.equal(outcomes.fallen_at, expected.fallen_at)
-    assert torch.equal(outcomes.adversarial, expected.adversarial)
-    assert len(first.states) + len(second.states) == len(undisturbed.states), "no batch is attacked twice"
+    for stop_after in (1, 3, 4):
+        first = Watched(stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, *digits.test, config, first)
+        second = Watched()
+        outcomes, _ = evaluate(model, *digits.test, config, second, first.states[-1])
+        assert torch.equal(outcomes.fallen_at, expected.fallen_at)
+        assert torch.equal(outcomes.adversarial, expected.adversarial)
+        assert len(first.states) + len(second.states) == len(undisturbed.states), "no batch is attacked twice"
 
 
-def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_images(model, digits):
+def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_images(model, digits: Dataset):
     _, summary = evaluate(model, *digits.test, PGD, Watched())
     with torch.no_grad():
         wrong = model(digits.pixels(digits.x_test)).argmax(1) != digits.y_test
@@ -91,7 +105,7 @@ def test_clean_error_counts_the_whole_test_split_and_robust_error_the_first_imag
     assert low < summary.robust.error < high
 
 
-def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits):
+def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits: Dataset):
     class Constant(nn.Module):
         def forward(self, x):
             return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float() + 0 * x.sum()
@@ -103,24 +117,24 @@ def test_misclassified_images_count_as_robust_errors_and_are_not_attacked(digits
     assert summary.robust.errors == int((~zeros).sum())
 
 
-def test_a_model_in_train_mode_is_refused(model, digits):
+def test_a_model_in_train_mode_is_refused(model, digits: Dataset):
     broken = copy.deepcopy(model)
     broken[1].train()
     with pytest.raises(EvaluationError, match=r"eval mode.*: 1"):
         evaluate(broken, *digits.test, PGD, Watched())
 
 
-def test_half_precision_weights_are_refused(model, digits):
+def test_half_precision_weights_are_refused(model, digits: Dataset):
     with pytest.raises(EvaluationError, match=r"fp32.*bfloat16"):
         evaluate(copy.deepcopy(model).to(torch.bfloat16), *digits.test, PGD, Watched())
 
 
-def test_inputs_outside_the_unit_interval_are_refused(model, digits):
+def test_inputs_outside_the_unit_interval_are_refused(model, digits: Dataset):
     with pytest.raises(EvaluationError, match=r"must be in \[0, 1\]"):
         evaluate(model, *replace(digits, levels=8).test, PGD, Watched())
 
 
-def test_logits_that_are_not_finite_are_refused(digits):
+def test_logits_that_are_not_finite_are_refused(digits: Dataset):
     class Broken(nn.Module):
         def forward(self, x):
             return x.new_full((len(x), 10), float("nan"))
@@ -138,7 +152,7 @@ def test_logits_that_are_not_finite_are_refused(digits):
     ],
     ids=["budget", "range", "nan"],
 )
-def test_an_attack_that_cheats_is_caught(digits, change, message):
+def test_an_attack_that_cheats_is_caught(digits: Dataset, change, message):
     class Fooled(nn.Module):
         def forward(self, x):
             return torch.zeros(len(x), 10)
@@ -150,7 +164,7 @@ def test_an_attack_that_cheats_is_caught(digits, change, message):
         run(Fooled(), x, y, [cheat], norm="Linf", eps=EPS, batch_size=5, cascade=cascade, watcher=Watched())
 
 
-def test_rounding_at_the_budget_is_no_cheating(digits):
+def test_rounding_at_the_budget_is_no_cheating(digits: Dataset):
     x = digits.pixels(digits.x_test[:5])
     cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
     edge = Attack("edge", lambda images, labels, batch: torch.where(images < 0.5, images + EPS, images - EPS))
@@ -168,7 +182,7 @@ def test_rounding_at_the_budget_is_no_cheating(digits):
     assert (cascade.fallen_at == 1).all()
 
 
-def test_an_image_that_does_not_fool_when_scored_again_stands(digits):
+def test_an_image_that_does_not_fool_when_scored_again_stands(digits: Dataset):
     x = digits.pixels(digits.x_test[:3])
     cascade = Cascade.start(x, torch.ones(3, dtype=torch.bool))
     cascade.fallen_at[:2] = 1
@@ -176,7 +190,7 @@ def test_an_image_that_does_not_fool_when_scored_again_stands(digits):
     assert cascade.fallen_at.tolist() == [1, STANDS, STANDS]
 
 
-def test_the_model_is_left_without_a_trace(model, digits):
+def test_the_model_is_left_without_a_trace(model, digits: Dataset):
     model.zero_grad()
     before = copy.deepcopy(model.state_dict())
     evaluate(model, *digits.test, replace(STANDARD, version="custom", attacks=["fab-t"], n_images=4), Watched())
@@ -208,7 +222,7 @@ def test_fewer_classes_than_autoattack_expects(classes, expected):
     assert any("target classes" in warning for warning in summary.warnings)
 
 
-def test_autoattacks_own_warnings_are_kept(digits):
+def test_autoattacks_own_warnings_are_kept(digits: Dataset):
     class Random(nn.Module):
         def __init__(self):
             super().__init__()
@@ -222,7 +236,7 @@ def test_autoattacks_own_warnings_are_kept(digits):
     assert any("randomized defense" in warning for warning in summary.warnings)
 
 
-def test_pgd_restarts_attack_only_what_stands(model, digits):
+def test_pgd_restarts_attack_only_what_stands(model, digits: Dataset):
     watched = Watched()
     outcomes, summary = evaluate(model, *digits.test, PGD, watched)
     assert [step.attack for step in summary.cascade] == ["pgd-5 (1)", "pgd-5 (2)"]
@@ -231,7 +245,7 @@ def test_pgd_restarts_attack_only_what_stands(model, digits):
     assert torch.equal(outcomes.adversarial, again.adversarial)
 
 
-def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
+def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits: Dataset):
     """CachedModel answers change no adversarial image, though most queries on small images are repeats."""
     calls: list[int] = []
 
@@ -254,11 +268,11 @@ def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits):
     assert asked[1] < asked[0] / 2
 
 
-def test_memory_of_answers_is_bounded(digits, monkeypatch):
+def test_memory_of_answers_is_bounded(digits: Dataset, monkeypatch):
     images = digits.pixels(digits.x_test[:40])
     monkeypatch.setattr(query_cache, "MEMORY", 50 * images[0].numel() * 4)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    memory = cached(model, images)
+    memory: Any = cached(model, images)
     for part in (images[:30], images[10:40], images[:3], images):
         torch.testing.assert_close(memory(part), model(part).detach())
         assert len(memory._places) <= 50
@@ -270,11 +284,12 @@ def test_images_on_which_queries_do_not_repeat_are_not_remembered():
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(model, digits, monkeypatch, bf16):
+def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(
+    model, digits: Dataset, standard, monkeypatch, bf16
+):
     monkeypatch.setattr(autoattack, "has_fast_bf16", lambda _: bf16)
-    standard, _ = evaluate(model, *digits.test, STANDARD, Watched())
     outcomes, summary = evaluate(model, *digits.test, replace(STANDARD, search="fast"), Watched())
-    differing = ((outcomes.fallen_at == STANDS) != (standard.fallen_at == STANDS)).sum()
+    differing = ((outcomes.fallen_at == STANDS) != (standard[0].fallen_at == STANDS)).sum()
     assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
     precision = "bf16" if bf16 else "fp32"
     assert f"fast search in {precision}: not the standard evaluation" in summary.warnings

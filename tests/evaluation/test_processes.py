@@ -1,5 +1,6 @@
 """An evaluation shared out over processes comes to what one process comes to."""
 
+import multiprocessing
 import os
 import signal
 from dataclasses import replace
@@ -9,6 +10,7 @@ import torch
 from support.evaluating import EPS, Watched
 
 from bnft.common.stopping import Stopped
+from bnft.data.dataset import Dataset
 from bnft.evaluation import processes
 from bnft.evaluation.evaluate import evaluate
 from bnft.evaluation.settings import Evaluation
@@ -23,6 +25,7 @@ QUICK = Evaluation(
     batch_size=8,
     seed=3,
 )
+PGD = Evaluation(attack="pgd", norm="Linf", eps=EPS, n_images=24, batch_size=8, iterations=1)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +43,7 @@ class Started(Watched):
     def __init__(self, monkeypatch, then=None):
         super().__init__()
         self.processes, self.then = [], then
-        context = processes.multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")
         start = context.Process.start
 
         def noted(process):
@@ -55,7 +58,7 @@ class Started(Watched):
 
 
 @pytest.mark.long
-def test_shared_evaluation_equals_that_of_one_process(model, digits, monkeypatch):
+def test_shared_evaluation_equals_that_of_one_process(model, digits: Dataset, monkeypatch):
     expected, alone = evaluate(model, *digits.test, QUICK, Watched())
     watcher = Started(monkeypatch)
     outcomes, summary = evaluate(model, *digits.test, QUICK, watcher, processes=2)
@@ -66,7 +69,7 @@ def test_shared_evaluation_equals_that_of_one_process(model, digits, monkeypatch
 
 
 @pytest.mark.long
-def test_stopping_ends_helpers_and_loses_no_batch(model, digits, monkeypatch):
+def test_stopping_ends_helpers_and_loses_no_batch(model, digits: Dataset, monkeypatch):
     def stop(watcher):
         raise Stopped("enough")
 
@@ -80,7 +83,7 @@ def test_stopping_ends_helpers_and_loses_no_batch(model, digits, monkeypatch):
 
 
 @pytest.mark.long
-def test_a_helper_that_dies_is_said(model, digits, monkeypatch):
+def test_a_helper_that_dies_is_said(model, digits: Dataset, monkeypatch):
     def kill(watcher):
         for process in watcher.processes:
             os.kill(process.pid, signal.SIGKILL)
@@ -102,10 +105,10 @@ class Local(torch.nn.Sequential):
     [{"batch_size": 24}, {"model": Local}, {"processes": 1}, {"size": 5e11}],
     ids=["batch", "model", "1", "small"],
 )
-def test_what_cannot_or_need_not_be_shared_is_not(model, digits, monkeypatch, change):
+def test_what_cannot_or_need_not_be_shared_is_not(model, digits: Dataset, monkeypatch, change):
     watcher = Started(monkeypatch)
     monkeypatch.setattr(processes, "SHARED_FROM", change.get("size", 0))
     chosen = Local(*model).eval() if "model" in change else model
-    config = replace(QUICK, attacks=["apgd-ce"], batch_size=change.get("batch_size", 8))
+    config = replace(PGD, batch_size=change.get("batch_size", 8))
     evaluate(chosen, *digits.test, config, watcher, processes=change.get("processes", 2))
     assert not watcher.processes

@@ -92,7 +92,7 @@ def test_equation_1_and_folding_hold_for_reparametrised_layers():
     net = network({"gamma": "uniform", "last_gamma": "uniform"}, "reparametrized").train()
     net(torch.rand(32, 3, 8, 8))
     layer, z = net.eval().bn, torch.randn(2, 16, 4, 4)
-    m, b = normalized(*(quantities(layer)[name] for name in ("gamma", "beta", "mean", "variance")), layer.eps)
+    m, b = normalized(**quantities(layer), eps=layer.eps)
     torch.testing.assert_close(layer(z), m.view(-1, 1, 1) * z + b.view(-1, 1, 1))
     folded, images = Folded(net, torch.rand(2, 3, 8, 8)), torch.rand(4, 3, 8, 8)
     assert folded.view is not net

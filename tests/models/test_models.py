@@ -1,6 +1,7 @@
 """Networks: the paper's ResNet-20 to the last parameter, torchvision's by name, and what is refused."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,9 @@ def test_no_convolution_has_a_bias_and_twenty_layers_have_weights():
 
 
 def test_gamma_starts_at_zero_in_the_last_bn_of_every_block_and_at_one_elsewhere():
+    """Unless the configuration says otherwise."""
     model = ResNet(3, 10, width=4, blocks=[2, 2])
-    last = [block.bn2 for block in model.modules() if isinstance(block, Block)]
+    last: list[nn.BatchNorm2d] = [block.bn2 for block in model.modules() if isinstance(block, Block)]
     assert len(last) == 4 and all(not layer.weight.any() for layer in last)
     others = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and not any(m is layer for layer in last)]
     assert len(others) == 6 and all((layer.weight == 1).all() for layer in others)
@@ -58,7 +60,7 @@ def test_gamma_starts_at_zero_in_the_last_bn_of_every_block_and_at_one_elsewhere
 
 def test_a_block_starts_as_its_shortcut():
     """With gamma 0 in its last BN (Goyal et al., 2017)."""
-    block = ResNet(4, 2, width=4, blocks=[1], initialization={"last_gamma": "zeros"}).stages[0][0]
+    block = ResNet(4, 2, width=4, blocks=[1], initialization={"last_gamma": "zeros"}).get_submodule("stages.0.0")
     images = torch.rand(2, 4, 8, 8)
     torch.testing.assert_close(block(images), images)
 
@@ -97,7 +99,7 @@ def test_weights_depend_on_the_seed_and_on_nothing_else():
 
 def test_normalisation_is_inside_the_model_and_does_not_learn():
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
-    model = build(NETWORK, mean, std, seed=0).eval()
+    model: Any = build(NETWORK, mean, std, seed=0).eval()
     images = torch.rand(2, 3, 8, 8)
     by_hand = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], 1)
     torch.testing.assert_close(model.normalize(images), by_hand)
@@ -215,7 +217,7 @@ def test_checking_a_model_leaves_no_trace(training):
     assert all(module.training == training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with pytest.raises(InputError):
-        check_output(model, (1, 2, 8, 8), 5)
+        check_output(model, (1, 2, 8, 8), 5)  # type: ignore[arg-type]
     assert all(module.training == training for module in model.modules())
 
 

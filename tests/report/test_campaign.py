@@ -9,7 +9,7 @@ from support.command import ROOT
 from support.made_store import MadeStore
 
 from bnft.common.errors import InputError
-from bnft.hydra_app import quoted
+from bnft.config.compose import quoted
 from bnft.report.rows import select
 from bnft.runs.plan import plan
 from bnft.runs.store import Store
@@ -30,7 +30,7 @@ def photographs(tmp_path):
     for split, count in (("train", 600), ("test", 120)):
         arrays[f"x_{split}"] = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
         arrays[f"y_{split}"] = np.arange(count) % 10
-    np.savez(tmp_path / "images.npz", **arrays)
+    np.savez(tmp_path / "images.npz", **arrays)  # type: ignore[arg-type]
     return tmp_path / "images.npz"
 
 
@@ -107,7 +107,7 @@ def test_a_slice_sends_what_is_new_and_what_the_next_one_needs(campaign, tmp_pat
     assert [run.name.rpartition("-")[0] for run in Store(home).runs()] == ["adv"], "the rest was sent before"
     campaign.unpack(sorted(out.glob("keep-*")), home)
     found = select(Store(home), ["all"])
-    assert sorted(result.run["policy"] for result in found.results) == ["adv", "bn_params", "bn_stats", "normal"]
+    assert sorted(result.run.policy for result in found.results) == ["adv", "bn_params", "bn_stats", "normal"]
     models = {file.parent.name.rpartition("-")[0] for file in home.glob("*/model.safetensors")}
     assert models == {"normal", "adv", "bn_params"}
     MadeStore(Store(second)).add(("bn_params",), seeds=(1,))

@@ -12,7 +12,7 @@ import torch
 from support import made_up
 
 from bnft.common import files
-from bnft.hydra_app import quoted
+from bnft.config.compose import quoted
 from bnft.report.costs import _plain, costs, evaluation_seconds, reproductions, sweeps, training_seconds
 from bnft.runs.store import Store
 

@@ -10,7 +10,7 @@ from support.made_store import MadeStore
 
 from bnft.cli import main
 from bnft.common.files import read_arrays
-from bnft.report import table
+from bnft.report import table, write
 from bnft.report.export import export, portable
 from bnft.report.recorded import EPOCHS
 from bnft.report.rows import select
@@ -28,7 +28,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys):
+def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys, monkeypatch):
     made = MadeStore(Store(tmp_path / "multirun"), epochs=40).add(seeds=(0, 1))
     made.sweep()
     main(["export", str(tmp_path / "kept"), "--store", str(made.store.root), "--models", "adv", "normal"])
@@ -45,6 +45,7 @@ def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys):
     assert with_model == {"adv", "normal"}
     kinds = {name for file in kept.root.rglob("outcomes.safetensors") for name in read_arrays(file)}
     assert kinds == {"clean_logits", "labels", "fallen_at", "adversarial_logits", "pgd_logits"}
+    monkeypatch.setattr(write, "PRINTED_GROUPS", 0)
     main(["report", "all", "--store", str(kept.root)])
     assert "exported without its images" in (kept.root / "reports" / "all" / "index.html").read_text()
 

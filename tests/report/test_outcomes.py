@@ -302,7 +302,7 @@ def test_rows_attacked_within_different_budgets_or_on_fewer_images(store: Store)
 def test_gallery_of_a_real_run(store: Store, launch: Any) -> None:
     """The clean images that the gallery finds in the store are the data set's own."""
     tiny = ["data.test_images=40", "model.width=2", "schedule.epochs=1", "schedule.batch_size=256", "evaluation=pgd"]
-    tiny += ["evaluation.n_images=40", "evaluation.iterations=3", f"store={store.root}"]
+    tiny += ["evaluation.n_images=40", "evaluation.iterations=3", "threads=1", f"store={store.root}"]
     for policy in ("normal", "adv"):
         assert launch(f"policy={policy}", *tiny).code == 0
     from bnft.data.dataset import prepare

@@ -84,13 +84,14 @@ def browser() -> "Iterator[Browser]":
 
 
 @contextmanager
-def opened(browser: "Browser", index: Path, width: int = WIDE, scheme: str = "light") -> "Iterator[Page]":
+def opened(browser: "Browser", index: Path, width: int = WIDE, scheme: Any = "light") -> "Iterator[Page]":
     """The page in a browser without a network. At the end, it must have logged, asked for and thrown nothing."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
     page, heard = context.new_page(), []
     page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
+    page.on("dialog", lambda dialog: dialog.dismiss())
     page.on(
         "request",
         lambda request: (
@@ -110,7 +111,7 @@ def scrolled(page: "Page") -> None:
     for place in range(page.locator(".chart").count()):
         chart = page.locator(".chart").nth(place)
         chart.scroll_into_view_if_needed()  # and stay: a busy browser skips the frames of what only flies by
-        until(lambda chart=chart: chart.get_attribute("data-drawn") is not None, 60)
+        until(lambda chart=chart: chart.get_attribute("data-drawn") is not None, 60)  # type: ignore[misc]
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
 
 
@@ -591,9 +592,9 @@ def test_the_colour_blind_tell_policies_apart(sight: str) -> None:
         if {one, other} <= compared or look[one].dash == look[other].dash:
             assert difference(look[one].colour, look[other].colour, sight) > TOLD_APART, (one, other)
     own = looks(f"mine_{number}" for number in range(DRAWN_TOGETHER))
-    for one, other in itertools.combinations(own.values(), 2):
-        if one.dash == other.dash:
-            assert difference(one.colour, other.colour, sight) > TOLD_APART, (one, other)
+    for first, second in itertools.combinations(own.values(), 2):
+        if first.dash == second.dash:
+            assert difference(first.colour, second.colour, sight) > TOLD_APART, (first, second)
     for one, other in itertools.combinations(PART_COLOURS, 2):
         assert difference(one, other, sight) > 10, (one, other)
 

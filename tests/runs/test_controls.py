@@ -42,9 +42,9 @@ def test_controls_train_what_they_say(launch: Callable[..., Outcome], capsys: py
         moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
         assert moved == set(filter(learns, batchnorm)), policy
     before, after = weights_of("normal"), weights_of("random_params")
-    moved = {name: int((value != after[name]).sum()) for name, value in before.items()}
-    assert 0.9 * BN_PARAMETERS < sum(moved.values()) <= BN_PARAMETERS, "some have no gradient"
-    assert not any(count for name, count in moved.items() if ".bn" in name or ".shortcut.1." in name)
+    numbers = {name: int((value != after[name]).sum()) for name, value in before.items()}
+    assert 0.9 * BN_PARAMETERS < sum(numbers.values()) <= BN_PARAMETERS, "some have no gradient"
+    assert not any(count for name, count in numbers.items() if ".bn" in name or ".shortcut.1." in name)
 
     main(["table", "--format", "json"])
     rows = json.loads(capsys.readouterr().out)

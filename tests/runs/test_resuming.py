@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from support import mischief
 from support.command import TINY, Outcome
+from support.evaluating import Watched
 from support.programs import finish, start, statuses, until
 from torch import nn
 
@@ -152,8 +155,8 @@ def test_an_evaluation_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Pat
 
     def evaluated(watcher: Watcher) -> tuple[dict[str, torch.Tensor], object]:
         outcomes, summary = evaluate(model, *data.test, config, watcher, watcher.folder.cascade())
-        steps = [{**step, "seconds": 0} for step in summary["cascade"]]
-        return outcomes.tensors(), {**summary, "cascade": steps, "seconds": 0}
+        steps = tuple(replace(step, seconds=0) for step in summary.cascade)
+        return outcomes.tensors(), replace(summary, cascade=steps, seconds=0)
 
     undisturbed = Watcher(EvaluationFolder(tmp_path / "undisturbed"))
     expected, summary = evaluated(undisturbed)
@@ -180,14 +183,13 @@ def test_what_is_scored_has_one_memory_layout_whoever_attacked() -> None:
     images, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
     here = Attack("here", lambda x, y, batch: x.to(memory_format=torch.channels_last))
 
-    def elsewhere(attack: int, batches: object, first: int) -> object:
+    def elsewhere(attack: int, batches: object, first: int) -> Iterator[torch.Tensor]:
         return iter([torch.from_numpy(images.permute(0, 2, 3, 1).numpy().copy()).permute(0, 3, 1, 2)])
 
     for shared in (None, elsewhere):
         cascade = Cascade.start(images, torch.ones(4, dtype=torch.bool))
-        options = {"norm": "Linf", "eps": 0.1, "batch_size": 4, "watcher": Watcher(EvaluationFolder(Path()))}
-        options["watcher"].attacked = lambda *_: None
-        run(Model(), images, labels, [here], cascade=cascade, shared=shared, **options)
+        usual = partial(run, norm="Linf", eps=0.1, batch_size=4, watcher=Watched())
+        usual(Model(), images, labels, [here], cascade=cascade, shared=shared)
     assert layouts == [images.stride()] * 2
 
 
@@ -261,7 +263,9 @@ def run_of(folder: Path, name: str) -> Path:
     return next((file.parent for file in configs if files.read_yaml(file)["attack"]["name"] == name), folder / "none")
 
 
-def test_a_run_whose_folder_is_removed_fails_and_can_be_made_again(tmp_path: Path) -> None:
+def test_a_run_whose_folder_is_removed_fails_and_can_be_made_again(
+    tmp_path: Path, launch: Callable[..., Outcome]
+) -> None:
     line = ("-m", "policy=adv", *TINY, "attack._target_=mischief.attack", "+attack.name=whole,content,rest")
     for name in ("whole", "content"):
         mischief.make(tmp_path, name, "sleep 0.3")
@@ -280,7 +284,7 @@ def test_a_run_whose_folder_is_removed_fails_and_can_be_made_again(tmp_path: Pat
     assert "Traceback" not in err
     assert statuses(tmp_path)[rest.name]["state"] == "done"
     mischief.unmake(tmp_path)
-    finish(start(tmp_path, *line))
+    assert launch(*line, "hydra/launcher=basic").code == 0
     assert [status["state"] for status in statuses(tmp_path).values()] == ["done"] * 3
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 400  # characters that a person will read in one go
 
-TINY = (  # a run in about a second: one epoch, few images, PGD
+TINY = (  # a run in about a second: one epoch, few images, PGD, and one thread, as tests run side by side
     "schedule.epochs=1",
     "evaluation=pgd",
     "evaluation.iterations=2",
     "evaluation.n_images=20",
     "model.width=2",
     "schedule.batch_size=256",
+    "threads=1",
     "base_overrides=['schedule.epochs=1','schedule.batch_size=256']",
 )
 

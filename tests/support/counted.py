@@ -12,9 +12,9 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import mischief
+import mischief  # type: ignore[import-not-found]
 
-import launch
+from bnft import hydra_app
 from bnft.evaluation import cascade
 from bnft.runs import run_evaluation, run_training
 from bnft.runs.run_evaluation import RunEvaluation
@@ -59,5 +59,5 @@ preceded_by_mischief(run_training, "train", "training")
 preceded_by_mischief(run_evaluation, "evaluate", "evaluating")
 
 if __name__ == "__main__":
-    pool.PRELOADED = (*pool.PRELOADED, "counted")  # worker processes know nothing of this script
-    launch.main()
+    pool.PRELOADED += ("counted",)  # type: ignore[assignment]  # worker processes know nothing of this script
+    hydra_app.main()

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bnft.cli import main
 from bnft.sweeps.slurm import job
@@ -15,9 +16,9 @@ from bnft.sweeps.slurm import job
 carry_out = job._carry_out
 
 
-def counted(root: Path, tasks: Path, index: int, requests: object, track: object) -> int:
+def counted(root: Path, tasks: Path, index: int, requests: Any, track: Any) -> int:
     """Count what a task does; it is from here on that the job listens to signals."""
-    import counted as counting  # here, since it loads PyTorch
+    import counted as counting  # type: ignore[import-not-found]  # here, since it loads PyTorch
 
     os.write(counting.WORK, b"j")
     for module, name in ((counting.TrainingStep, "update"), (counting.cascade, "check_adversarial")):

@@ -131,8 +131,9 @@ class MadeStore:
         if _kind(policy).tuned:
             base = f"normal-{identity.digest(_identity('normal', seed, model))}"
         name = f"{policy}-{identity.digest({**named, **overrides})}"
-        described = {"name": name, "policy": policy, "title": title, "base": base, "overrides": overrides}
+        described: dict[str, Any] = {"name": name, "policy": policy, "title": title, "base": base}
         described |= {"line": [f"policy={policy}", f"seed={seed}"], "identity": {**named, **overrides}}
+        described |= {"overrides": overrides}
         folder = self.store.run(name)
         training = {"run": name, **_training(policy, model)}
         if done:
@@ -178,7 +179,7 @@ class MadeStore:
                     torch.tensor(np.asarray(line), dtype=torch.float32) for line in values
                 ]
         rate, floor = _random(policy).uniform((0.2, 2), (1.5, 60)) + random.normal(0, (0.02, 0.5))
-        history = [
+        history: list[dict[str, float]] = [
             {"epoch": epoch, "loss": 2.3 * np.exp(-rate * epoch) + random.random() / 9, "error": floor + 60 / epoch}
             | {"clean_error": floor / 2 + 50 / epoch, "lr": 0.2 / epoch, "images": 1280, "seconds": 0.5}
             for epoch in range(1, self.epochs + 1)
@@ -215,7 +216,8 @@ def _training(policy: str, model: Model) -> dict[str, Any]:
     statistics = 2 * sum(model.layers.values())
     shares = {("all",): model.parameters, ("none",): 0, BN: statistics, MORE: statistics + 794}
     learning = shares[_kind(policy).parameters]
-    counts = {"parameters": model.parameters, "learning": learning, "batchnorm": statistics, "statistics": statistics}
+    counts: dict[str, float] = {"parameters": model.parameters, "learning": learning}
+    counts |= {"batchnorm": statistics, "statistics": statistics}
     counts |= {"share": 100 * learning / model.parameters, "statistics_share": 100 * statistics / model.parameters}
     hardware = {"device": "cpu", "precision": "fp32", "threads": 1, "name": "cpu, fp32, 1 thread"}
     versions = {"python": "3.12.0", "torch": "2.11.0"}

@@ -63,8 +63,8 @@ def run(
     )
     title = paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy
     name = f"{policy}-{identity.digest([policy, named])}"
-    described = {"name": name, "policy": policy, "title": title, "overrides": dict(overrides or {}), "identity": named}
-    described |= {"base": base.name if base is not None else None}
+    described: dict[str, Any] = {"name": name, "policy": policy, "title": title, "identity": named}
+    described |= {"overrides": dict(overrides or {}), "base": base.name if base is not None else None}
     if line is not None:
         described["line"] = list(line)
     folder = store.run(name)

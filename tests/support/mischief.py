@@ -22,7 +22,7 @@ def attack(model, inputs, labels, *, generator, name: str = "", **keywords) -> t
         happens(name)
         return model(images)
 
-    return pgd(slowed, inputs, labels, generator=generator, **keywords)
+    return pgd(slowed, inputs, labels, generator=generator, **keywords)  # type: ignore[arg-type]
 
 
 def happens(name: str) -> None:
@@ -40,8 +40,8 @@ def happens(name: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2**36, resource.RLIM_INFINITY))
         bytearray(2**37)
     if what == "tell":
-        with Path(how).open("a") as file:
-            file.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {os.getpid()}\n")
+        with Path(how).open("a") as told:
+            told.write(f"{os.environ['CUDA_VISIBLE_DEVICES']} {os.getpid()}\n")
     if what == "sleep":
         file.with_name(f"{name}-sleeps").touch()
         time.sleep(float(how))

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -40,16 +41,17 @@ SWEEP = (  # a base, two that start from it, and one beside them; two of four in
 COUNTED = str(Path(__file__).with_name("counted.py"))
 
 
-def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen:
+def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen:
     """In a session of its own: it can get signals as from a terminal, and all its processes can be found."""
     environment = {**os.environ, "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     return subprocess.Popen(
         [sys.executable, COUNTED, *arguments, "threads=1"],
         cwd=folder,
         env=environment,
         start_new_session=True,
         preexec_fn=heeding_signals,
+        text=True,
         **{**pipes, **options},
     )
 

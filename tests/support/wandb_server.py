@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -252,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
 def read_back(folder: Path) -> list[dict[str, Any]]:
     """The records of an offline W&B run, as W&B's own tool reads them."""
     (file,) = folder.glob("*.wandb")
-    command = [shutil.which("wandb", path=Path(sys.executable).parent), "leet", "inspect", "--json", str(file)]
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(file)]
     said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return [json.loads(line) for line in said.stdout.splitlines()]
 

@@ -36,7 +36,7 @@ def test_each_gpu_is_a_slot_of_its_own(monkeypatch):
 def test_a_slot_is_one_warm_process_that_sees_its_own_gpu_only(hydra, tmp_path):
     seen = tmp_path / "seen"
     mischief.make(tmp_path, "tell", f"tell {seen}")
-    line = ["policy=adv", *TINY, f"store={tmp_path}/store", "device=cpu", "threads=1", "schedule.epochs=2"]
+    line = ["policy=adv", *TINY, f"store={tmp_path}/store", "device=cpu", "schedule.epochs=2"]
     line += ["attack._target_=mischief.attack", f"+attack.name={tmp_path}/mischief/tell"]
     planned = plan([[*line, f"seed={seed}"] for seed in range(4)])
     places = slots(4, ["7", "8"])
@@ -54,7 +54,7 @@ def test_two_evaluations_of_a_run_follow_each_other(hydra, tmp_path):
         def begins(self, *what):
             told.append(what)
 
-    line = ["policy=normal", *TINY, f"store={tmp_path}", "device=cpu", "threads=1"]
+    line = ["policy=normal", *TINY, f"store={tmp_path}", "device=cpu"]
     planned = plan([[*line, f"evaluation.n_images={count}"] for count in (10, 11, 12)])
     outcomes = Pool(tasks(planned), slots(3, []), planned.store, Listening()).run()
     assert list(outcomes.values()) == [None] * 4, "one training, three evaluations"
@@ -62,7 +62,7 @@ def test_two_evaluations_of_a_run_follow_each_other(hydra, tmp_path):
 
 
 def test_a_run_reads_its_base_while_that_is_evaluated(hydra, tmp_path):
-    planned = plan([["policy=bn_stats", *TINY, f"store={tmp_path}", "device=cpu", "threads=1"]])
+    planned = plan([["policy=bn_stats", *TINY, f"store={tmp_path}", "device=cpu"]])
     (base,), (child,) = planned.bases, planned.runs
     execute(base, planned.store, Terminal(), evaluated=False)
 

@@ -149,7 +149,7 @@ def test_at_its_time_limit_a_job_requeues_itself_even_within_its_first_epoch(sit
 def test_a_job_that_gets_nowhere_within_its_time_limit_fails_instead_of_starting_for_ever(site: Site):
     site.submit("policy=normal", *TINY)
     for begun in (1, 2):
-        until(lambda begun=begun: site.done("j") == begun)
+        until(lambda begun=begun: site.done("j") == begun)  # type: ignore[misc]
         site.cluster.run("scancel", "--signal=USR2", site.job("normal"))
     said = site.bnft("wait", code=1)
     assert "no progress within the job's time limit; give it more with hydra.launcher.time" in said

@@ -29,9 +29,10 @@ RUNS = [
 
 
 def rendered(lines, width, height):
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, height=height, force_terminal=True, color_system=None)
     console.print(table(lines, width, height))
-    return console.file.getvalue().splitlines()
+    return shown.getvalue().splitlines()
 
 
 @pytest.mark.parametrize(("width", "height"), [(100, 30), (80, 24)])
@@ -55,13 +56,14 @@ def test_of_more_runs_than_fit_those_that_matter_are_shown():
 
 
 def test_off_a_terminal_a_run_that_moves_is_a_line_now_and_then():
-    console = Console(file=io.StringIO(), width=300)
+    shown = io.StringIO()
+    console = Console(file=shown, width=300)
     with Terminal(["a"], console) as terminal:
         terminal.begins("a", "training", "all of it")
         for epoch in range(100):
             terminal.moves("a", f"epoch {epoch}")
         terminal.ends("a", "done", "done: well")
-    assert console.file.getvalue().splitlines() == ["a  training  all of it", "a  done: well"]
+    assert shown.getvalue().splitlines() == ["a  training  all of it", "a  done: well"]
 
 
 class Gone(io.StringIO):
@@ -125,7 +127,9 @@ def test_the_screen_while_a_sweep_runs_and_when_it_has_ended(tmp_path):
         stream.feed(data)
         for text in screen.display:
             seen |= {
-                word for word in ("waiting", "training", " of 30, ", " left", "images are robust so far", "≥ ") if word in text
+                word
+                for word in ("waiting", "training", " of 30, ", " left", "images are robust so far", "≥ ")
+                if word in text
             }
         assert sum(text.startswith("bn_stats-") for text in screen.display) <= 1, "the table is redrawn in its place"
     assert os.waitpid(pid, 0)[1] == 0

@@ -79,7 +79,7 @@ def storm(calm, stormy, kinds):
         if process is None or process.poll() is not None:
             process = start(stormy, *SWEEP)
         reached = max(before + 1, int(moment * len(work(calm))))
-        until(lambda reached=reached: len(work(stormy)) >= reached, process)
+        until(lambda reached=reached: len(work(stormy)) >= reached, process)  # type: ignore[misc]
         set_back += kill(process, stormy, kind)
     process.communicate(timeout=120)
     finish(start(stormy, *SWEEP))
@@ -232,13 +232,12 @@ LOGGED = {
 }
 
 
-def test_each_run_that_fails_is_listed_and_nobody_elses_trouble(tmp_path):
+def test_each_run_that_fails_is_listed_and_nobody_elses_trouble(tmp_path, launch):
     names = [what.split()[0] for what in TROUBLES]
     line = ("-m", "policy=adv", *TINY, "attack._target_=mischief.attack", f"+attack.name=good,{','.join(names)},better")
-    line = (*line, "hydra.launcher.workers=2", "hydra.launcher.hang_minutes=0.1")
     for what, name in zip(TROUBLES, names, strict=True):
         mischief.make(tmp_path, name, what)
-    _, err = finish(start(tmp_path, *line), code=1)
+    _, err = finish(start(tmp_path, *line, "hydra.launcher.workers=2", "hydra.launcher.hang_minutes=0.1"), code=1)
 
     runs = {run_of(tmp_path, name): name for name in ("good", *names, "better")}
     assert err.splitlines()[-1] == "6 of 8 runs failed; the same command tries them again"
@@ -256,7 +255,7 @@ def test_each_run_that_fails_is_listed_and_nobody_elses_trouble(tmp_path):
     assert good == ["done", "done"]
 
     mischief.unmake(tmp_path)
-    finish(start(tmp_path, *line))
+    assert launch(*line, "hydra/launcher=basic").code == 0
     assert [status["state"] for status in statuses(tmp_path).values()] == ["done"] * 8
 
 

@@ -19,7 +19,7 @@ from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, histogram
 from bnft.tracking.rows import Records, order_of
 
-RUN = ("policy=normal", *TINY, "threads=1")
+RUN = ("policy=normal", *TINY)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
 def store(launch, finished, tmp_path):
     """A sweep of three runs that was made without W&B."""
     if not finished.exists():
-        sweep = ("-m", "policy=adv,bn_stats", *TINY, "schedule.epochs=3", "hydra.launcher.workers=2", "threads=1")
+        sweep = ("-m", "policy=adv,bn_stats", *TINY, "schedule.epochs=3", "hydra.launcher.workers=2")
         assert launch(*sweep, "wandb.mode=disabled", f"store={finished}").code == 0
         assert not (finished / "wandb").exists()
     shutil.copytree(finished, tmp_path / "multirun")

@@ -21,7 +21,7 @@ from support.wandb_server import KEY, WandbServer, children, read_back, without_
 from bnft.runs.store import Store
 from bnft.tracking.follow import LOOK_SECONDS
 
-SWEEP = ("-m", "policy=adv", *TINY, "schedule.epochs=9", "hydra.launcher.workers=1", "threads=1")
+SWEEP = ("-m", "policy=adv", *TINY, "schedule.epochs=9", "hydra.launcher.workers=1")
 SECONDS, SHARE = 3.0, 0.05  # that tracking may add, whichever is more
 TRIES = 3  # on a machine that is busy with something else, times mean little
 
@@ -149,7 +149,7 @@ def full_disk(stack, server):
 
 USUAL = (silent, wrong_key)
 RARE = (closed_port, errors, errors_in_mid_run, silence_in_mid_run, full_disk, no_folder)
-RARE += (killed_service, killed_tracking, hung_tracking)
+RARE = (*RARE, killed_service, killed_tracking, hung_tracking)  # type: ignore[assignment]
 WAITING = (errors_in_mid_run, silence_in_mid_run, killed_service, killed_tracking, hung_tracking)
 SAID = {wrong_key: "refuses the credentials", hung_tracking: "not everything is sent yet"}
 

@@ -7,7 +7,7 @@ and are compared within rounds. A disturbance that is longer than a round affect
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def hardware() -> list[str]:
     return lines
 
 
-def alternate(candidates: dict[str, Callable[[], object]], repeats: int) -> Times:
+def alternate(candidates: Mapping[str, Callable[[], object]], repeats: int) -> Times:
     """Return the seconds of each candidate in each of `repeats` rounds. A first call of each is not counted."""
     times: Times = {name: [] for name in candidates}
     for candidate in candidates.values():
