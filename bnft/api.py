@@ -126,7 +126,8 @@ def results(store: str | Path = "multirun", *names: str) -> Records:
     Returns:
         One dict for each evaluation of a run. It contains the name and settings of the run, `clean_error` and
         `robust_error` in percent with 95 % intervals (`clean_low`, `clean_high`) and numbers of images, the attack, and
-        the duration in seconds.
+        the duration in seconds. Beside the errors are `clean_error_900`, `robust_error_correct`,
+        `constant_error` and `largest_class`, all in percent; see docs/protocol.md.
 
     Raises:
         InputError: if a sweep or run does not exist, or if the store is empty.

@@ -20,7 +20,7 @@ from bnft.common.intervals import unpaired
 from bnft.evaluation.pgd import LOSS_ITERATIONS
 from bnft.report import costs, table
 from bnft.report.content import StudyDrawings
-from bnft.report.rows import Rate, Study, select
+from bnft.report.rows import Quantity, Rate, Study, select
 from bnft.report.write import report
 from bnft.runs.store import Store
 from bnft.studies import paper
@@ -58,6 +58,18 @@ def _difference(ours: Rate, published: float, images: int) -> str:
     theirs = published / 100 * images
     middle, low, high = unpaired((ours.error / 100 * ours.images, ours.images), (theirs, images))
     return f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def beside(name: str) -> str:
+    """What stands beside the errors: the constant classifier, the largest class, and the errors of subsets."""
+    quantities: tuple[Quantity, ...] = ("clean_error_900", "constant_error", "largest_class", "robust_error_correct")
+    found = study(name)
+    lines = []
+    for row, label in zip(found.rows, found.labels(), strict=True):
+        values = [row.mean(quantity) for quantity in quantities]
+        lines.append((label, *("" if value is None else f"{value:.1f}" for value in values)))
+    header = ("clean error %, first 900", "constant classifier %", "largest class %", "robust error % of the correct")
+    return _markdown(("Model", *header), lines)
 
 
 def seconds(name: str) -> str:

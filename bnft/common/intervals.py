@@ -40,8 +40,7 @@ def unpaired(first: tuple[float, int], second: tuple[float, int]) -> tuple[float
 def paired(differences: Sequence[float]) -> tuple[float, float, float]:
     """Compare two error rates on the same images.
 
-    The interval is the adjusted Wald interval for matched pairs (Agresti and Min, 2005). It adds half an image to each
-    of the four outcomes, so that it is also valid if hardly any outcome differs.
+    The interval is that of `adjusted_wald`.
 
     Args:
         differences: one value per image: 1 if only the first model errs, -1 if only the second does, 0 otherwise, or
@@ -50,10 +49,18 @@ def paired(differences: Sequence[float]) -> tuple[float, float, float]:
     Returns:
         The first minus the second error rate, and the ends of its 95 % interval, in percentage points.
     """
-    count = len(differences)
-    total = count + 2
+    mean, error = adjusted_wald(differences)
+    middle = 100 * sum(differences) / len(differences) if differences else 0.0
+    return middle, max(-100.0, mean - Z * error), min(100.0, mean + Z * error)
+
+
+def adjusted_wald(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the centre and the standard error, in percentage points, of the mean of paired `differences`.
+
+    It is the adjusted Wald method for matched pairs (Agresti and Min, 2005). It adds half an image to each of the four
+    outcomes, so that it is also valid if hardly any outcome differs. `differences` are as for `paired`.
+    """
+    total = len(differences) + 2
     mean = sum(differences) / total
     square = (sum(value * value for value in differences) + 1) / total
-    half = Z * math.sqrt(max(0.0, square - mean * mean) / total)
-    middle = 100 * sum(differences) / count if count else 0.0
-    return middle, 100 * max(-1.0, mean - half), 100 * min(1.0, mean + half)
+    return 100 * mean, 100 * math.sqrt(max(0.0, square - mean * mean) / total)

@@ -1,15 +1,15 @@
 """What the report's page says, as plain values for its template: tables, words, figures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
-from bnft.report import claims, costs, table
+from bnft.report import cells, claims, costs, setting
 from bnft.report.drawing import Read
 from bnft.report.figures.base import Figure
 from bnft.report.gallery import Pair, gallery
 from bnft.report.groups import Group, groups
 from bnft.report.page import drawn, picture
-from bnft.report.rows import Rate, Row, Selection, Study
+from bnft.report.rows import Quantity, Rate, Row, Selection, Study
 from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
 from bnft.studies import paper
 
@@ -31,7 +31,6 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
         "missing": list(selection.missing),
         "note": selection.note,
         "asked": len(selection.missing) + len(selection.results),
-        "same": f"{claims.SAME:.0f}",
         "thresholds": THRESHOLDS,
         "studies": [_study(one, f"study{number}") for number, one in enumerate(drawings, start=1)],
     }
@@ -72,22 +71,25 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     ]
     return {
         "id": place,
-        "short": table.heading(study).partition(":")[0].removeprefix("Table 2 on "),
-        "heading": _sentence(table.heading(study).removeprefix("Table 2 on ")),
+        "short": cells.heading(study).partition(":")[0].removeprefix("Table 2 on "),
+        "heading": _sentence(cells.heading(study).removeprefix("Table 2 on ")),
         "rows": [
             {**_row(row, label, study.published(row)), "look": colours[id(row)]}
             for row, label in zip(study.rows, study.labels(), strict=True)
         ],
-        "notes": table.notes(study),
+        "notes": cells.notes(study),
         "claims": [
             {
                 "text": item.claim.text,
-                "difference": table.difference(item),
-                "paper": f"{item.paper_difference:+.1f}",
+                "difference": cells.difference(item),
+                "paper": f"{item.claim.paper_difference:+.1f}",
                 "verdict": item.verdict,
+                "qualification": item.qualification,
             }
             for item in tested
         ],
+        "claims_title": cells.CLAIMS_TITLE,
+        "claims_notes": claims.notes(tested),
         "statements": [_statement(one) for one in main.statements],
         "groups": groups_shown,
         "figures": [drawn(figure, place, files) for figure, files in drawings.common],
@@ -127,6 +129,9 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "label": label,
         "clean": _rate(row.clean, 2),
         "robust": _rate(row.robust, 1),
+        "floor": cells.FLOOR if row.at_floor else "",
+        **{name: _percent(row.mean(name)) for name in get_args(Quantity)},
+        "differences": setting.told(setting.differences(row)) if published else [],
         "paper_clean": f"{published.clean_error:.2f}" if published else "",
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
         "learning": f"{learning:.3f}",
@@ -145,6 +150,10 @@ def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:
     low, high = rate.interval
     spread = "" if rate.deviation is None else f"{rate.deviation:.{digits}f}"
     return f"{rate.error:.{digits}f}", f"{low:.1f}", f"{high:.1f}", spread
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def _start(row: Row) -> str:

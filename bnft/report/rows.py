@@ -4,26 +4,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import isclose
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bnft.common.canonical import canonical
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.common.intervals import wilson
-from bnft.config.names import short
-from bnft.evaluation.settings import STANDS
 from bnft.evaluation.summary import ErrorRate
-from bnft.runs import identity
+from bnft.report.per_image import PerImage
+from bnft.runs import identity, layout
 from bnft.runs.evaluation_folder import EvaluationFolder
 from bnft.runs.result import Result, RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies import paper
+
+Quantity = Literal["constant_error", "largest_class", "clean_error_900", "robust_error_correct"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,13 @@ class StoredResult:
             return self.folder.outcomes(images)
 
     @cached_property
-    def robust_errors(self) -> NDArray[np.float64]:
-        """1 for each attacked image that was misclassified or fell, 0 for each that stood; shape (n,)."""
-        return (self.scores["fallen_at"] != STANDS).astype(np.float64)
+    def per_image(self) -> PerImage:
+        """The errors on every image, kept in memory. Raises DamagedError like `outcomes`."""
+        outcomes = self.outcomes(images=False)
+        if "fallen_at" not in outcomes:
+            with _repairable():
+                raise DamagedError(f"{self.folder.path / layout.OUTCOMES}: is damaged, it lacks fallen_at")
+        return PerImage.of(outcomes)
 
 
 @contextmanager
@@ -152,10 +155,17 @@ class Row:
         told = {"schedule": run["schedule"], "data": run["data"], "attack": attack}
         return {**told, "evaluation": evaluation, "base": run.get("base")}
 
-    def robust_errors(self) -> NDArray[np.float64]:
-        """Robust error of each attacked image, as a share of the seeds; shape (n,)."""
-        count = min(len(result.robust_errors) for result in self.results)
-        return np.mean([result.robust_errors[:count] for result in self.results], axis=0)
+    def mean(self, quantity: Quantity) -> float | None:
+        """What is counted from each image beside the errors, in percent: the mean over seeds; None if none has it."""
+        found = [getattr(result.per_image, quantity) for result in self.results]
+        known = [value for value in found if value is not None]
+        return fmean(known) if known else None
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether the row may be no better than a constant classifier: the interval of its robust error gets there."""
+        floor = self.mean("constant_error")
+        return floor is not None and self.robust.interval[1] >= floor
 
 
 @dataclass(frozen=True)
@@ -206,22 +216,6 @@ class Study:
                     telling[f"evaluation.{key}"] = own
             labels.append(_label(label, telling))
         return labels
-
-    def differences_from_paper(self) -> list[str]:
-        """In what this study differs from the paper's, so that its numbers are not to be set against the paper's."""
-        found = []
-        if self.first.data.validation:
-            found.append("test images (a part of the training images was held out instead)")
-        data = short(self.first.data.target)
-        if data != paper.DATA:
-            found.append(f"data ({data} instead of CIFAR-10)")
-        parameters = self.first.training.counts.parameters
-        if parameters != paper.MODEL_PARAMETERS:
-            found.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
-        evaluation = self.first.evaluation
-        if evaluation.norm != "Linf" or not isclose(evaluation.eps, paper.EPS):
-            found.append(f"budget ({evaluation.norm} {show(evaluation.eps)} instead of Linf 8/255)")
-        return found
 
 
 def _label(title: str, telling: dict[str, Any]) -> str:
@@ -304,5 +298,5 @@ def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
             missing.append(run)
         else:
             results.append(StoredResult(folder, result))
-            results[-1].outcomes(images=False)  # not kept in memory, but checked
+            _ = results[-1].per_image  # which also checks the outcomes
     return Selection(tuple(results), tuple(missing))

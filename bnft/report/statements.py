@@ -2,7 +2,9 @@
 
 The paper gives no thresholds; ours stand in the constants below. "Most layers" is more than half of them. Of several
 seeds, those that both rows have count, through their mean in each layer, or else all. A statement whose rows are
-missing is "not measured". These are descriptions of the runs at hand: no verdict is a test of significance.
+missing is "not measured". Where a difference is averaged over layers, a statement holds only if the interval of the
+average leaves out zero; otherwise there is "not enough data". These are descriptions of the runs at hand: no verdict is
+a test of significance.
 """
 
 import math
@@ -23,7 +25,7 @@ COLLAPSED = 0.5  # a spread below this part of the base's is a collapse
 UNCHANGED = 0.1  # a relative change of the cross-entropy up to this is none to speak of
 PAPER_DIFFERENCE = -0.177  # average difference of mean m (section 3.3)
 
-Verdict = Literal["holds", "holds in part", "does not hold", "not measured"]
+Verdict = Literal["holds", "holds in part", "does not hold", "not enough data", "not measured"]
 Measure = Callable[[NDArray[np.float64]], float]
 
 
@@ -59,6 +61,7 @@ def statements(
     normal = {**(records["bn_params"].bases if "bn_params" in records else {}), **_ends(records, "normal")}
     return [
         _concentration("gamma", tuned, normal),
+        _concentration("gamma", tuned, normal, centre=1.0),
         _concentration("beta", tuned, normal),
         _collapse(tuned, normal),
         _lower("m_below_adv", "Mean m is lower for BN PARAMS than for ADV in most layers", "ADV", tuned, adv),
@@ -73,16 +76,19 @@ def _ends(records: Mapping[str, RowRecords], policy: str) -> Moments:
     return records[policy].ends if policy in records else {}
 
 
-def _concentration(quantity: str, tuned: Moments, normal: Moments) -> Statement:
-    text = f"{quantity} is more concentrated around zero in BN PARAMS than in NORMAL, in most layers"
-    key = f"{quantity}_concentrated"
-    ratios = _ratios(tuned, normal, quantity, {"mean_size": lambda x: float(np.abs(x).mean()), "deviation": _deviation})
+def _concentration(quantity: str, tuned: Moments, normal: Moments, centre: float = 0.0) -> Statement:
+    """On `quantity` minus `centre`. The paper's gamma can be either: BN is often written with a scale of 1 + gamma."""
+    name = f"{quantity} - {centre:g}" if centre else quantity
+    text = f"{name} is more concentrated around zero in BN PARAMS than in NORMAL, in most layers"
+    key = f"{quantity}_minus_{centre:g}_concentrated" if centre else f"{quantity}_concentrated"
+    measures: dict[str, Measure] = {"mean_size": lambda x: float(np.abs(x - centre).mean()), "deviation": _deviation}
+    ratios = _ratios(tuned, normal, quantity, measures)
     sizes = [line["mean_size"] for line in ratios if line["mean_size"] is not None]
     if not sizes:
         return _not_measured(key, text, "BN PARAMS and NORMAL")
     deviations = [line["deviation"] for line in ratios if line["deviation"] is not None]
     median, true, narrower = float(np.median(sizes)), sum(x < 1 for x in sizes), sum(x < 1 for x in deviations)
-    measured = f"mean |{quantity}| is {median:.2f} times NORMAL's in the median layer, lower in {true} of {len(sizes)}"
+    measured = f"mean |{name}| is {median:.2f} times NORMAL's in the median layer, lower in {true} of {len(sizes)}"
     if deviations:
         middle = float(np.median(deviations))
         measured += f"; its standard deviation is {middle:.2f} times NORMAL's, lower in {narrower} of {len(deviations)}"
@@ -123,11 +129,12 @@ def _lower(key: str, text: str, other: str, tuned: Moments, theirs: Moments) -> 
         f" (bootstrap over layers [{low:+.3f}, {high:+.3f}]); it is lower in {found.lower} of {of} layers"
     )
     true = 2 * found.lower > of if other == "ADV" else found.average < 0
+    decided = high < 0 if true else other == "ADV" or low > 0
     details = [
         {"layer": layer, "difference": difference}
         for layer, difference in zip(found.layers, found.differences, strict=True)
     ]
-    verdict: Verdict = "holds" if true else "does not hold"
+    verdict: Verdict = "not enough data" if not decided else "holds" if true else "does not hold"
     seeds = _seeds(tuned, theirs)
     return Statement(
         key, text, measured, verdict, found.average, PAPER_DIFFERENCE, tuple(details), found.lower, of, seeds

@@ -3,6 +3,7 @@ Adversarial Training".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ BY_POLICY = {row.policy: row for row in ROWS}
 ORDER = {row.policy: position for position, row in enumerate(ROWS)}
 
 EPS = 8 / 255  # L-infinity, pixel units
+CONSTANT_ERROR = 90.0  # of a classifier that always predicts one of the ten classes, which are equally frequent
+STEP_SIZE = 0.007  # of PGD
+TRAINING_IMAGES = 50_000
+PRECISION = "fp32"  # not stated; the default of PyTorch
 DATA = "cifar10"
 MODEL_PARAMETERS = 4_327_754  # ResNet-20 at 64 channels, of which BN is 0.145 % (Table 1: 0.15 %)
 
@@ -48,3 +53,49 @@ LEARNING_SHARES = {  # Table 1, in percent of all parameters; in brackets where 
     "bn_only_params": "0.15",
     "bn_params": "0.15",
 }
+
+_MODEL = {
+    "_target_": "resnet",
+    "channels": 3,
+    "num_classes": 10,
+    "width": 64,
+    "blocks": [3, 3, 3],
+    "initialization": {
+        "convolutions": "kaiming_fan_out",
+        "head": "kaiming_fan_in",
+        "gamma": "ones",
+        "last_gamma": "ones",
+    },
+    "normalization": "batch",
+}
+_SGD = {"batch_size": 128, "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+_STEP = {"_target_": "step", "milestones": [0.4, 0.6, 0.8], "factor": 0.1}
+_ON_CLEAN_IMAGES = ("normal", "normal_bn_only", "normal_bn_only_logits_conv1")
+_FROM_NORMAL = ("bn_stats_no_reset", "bn_stats", "bn_only_params", "bn_params", "bn_params_logits_conv1")
+_EPOCHS = {"scratch": 150, "finetune": 30, "statistics": 5}
+_PGD = {
+    "_target_": "pgd",
+    "mode": "eval",
+    "norm": "Linf",
+    "eps": EPS,
+    "iterations": 10,
+    "step_size": STEP_SIZE,
+    "random_start": True,
+    "keep": "worst",
+}
+
+
+def setting(policy: str) -> dict[str, Any]:
+    """How the paper trained a row, in the form of a run's identity, without what names the row.
+
+    Where the paper says nothing, it is the choice of docs/protocol.md, which gives the source of each.
+    """
+    clean, tuned = policy in _ON_CLEAN_IMAGES, policy in _FROM_NORMAL
+    length = "statistics" if policy.startswith("bn_stats") else "finetune" if tuned else "scratch"
+    found: dict[str, Any] = {
+        "model": _MODEL,
+        "data": {"augmentation": "autoaugment" if clean else "crop_flip"},
+        "schedule": {"epochs": _EPOCHS[length], **_SGD, "shape": _STEP},
+    }
+    found |= {} if clean else {"attack": _PGD}
+    return found | ({"base": setting("normal")} if tuned else {})

@@ -302,7 +302,7 @@ def test_a_sweep_after_an_edit_computes_with_the_edited_network(
     store = Store(project.folder / "multirun")
 
     def shown(out: str) -> tuple[str, list[dict[str, Any]]]:
-        return out.splitlines()[0], json.loads(render(select(store), "json"))
+        return out.splitlines()[0], json.loads(render(select(store), "json"))["rows"]
 
     heading, rows = shown(launch(*line, "hydra/launcher=basic").out)
     assert [row["parameters"] for row in rows] == [22 * 2 + 10]

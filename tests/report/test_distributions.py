@@ -278,11 +278,49 @@ def test_m_below_adv_counts_layers_and_below_normal_averages(store: Store) -> No
     made_up.run(store, "adv", layers={f"bn{i}": {"gamma": [[1.0], [2.0]]} for i in range(3)})
     found = said(store)
     below = found["m_below_adv"]
-    assert (below.verdict, below.true, below.of) == ("holds", 2, 3)  # in most layers, though not on average
+    assert (below.verdict, below.true, below.of) == ("not enough data", 2, 3)  # in most layers, not on average
     assert below.value == pytest.approx(4 / 3) and below.paper == -0.177
     assert [line["difference"] for line in below.details] == pytest.approx([-2, -1, 7])
     normal = found["m_below_normal"]
-    assert normal.verdict == "does not hold" and normal.value == pytest.approx(7 / 3) and normal.true == 1
+    assert normal.verdict == "not enough data" and normal.value == pytest.approx(7 / 3) and normal.true == 1
+
+
+@pytest.mark.parametrize(
+    ("tuned", "verdict"),
+    [
+        ((1.0, 1.5, 1.9), "holds"),
+        ((1.0, 1.5, 9.0), "not enough data"),
+        ((1.0, 3.0, 9.0), "does not hold"),
+        ((3.0, 3.5, 9.0), "does not hold"),
+    ],
+)
+def test_m_below_adv_holds_only_beside_an_interval_without_zero(
+    store: Store, tuned: tuple[float, ...], verdict: str
+) -> None:
+    for policy, gammas in (("bn_params", tuned), ("adv", (2.0, 2.0, 2.0))):
+        made_up.run(store, policy, layers={f"bn{i}": {"gamma": [[gamma]]} for i, gamma in enumerate(gammas)})
+    assert said(store)["m_below_adv"].verdict == verdict
+
+
+def test_m_below_normal_is_decided_by_the_interval_alone(store: Store) -> None:
+    for seed, (gammas, verdict) in enumerate(
+        {(1.0, 1.5, 1.9): "holds", (1.0, 3.0, 2.1): "not enough data", (2.5, 3.0, 9.0): "does not hold"}.items()
+    ):
+        folder = Store(store.root / str(seed))
+        base = made_up.run(folder, "normal", layers={f"bn{i}": {"gamma": [[2.0]]} for i in range(3)})
+        layers = {f"bn{i}": {"gamma": [[2.0], [gamma]]} for i, gamma in enumerate(gammas)}
+        made_up.run(folder, "bn_params", base=base, layers=layers)
+        assert said(folder)["m_below_normal"].verdict == verdict
+
+
+def test_gamma_around_zero_and_around_one_are_two_readings(store: Store) -> None:
+    """Towards 1, gamma - 1 comes nearer to zero and gamma itself does not."""
+    before_and_after(store, {"gamma": [0.2, 0.6, 1.0, 1.4]}, {"gamma": [0.9, 1.0, 1.0, 1.1]}, 3)
+    found = said(store)
+    assert found["gamma_concentrated"].value == pytest.approx(1.0 / 0.8)
+    assert found["gamma_minus_1_concentrated"].value == pytest.approx(0.05 / 0.4)
+    assert found["gamma_minus_1_concentrated"].verdict == "holds"
+    assert found["gamma_minus_1_concentrated"].text.startswith("gamma - 1 is more concentrated around zero")
 
 
 def test_without_normals_record_its_own_start_stands_for_it(store: Store) -> None:

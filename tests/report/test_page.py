@@ -646,3 +646,18 @@ def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monke
     row = study.paper_row("bn_params")
     assert row is not None and row.first.evaluation.n_images == usual
     assert "base.seed" not in "".join(study.labels())
+
+
+def test_claims_and_what_stands_beside_the_errors_are_on_the_page(table2: Written) -> None:
+    """One seed of every row: the claims speak of two networks, and say how they were tested."""
+    text = " ".join(re.sub(r"<[^>]+>", " ", table2.index.read_text().partition("<script")[0]).split())
+    for words in (
+        "Beside the errors",
+        "constant classifier's error %",
+        "differences from the paper's setting",
+        "schedule.epochs=5 (paper: 150)",
+        "holds for these two networks",
+        "BN only, from scratch, is far from guessing",
+        "not adjusted. Verdicts at 5 %, adjusted for 15 claims (Holm)",
+    ):
+        assert words in text, words

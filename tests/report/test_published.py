@@ -37,8 +37,8 @@ def test_every_row_of_the_paper_is_there_and_says_what_it_is_of(name):
             values = result.result
             assert re.fullmatch("[0-9a-f]{64}", values.data.sha256)
             assert values.training.counts.parameters > 0 and values.data.images > 0
-            assert len(result.robust_errors) == values.robust.images == values.evaluation.n_images
-            assert result.robust_errors.sum() == values.robust.errors
+            assert len(result.per_image.robust) == values.robust.images == values.evaluation.n_images
+            assert result.per_image.robust.sum() == values.robust.errors
             wrong = result.scores["clean_logits"].argmax(1) != result.scores["labels"]
             assert (wrong.sum(), len(wrong)) == (values.clean.errors, values.clean.images)
             assert result.run_folder.record().name == values.run.name

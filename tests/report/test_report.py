@@ -1,4 +1,4 @@
-"""The table, the claims and their formats, on synthetic stores: every number that is shown comes from result files."""
+"""The table and its formats, on synthetic stores: every number that is shown comes from result files."""
 
 import csv
 import io
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.written import CIFAR10, DIGITS, EVALUATION, IMAGES, SCHEDULE, outcomes, rows, study, sweep, write
+from support.written import CIFAR10, DIGITS, EVALUATION, IMAGES, SCHEDULE, outcomes, rows, sweep, write
 
 from bnft.common.errors import InputError
 from bnft.common.intervals import wilson
-from bnft.report import claims
 from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
 from bnft.runs.store import Store
@@ -61,7 +60,7 @@ def test_rows_stand_in_the_papers_order_beside_its_numbers(table2: Store) -> Non
 def test_one_object_a_row_for_programs(store: Store) -> None:
     sweep(store, write(store, "adv", 57, clean=20, seed=3, warnings=["the defence is dynamic"]))
     (row,) = rows(store)
-    assert row["policy"] == "adv" and row["label"] == "ADV" and row["overrides"] == {}
+    assert row["policy"] == "adv" and row["title"] == row["label"] == "ADV" and row["overrides"] == {}
     assert row["clean_error"] == 4.0 and row["clean_images"] == 500
     assert row["robust_error"] == 28.5 and row["robust_images"] == IMAGES
     assert row["clean_interval"] == pytest.approx(wilson(20, 500))
@@ -69,7 +68,7 @@ def test_one_object_a_row_for_programs(store: Store) -> None:
     assert row["clean_sd"] is None and row["robust_sd"] is None
     assert row["seeds"] == [3] and len(row["runs"]) == 1
     assert row["paper"] == {"clean_error": 17.67, "robust_error": 58.4}
-    assert row["learning_percent"] == 0.864 and row["parameters"] == 77_754
+    assert row["learning_percent"] == pytest.approx(0.864, abs=5e-4) and row["parameters"] == 77_754
     assert row["seconds"] == 42.5 and row["warnings"] == ["the defence is dynamic"]
 
 
@@ -205,9 +204,10 @@ def awkward(store: Store) -> Store:
 
 def test_csv(awkward: Store) -> None:
     text = render(select(awkward), "csv")
-    found = list(csv.DictReader(io.StringIO(text)))
+    lines = list(csv.DictReader(io.StringIO(text)))
+    found = [line for line in lines if line["kind"] == "row"]
     assert [row["policy"] for row in found] == ["normal", "adv", "normal"]
-    assert all(None not in row and None not in row.values() for row in found)  # as many cells as there are names
+    assert all(None not in row and None not in row.values() for row in lines)  # as many cells as there are names
     normal, adv, changed = found
     assert float(adv["robust_error"]) == 31.0 and float(adv["robust_sd"]) == pytest.approx(2**0.5)
     assert adv["seeds"] == "0 1" and float(adv["paper_robust"]) == 58.4
@@ -230,14 +230,14 @@ def test_md(awkward: Store) -> None:
         assert len({len(line) for line in cells}) == 1
         assert all(set(cell.strip()) <= {"-", ":"} for cell in cells[1])
     assert len(results) == 2 + 3 and results[3][0].strip() == "ADV"
-    assert len(tested) >= 3 and tested[2][-1].strip() == "holds"
+    assert len(tested) >= 3 and tested[2][-1].strip() == "holds for these two networks"
 
 
 def test_tex(awkward: Store) -> None:
     text = render(select(awkward), "tex")
     code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrr}", r"\end{tabular}"):
-        assert code.count(rule) == 1
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{l", r"\end{tabular}"):
+        assert code.count(rule) == 2  # rows, and claims
     assert code.index(r"\toprule") < code.index(r"\midrule") < code.index(r"\bottomrule")
     body = code[code.index(r"\midrule") + len(r"\midrule") : code.index(r"\bottomrule")].strip().splitlines()
     assert len(body) == 3
@@ -254,7 +254,7 @@ def test_tex(awkward: Store) -> None:
 def test_terminal_is_plain_off_a_terminal(awkward: Store) -> None:
     text = render(select(awkward), "terminal")
     assert "\x1b" not in text
-    assert "holds" in text and "NORMAL" in text and "58.4" in text
+    assert "not measured" in text and "NORMAL" in text and "58.4" in text
 
 
 # which results
@@ -324,139 +324,6 @@ def test_the_command_does_not_import_pytorch(table2: Store) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "BN PARAMS + log + conv1" in done.stdout
     assert done.stderr == f"bnft: sweep {table2.sweeps()[-1]} (the newest)\n[]\n"
-
-
-# the claims
-
-LOWER, SAME, HIGHER = ("adv", "normal"), ("bn_stats", "normal"), ("bn_params", "adv")
-
-
-def verdict(store: Store, pair: tuple[str, str]) -> claims.Tested:
-    (found,) = [item for item in claims.tested(study(store)) if (item.claim.policy, item.claim.other) == pair]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("pair", "first", "second", "expected"),
-    [
-        (LOWER, outcomes(60), outcomes(200), "holds"),
-        (LOWER, outcomes(200), outcomes(60), "does not hold"),
-        (LOWER, outcomes(100), outcomes(100), "not enough data"),
-        (LOWER, outcomes(99), outcomes(100), "not enough data"),
-        (HIGHER, outcomes(150), outcomes(60), "holds"),
-        (HIGHER, outcomes(60), outcomes(150), "does not hold"),
-        (HIGHER, outcomes(100), outcomes(100), "not enough data"),
-        (SAME, outcomes(199), outcomes(200), "holds"),
-        (SAME, outcomes(200), outcomes(200), "holds"),
-        (SAME, outcomes(150), outcomes(200), "does not hold"),
-        (SAME, outcomes(200), outcomes(150), "does not hold"),
-        (SAME, outcomes(180), outcomes(200), "not enough data"),
-        (SAME, outcomes(10, 10), outcomes(10, 10), "not enough data"),
-    ],
-)
-def test_verdicts(
-    store: Store, pair: tuple[str, str], first: list[bool], second: list[bool], expected: claims.Verdict
-) -> None:
-    for policy, fallen in zip(pair, (first, second), strict=True):
-        write(store, policy, fallen)
-    found = verdict(store, pair)
-    assert found.verdict == expected
-    assert found.images == len(first)
-    assert found.difference is not None
-    middle, low, high = found.difference
-    assert middle == pytest.approx(100 * (sum(first) - sum(second)) / len(first)) and low < middle < high
-
-
-@pytest.mark.parametrize(
-    ("relation", "low", "high", "expected"),
-    [
-        ("lower", -5.0, -0.1, "holds"),
-        ("lower", 0.1, 5.0, "does not hold"),
-        ("lower", -5.0, 0.0, "not enough data"),
-        ("higher", 0.1, 5.0, "holds"),
-        ("higher", -5.0, -0.1, "does not hold"),
-        ("higher", 0.0, 5.0, "not enough data"),
-        ("same", -10.0, 10.0, "holds"),
-        ("same", 1.0, 9.0, "holds"),  # small, though not zero
-        ("same", -10.1, 0.0, "not enough data"),
-        ("same", 5.0, 15.0, "not enough data"),
-        ("same", 10.1, 30.0, "does not hold"),
-        ("same", -30.0, -10.1, "does not hold"),
-    ],
-)
-def test_sides_of_the_interval(relation: str, low: float, high: float, expected: claims.Verdict) -> None:
-    assert claims.verdict(relation, low, high) == expected
-
-
-def test_rows_are_compared_image_by_image(store: Store) -> None:
-    """Half of the images fall in both rows: the same half says that they are alike, two halves say nothing."""
-    write(store, "normal", outcomes(100))
-    same = write(store, "bn_stats", outcomes(100))
-    assert verdict(store, SAME).verdict == "holds"
-    for file in (store.root / same["run"]).rglob("*"):
-        if file.is_file():
-            file.unlink()
-    write(store, "bn_stats", outcomes(100, shift=100))
-    assert verdict(store, SAME).verdict == "not enough data"
-
-
-def test_only_images_that_both_rows_have_are_compared(store: Store) -> None:
-    fewer = {**EVALUATION, "n_images": 50}
-    write(store, "normal", outcomes(200))
-    write(store, "adv", outcomes(10, 50), evaluation=fewer)
-    found = verdict(store, LOWER)
-    assert found.images == 50 and found.verdict == "holds"
-    assert found.difference is not None and found.difference[0] == pytest.approx(-80.0)
-
-
-def test_claims_use_every_seed(store: Store) -> None:
-    for seed, errors in enumerate((0, 100)):
-        write(store, "adv", outcomes(errors), seed=seed)
-        write(store, "normal", outcomes(200), seed=seed)
-    found = verdict(store, LOWER)
-    assert found.difference is not None and found.difference[0] == pytest.approx(-75.0)
-
-
-def test_a_row_that_is_missing_or_not_the_papers_says_nothing(store: Store) -> None:
-    write(store, "normal", outcomes(200))
-    write(store, "adv", outcomes(0), overrides={"attack.eps": 0.3})
-    found = verdict(store, LOWER)
-    assert (found.verdict, found.difference) == ("not enough data", None)
-    assert "-" in render(select(store, ["all"]), "md").splitlines()[-1]
-
-
-def test_rows_attacked_within_different_budgets_are_not_compared(store: Store) -> None:
-    write(store, "normal", outcomes(200))
-    write(store, "adv", outcomes(0), evaluation={**EVALUATION, "eps": 0.01})
-    assert verdict(store, LOWER).verdict == "not enough data"
-
-
-def test_claims_without_their_rows_are_left_out(store: Store) -> None:
-    write(store, "mine", title="MINE")
-    assert claims.tested(study(store)) == []
-    assert "claims" not in render(select(store, ["all"]), "terminal")
-
-
-def test_every_claim_is_about_rows_of_the_paper_and_true_there() -> None:
-    for claim in claims.CLAIMS:
-        difference = paper.BY_POLICY[claim.policy].robust_error - paper.BY_POLICY[claim.other].robust_error
-        assert {"lower": difference < 0, "higher": difference > 0, "same": abs(difference) < claims.SAME}[
-            claim.relation
-        ]
-
-
-def test_the_papers_pattern_passes_every_claim(table2: Store) -> None:
-    """With the paper's own robust errors as ours, on 200 images, no claim fails."""
-    found = claims.tested(study(table2))
-    assert len(found) == len(claims.CLAIMS)
-    assert {item.verdict for item in found} == {"holds"}
-    for item in found:
-        assert item.difference is not None
-        assert item.difference[0] == pytest.approx(item.paper_difference, abs=0.5)
-    shown = render(select(table2), "terminal")
-    for claim in claims.CLAIMS:
-        assert claim.text in shown
-    assert sum(line.rstrip("│ ").endswith("holds") for line in shown.splitlines()) == len(found)
 
 
 def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the_paper(tmp_path):

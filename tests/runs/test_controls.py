@@ -47,7 +47,7 @@ def test_controls_train_what_they_say(launch: Callable[..., Outcome], capsys: py
     assert not any(count for name, count in numbers.items() if ".bn" in name or ".shortcut.1." in name)
 
     main(["table", "--format", "json"])
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["policy"] for row in rows] == policies
     assert rows[-1]["label"].startswith("RANDOM PARAMS [evaluation.attack=pgd")
     assert rows[-1]["learning_percent"] == rows[0]["learning_percent"]

@@ -48,7 +48,7 @@ def test_a_sweep_of_three_rows_its_table_and_asking_again(tmp_path):
     (table,) = [
         subprocess.run([BIN / "bnft", "table", "--format", "json"], cwd=tmp_path, capture_output=True, text=True)
     ]
-    rows = json.loads(table.stdout)
+    rows = json.loads(table.stdout)["rows"]
     assert [row["policy"] for row in rows[::2]] == ["normal", "bn_stats", "bn_params"]
     assert sorted(row["robust_images"] for row in rows) == [10, 10, 10, 20, 20, 20], "the newest sweep"
     assert {row["clean_images"] for row in rows} == {500}

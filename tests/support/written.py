@@ -54,20 +54,29 @@ def write(
     evaluation: dict[str, Any] = EVALUATION,
     parameters: int = 77_754,
     warnings: Sequence[str] = (),
+    precision: str = "fp32",
+    base: dict[str, Any] | None = None,
+    attack: dict[str, Any] | None = None,
+    learning: int = 672,
+    predictions: tuple[Sequence[int], Sequence[int]] | None = None,
     done: bool = True,
 ) -> Entry:
-    """Write the files of one run as a run does, with made-up numbers; returns its entry in a sweep."""
+    """Write the files of one run as a run does, with made-up numbers; returns its entry in a sweep.
+
+    `predictions` has the classes that the model predicts for the test images, and the true ones; without it, the
+    outcomes are as those of the oldest results, which have none. `base` and `attack` are parts of the identity.
+    """
     fallen = outcomes(fallen) if isinstance(fallen, int) else list(fallen)
     overrides = overrides or {}
     named = identity.of_run(
         model=model or {"_target_": "bnft.models.resnet.ResNet", "width": 16},
-        data={"sha256": data["sha256"], "augmentation": data["augmentation"]},
+        data={key: data.get(key) for key in ("sha256", "augmentation", "mean")},
         freeze_policy={"parameters": overrides.get("freeze_policy.parameters", ["all"]), "statistics": "update"},
-        attack={"eps": overrides["attack.eps"]} if "attack.eps" in overrides else None,
+        attack={"eps": overrides["attack.eps"]} if "attack.eps" in overrides else attack,
         schedule=schedule,
         precision="auto",
         seed=seed,
-        base={"seed": seed} if policy.startswith("bn_params") else None,
+        base=base or ({"seed": seed} if policy.startswith("bn_params") else None),
     )
     title = title or (paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy)
     name = f"{policy}-{identity.digest([policy, named])}"
@@ -76,9 +85,16 @@ def write(
     files.write_yaml(folder.path / "config.yaml", {"run": run})
     evaluation_id = f"{evaluation['attack']}-{identity.digest(evaluation)}"
     if done:
-        counts = {"parameters": parameters, "learning": 672, "share": 0.864, "statistics": 672}
+        counts = {"parameters": parameters, "learning": learning, "share": 0.864, "statistics": 672}
+        hardware = {"device": "cpu", "precision": precision, "threads": 1, "name": f"cpu, {precision}, 1 thread"}
+        tensors = {"fallen_at": torch.where(torch.tensor(fallen), 1, -1).to(torch.int8)}
+        tests = 500
+        if predictions is not None:
+            predicted, labels = map(torch.tensor, predictions)
+            tensors |= {"clean_logits": torch.nn.functional.one_hot(predicted, 10).float(), "labels": labels}
+            clean, tests = int((predicted != labels).sum()), len(labels)
         result = {
-            "clean": rate(clean, 500),
+            "clean": rate(clean, tests),
             "robust": rate(sum(fallen), len(fallen)),
             "cascade": [],
             "warnings": list(warnings),
@@ -86,11 +102,10 @@ def write(
             "run": run,
             "evaluation": {"id": evaluation_id, **evaluation},
             "data": data,
-            "training": {"run": name, "counts": counts, "seconds": 30.0},
+            "training": {"run": name, "counts": counts, "hardware": hardware, "seconds": 30.0},
             "seed": seed,
         }
-        fallen_at = torch.where(torch.tensor(fallen), 1, -1).to(torch.int8)
-        folder.evaluation(evaluation_id).save({"fallen_at": fallen_at}, read(Result, result, folder.path))
+        folder.evaluation(evaluation_id).save(tensors, read(Result, result, folder.path))
     return {"run": name, "evaluation": evaluation_id}
 
 
@@ -99,7 +114,14 @@ def sweep(store: Store, *entries: Entry) -> str:
 
 
 def rows(store: Store, *names: str) -> list[dict[str, Any]]:
-    return json.loads(render(select(store, names), "json"))
+    found: list[dict[str, Any]] = parsed(store, *names)["rows"]
+    return found
+
+
+def parsed(store: Store, *names: str) -> dict[str, list[dict[str, Any]]]:
+    """What `bnft table --format json` prints: rows and claims."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(render(select(store, names), "json"))
+    return found
 
 
 def study(store: Store) -> Study:

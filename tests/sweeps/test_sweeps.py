@@ -98,7 +98,7 @@ def test_the_newest_sweep_is_the_one_recorded_last_whatever_the_clocks_say(folde
     newest = again(store)
     assert store.sweeps() == [older, "2199-01-01T00-00-00.000", newest]
     done = run(BNFT, "table", "--format", "json", folder=folder)
-    assert done.err == f"bnft: sweep {newest} (the newest)\n" and len(json.loads(done.out)) == 1
+    assert done.err == f"bnft: sweep {newest} (the newest)\n" and len(json.loads(done.out)["rows"]) == 1
 
 
 def test_sweeps_from_before_there_were_numbers_come_first_by_their_time(store: Store):

@@ -1,0 +1,183 @@
+"""Tables as md, csv, tex and json."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bnft.report import claims, setting
+from bnft.report.cells import (
+    CLAIMS_HEADER,
+    CLAIMS_TITLE,
+    FLOOR,
+    HEADER,
+    cells,
+    claim_cells,
+    heading,
+    labelled,
+    missing,
+    notes,
+)
+from bnft.report.rows import Row, Selection, Study
+from bnft.runs.result import plain
+from bnft.studies import paper
+
+
+def as_json(selection: Selection) -> str:
+    """`{"rows": [...], "claims": [...]}`, the studies one after another; errors in percent, differences in points."""
+    studies = selection.studies()
+    rows = [fields(*line) for study in studies for line in labelled(study)]
+    tested = [_claim(item, study) for study in studies for item in claims.tested(study)]
+    return json.dumps({"rows": rows, "claims": tested}, indent=1) + "\n"
+
+
+def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
+    """One claim as a JSON object."""
+    found = item.difference
+    return {
+        "text": item.claim.text,
+        "verdict": item.verdict,
+        "qualification": item.qualification or None,
+        "difference": found.value if found else None,
+        "interval": list(found.interval) if found else None,
+        "seeds": found.seeds if found else 0,
+        "images": found.images if found else 0,
+        "margin": item.claim.margin,
+        "adjusted_p": item.adjusted_p,
+        "paper": item.claim.paper_difference,
+        "study": heading(study),
+    }
+
+
+def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
+    """One row as a JSON object; errors in percent."""
+    first = plain(row.first)
+    return {
+        "policy": row.policy,
+        "title": row.first.run.title,
+        "label": label,
+        "overrides": row.overrides,
+        "clean_error": row.clean.error,
+        "clean_interval": list(row.clean.interval),
+        "clean_sd": row.clean.deviation,
+        "clean_images": row.clean.images,
+        "clean_error_900": row.mean("clean_error_900"),
+        "robust_error": row.robust.error,
+        "robust_interval": list(row.robust.interval),
+        "robust_sd": row.robust.deviation,
+        "robust_images": row.robust.images,
+        "robust_error_correct": row.mean("robust_error_correct"),
+        "constant_error": row.mean("constant_error"),
+        "largest_class": row.mean("largest_class"),
+        "at_floor": row.at_floor,
+        "seeds": row.seeds,
+        "paper": {"clean_error": published.clean_error, "robust_error": published.robust_error} if published else None,
+        "differences": {
+            key: {"ours": ours, "paper": theirs} for key, (ours, theirs) in setting.differences(row).items()
+        },
+        "learning_percent": row.first.training.counts.share,
+        "parameters": row.first.training.counts.parameters,
+        "evaluation": first["evaluation"],
+        "data": first["data"],
+        "sources": row.first.run.sources,
+        "runs": [result.run_folder.name for result in row.results],
+        "seconds": sum(result.result.seconds + (result.result.training.seconds or 0.0) for result in row.results),
+        "warnings": sorted({warning for result in row.results for warning in result.result.warnings}),
+    }
+
+
+_ROW: list[str] = ["policy", "title", "label", "clean_error", "clean_low", "clean_high", "clean_sd", "clean_images"]
+_ROW += ["clean_error_900", "robust_error", "robust_low", "robust_high", "robust_sd", "robust_images"]
+_ROW += ["robust_error_correct", "constant_error", "largest_class", "at_floor", "seeds", "paper_clean", "paper_robust"]
+_ROW += ["differences"]
+_CLAIM = ["verdict", "qualification", "difference", "difference_low", "difference_high", "images", "margin"]
+_CLAIM += ["adjusted_p", "paper_difference"]
+
+
+def as_csv(selection: Selection) -> str:
+    """One table of rows and claims, which the first column tells apart: of a claim, `label` is its text."""
+    output = io.StringIO()
+    writer = csv.DictWriter(output, ("kind", *_ROW, *_CLAIM), restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    studies = selection.studies()
+    writer.writerows(_csv_row(fields(*line), line[0]) for study in studies for line in labelled(study))
+    writer.writerows(_csv_claim(_claim(item, study)) for study in studies for item in claims.tested(study))
+    return output.getvalue()
+
+
+def _csv_row(entry: dict[str, Any], row: Row) -> dict[str, Any]:
+    published = entry["paper"] or {}
+    (clean_low, clean_high), (robust_low, robust_high) = entry["clean_interval"], entry["robust_interval"]
+    return {
+        **entry,
+        "kind": "row",
+        "clean_low": clean_low,
+        "clean_high": clean_high,
+        "robust_low": robust_low,
+        "robust_high": robust_high,
+        "seeds": " ".join(map(str, entry["seeds"])),
+        "paper_clean": published.get("clean_error"),
+        "paper_robust": published.get("robust_error"),
+        "differences": "; ".join(setting.told(setting.differences(row))),
+    }
+
+
+def _csv_claim(entry: dict[str, Any]) -> dict[str, Any]:
+    low, high = entry["interval"] or (None, None)
+    told = {"kind": "claim", "label": entry["text"], "paper_difference": entry["paper"]}
+    return {**entry, **told, "difference_low": low, "difference_high": high}
+
+
+def as_markdown(selection: Selection) -> str:
+    return "\n".join(_markdown(study) for study in selection.studies()) + missing(selection)
+
+
+def _markdown(study: Study) -> str:
+    lines = [f"**{heading(study)}**", "", *_pipes(HEADER, "lrrrrrr", (cells(*line) for line in labelled(study)))]
+    lines += ["", *notes(study), ""]
+    found = claims.tested(study)
+    if found:
+        lines += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, found)), "", *claims.notes(found)]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(header: Sequence[str], sides: str, lines: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown; `sides` has for each column `l` or `r`, as in LaTeX."""
+    rows = [header, ["---" if side == "l" else "---:" for side in sides], *lines]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+
+
+_TEX_SPECIAL = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        FLOOR: r"$\dagger$",
+    }
+)
+
+
+def as_tex(selection: Selection) -> str:
+    """Tables for LaTeX with the package booktabs."""
+    return "\n".join(_tex(study) for study in selection.studies())
+
+
+def _tex(study: Study) -> str:
+    lines = [f"% {heading(study)}; needs \\usepackage{{booktabs}}", r"\begin{tabular}{lrrrr}", r"\toprule"]
+    lines += [r"& \multicolumn{2}{c}{clean error (\%)} & \multicolumn{2}{c}{robust error (\%)} \\"]
+    lines += [r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}", r"Model & ours & paper & ours & paper \\", r"\midrule"]
+    lines += [_tex_line(cells(*line)[:5]) for line in labelled(study)]
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(study))]
+    found = claims.tested(study)
+    if found:
+        lines += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
+        lines += [_tex_line(claim_cells(item)) for item in found]
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(found))]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_line(line: Sequence[str]) -> str:
+    return " & ".join(cell.translate(_TEX_SPECIAL) for cell in line) + r" \\"

@@ -1,0 +1,150 @@
+"""What rows that stand beside the paper's do otherwise, and what the paper's setting is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.written import CIFAR10, DIGITS, EVALUATION, parsed, rows, study, sweep, write
+
+from bnft.config.compose import compose
+from bnft.models.initialization import DEFAULT
+from bnft.report import setting
+from bnft.report.rows import select
+from bnft.report.table import FORMATS, render
+from bnft.runs import identity
+from bnft.runs.store import Store
+from bnft.studies import paper
+
+PAPER: dict[str, Any] = {
+    "data": CIFAR10,
+    "parameters": paper.MODEL_PARAMETERS,
+    "evaluation": {**EVALUATION, "eps": paper.EPS},
+    "model": {**paper.setting("adv")["model"]},
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "multirun")
+
+
+def as_in_the_paper(store: Store, policy: str, seed: int = 0, **changed: Any) -> dict[str, str]:
+    """A run with the paper's setting, apart from what is `changed`."""
+    named = paper.setting(policy)
+    augmentation = named["data"]["augmentation"]
+    told = {**PAPER, "data": {**CIFAR10, "augmentation": augmentation}, "schedule": named["schedule"]}
+    told |= {"base": named.get("base"), "attack": named.get("attack")}
+    return write(store, policy, seed=seed, **{**told, **changed})
+
+
+def schedule(policy: str, **changed: Any) -> dict[str, Any]:
+    return {**paper.setting(policy)["schedule"], **changed}
+
+
+@pytest.mark.usefixtures("hydra")
+@pytest.mark.parametrize("policy", paper.BY_POLICY)
+def test_the_papers_setting_is_what_conf_has_for_cifar10(policy: str) -> None:
+    config = compose([f"policy={policy}", "data=cifar10"]).config
+    expected = paper.setting(policy)
+    attack = {key: value for key, value in (config["attack"] or {}).items() if key != "examples"}
+    found = {"model": config["model"], "data": {"augmentation": config["data"]["augmentation"]}}
+    found |= {"schedule": config["schedule"], **({"attack": attack} if attack else {})}
+    known = {key: value for key, value in expected.items() if key != "base"}
+    assert identity.differences(known, found).keys() <= {"attack.eps", "attack.step_size"}
+    if attack:
+        assert (attack["eps"], attack["step_size"]) == pytest.approx((paper.EPS, paper.STEP_SIZE))
+    assert config["base"] == ("normal" if "base" in expected else None)
+
+
+@pytest.mark.parametrize("policy", paper.BY_POLICY)
+def test_a_row_of_the_papers_setting_differs_in_nothing(store: Store, policy: str) -> None:
+    sweep(store, as_in_the_paper(store, policy))
+    (row,) = rows(store)
+    assert row["differences"] == {}
+    assert "ifferences from the paper" not in render(select(store), "md") + render(select(store), "terminal")
+
+
+@pytest.mark.parametrize(
+    ("policy", "changed", "key", "told"),
+    [
+        ("bn_params", {"schedule": schedule("bn_params", epochs=0)}, "schedule.epochs", "0 (paper: 30)"),
+        ("adv", {"schedule": schedule("adv", epochs=20)}, "schedule.epochs", "20 (paper: 150)"),
+        (
+            "adv",
+            {"schedule": schedule("adv", shape={"_target_": "one_cycle", "warmup": 0.25})},
+            "schedule.shape",
+            "one_cycle (paper: step)",
+        ),
+        (
+            "adv",
+            {"schedule": schedule("adv", shape={**schedule("adv")["shape"], "factor": 0.2})},
+            "schedule.shape.factor",
+            "0.2 (paper: 0.1)",
+        ),
+        ("adv", {"data": {**CIFAR10, "augmentation": "none"}}, "data.augmentation", "none (paper: crop_flip)"),
+        ("adv", {"data": {**CIFAR10, "images": 25_000}}, "data.images", "25,000 (paper: 50,000)"),
+        ("adv", {"data": {**CIFAR10, "mean": [0.5, 0.5, 0.5]}}, "data.mean", "[0.5,0.5,0.5] (paper: null)"),
+        ("adv", {"precision": "bf16"}, "precision", "bf16 (paper: fp32)"),
+        ("adv", {"model": {**PAPER["model"], "head": "zero"}}, "model.head", "zero (paper: null)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_differs_is_named_in_every_format(
+    store: Store, policy: str, changed: dict[str, Any], key: str, told: str
+) -> None:
+    sweep(store, as_in_the_paper(store, policy, **changed))
+    (row,) = rows(store)
+    assert list(row["differences"]) == [key] and row["paper"] is not None
+    for form in FORMATS:
+        shown = " ".join(render(select(store), form).split())
+        assert (f"{key}={told}" if form != "json" else key) in shown, form
+
+
+def test_what_the_base_does_otherwise_is_named(store: Store) -> None:
+    base = {**paper.setting("normal"), "data": {"augmentation": "none"}, "seed": 0}
+    sweep(store, as_in_the_paper(store, "bn_params", base=base))
+    assert rows(store)[0]["differences"] == {"base.data.augmentation": {"ours": "none", "paper": "autoaugment"}}
+    assert "in all rows: base.data.augmentation=none (paper: autoaugment)" in render(select(store), "md")
+    sweep(store, as_in_the_paper(store, "normal", data={**CIFAR10, "augmentation": "none"}))
+    shown = render(select(store, ["all"]), "md")
+    assert "in NORMAL: data.augmentation=none (paper: autoaugment)." in shown, "and with NORMAL there, not twice"
+
+
+def test_what_all_rows_share_is_named_once_and_rows_that_are_alike_together(store: Store) -> None:
+    for policy in ("normal", "adv", "bn_only"):
+        epochs = 20 if policy == "normal" else 5
+        as_in_the_paper(store, policy, schedule=schedule(policy, epochs=epochs, lr=0.2))
+    found = setting.note([(label, row) for row, label in zip(study(store).rows, study(store).labels(), strict=True)])
+    assert found == (
+        "Differences from the paper's setting in all rows: schedule.lr=0.2 (paper: 0.05);"
+        " in NORMAL: schedule.epochs=20 (paper: 150); in ADV, ADV +BN ONLY: schedule.epochs=5 (paper: 150)."
+    )
+
+
+def test_where_nothing_learns_the_learning_rate_is_no_difference(store: Store) -> None:
+    changed = schedule("bn_stats", lr=0.3, shape={"_target_": "one_cycle"})
+    sweep(store, as_in_the_paper(store, "bn_stats", schedule=changed, learning=0))
+    assert rows(store)[0]["differences"] == {}
+
+
+def test_a_smaller_network_is_told_by_its_parameters(store: Store) -> None:
+    small = {**PAPER["model"], "width": 16}
+    sweep(store, as_in_the_paper(store, "adv", model=small, parameters=272_474))
+    assert rows(store)[0]["differences"] == {"model.parameters": {"ours": 272_474, "paper": 4_327_754}}
+
+
+def test_networks_of_version_0_1_started_otherwise(store: Store) -> None:
+    sweep(store, as_in_the_paper(store, "adv", model={key: PAPER["model"][key] for key in ("_target_", "width")}))
+    assert setting.UNSAID == DEFAULT
+    found = rows(store)[0]["differences"]
+    assert {key: one["ours"] for key, one in found.items()} == {
+        "model.initialization.head": "pytorch",
+        "model.initialization.last_gamma": "zeros",
+    }
+
+
+def test_the_digits_differ_in_data_network_and_budget(store: Store) -> None:
+    sweep(store, write(store, "mine", title="MINE", data=DIGITS))
+    (row,) = parsed(store)["rows"]
+    assert {"data", "model.parameters", "evaluation.eps"} <= row["differences"].keys() and row["paper"] is None
+    assert "ifferences from the paper" not in render(select(store), "md"), "it does not stand beside the paper's"
