@@ -3,11 +3,12 @@
 from bnft.common.errors import show
 from bnft.config.names import short
 from bnft.report import claims, setting
+from bnft.report.distributions import shift_of_m
 from bnft.report.rows import Rate, Row, Selection, Study
 from bnft.runs import identity
 from bnft.studies import paper
 
-HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "learn %", "seeds")
+HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "shift of m", "learn %", "seeds")
 CLAIMS_TITLE = "The paper's claims, on our outcomes"
 CLAIMS_HEADER = ("claim", "difference of errors", "paper", "verdict")
 FLOOR = "†"  # before the robust error of a row that may be no better than a constant classifier
@@ -73,9 +74,15 @@ def cells(row: Row, label: str, published: paper.PaperRow | None) -> list[str]:
         f"{published.clean_error:.2f}" if published else "",
         f"{FLOOR} {_rate(row.robust, 1)}" if row.at_floor else _rate(row.robust, 1),
         f"{published.robust_error:.1f}" if published else "",
+        _shift(row),
         f"{row.first.training.counts.share:.3f}",
         str(len(row.seeds)),
     ]
+
+
+def _shift(row: Row) -> str:
+    shift = shift_of_m(row)
+    return "" if shift is None else f"{shift:+.3f}"
 
 
 def claim_cells(item: claims.Tested) -> tuple[str, ...]:

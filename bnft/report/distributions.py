@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnft.batchnorm.record import BatchNormRecord
-from bnft.report.recorded import Moment, channel_values
+from bnft.report.recorded import Moment, channel_values, read
+from bnft.report.rows import Row
 
 BINS = 40
 CLIPPED = 0.5  # percent of the values at either end that may lie beyond the edges; the outermost bins count them too
@@ -147,6 +148,16 @@ def mean_difference(
         int((by_layer < 0).sum()),
         tuple(common),
     )
+
+
+def shift_of_m(row: Row) -> float | None:
+    """Return how far mean m of a row's BN layers has moved from the base, on average over layers and seeds.
+
+    None for a row that started from no base, and if a record cannot be read.
+    """
+    records = read(row, most=2)
+    moved = mean_difference(records.ends, records.bases)
+    return moved.average if moved is not None else None
 
 
 def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:

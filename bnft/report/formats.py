@@ -19,6 +19,7 @@ from bnft.report.cells import (
     missing,
     notes,
 )
+from bnft.report.distributions import shift_of_m
 from bnft.report.rows import Row, Selection, Study
 from bnft.runs.result import plain
 from bnft.studies import paper
@@ -71,6 +72,7 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
         "constant_error": row.mean("constant_error"),
         "largest_class": row.mean("largest_class"),
         "at_floor": row.at_floor,
+        "shift_of_m": shift_of_m(row),
         "seeds": row.seeds,
         "paper": {"clean_error": published.clean_error, "robust_error": published.robust_error} if published else None,
         "differences": {
@@ -89,8 +91,8 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
 
 _ROW: list[str] = ["policy", "title", "label", "clean_error", "clean_low", "clean_high", "clean_sd", "clean_images"]
 _ROW += ["clean_error_900", "robust_error", "robust_low", "robust_high", "robust_sd", "robust_images"]
-_ROW += ["robust_error_correct", "constant_error", "largest_class", "at_floor", "seeds", "paper_clean", "paper_robust"]
-_ROW += ["differences"]
+_ROW += ["robust_error_correct", "constant_error", "largest_class", "at_floor", "shift_of_m", "seeds"]
+_ROW += ["paper_clean", "paper_robust", "differences"]
 _CLAIM = ["verdict", "qualification", "difference", "difference_low", "difference_high", "images", "margin"]
 _CLAIM += ["adjusted_p", "paper_difference"]
 
@@ -134,7 +136,7 @@ def as_markdown(selection: Selection) -> str:
 
 
 def _markdown(study: Study) -> str:
-    lines = [f"**{heading(study)}**", "", *_pipes(HEADER, "lrrrrrr", (cells(*line) for line in labelled(study)))]
+    lines = [f"**{heading(study)}**", "", *_pipes(HEADER, "lrrrrrrr", (cells(*line) for line in labelled(study)))]
     lines += ["", *notes(study), ""]
     found = claims.tested(study)
     if found:

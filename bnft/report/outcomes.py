@@ -1,8 +1,8 @@
-"""Figure 3, confidences and logits on clean and on adversarial images, and robust error after each attack.
+"""Figure 3, confidences and logits on clean images and on PGD examples, and robust error after each attack.
 
-All of it is about the n images that were attacked, the first of the test images, clean ones too. The adversarial image
-of an image is the one that fooled the model; an image that stands, or that was misclassified to begin with, has none,
-and is counted as it is. AutoAttack's images are made to fool, not to have high confidence.
+All of it is about the n images that were attacked, the first of the test images. PGD examples are of all of these (see
+`evaluation.pgd.logits`). AutoAttack leaves an image unperturbed if no attack breaks it, or if it is misclassified without
+an attack, so its images cannot show how a model sees adversarial images in general.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,22 +22,29 @@ Array = NDArray[np.float64]
 Kind = Literal["clean", "adversarial", "fooled"]
 KINDS: dict[Kind, str] = {
     "clean": "the attacked images before the attack",
-    "adversarial": "the same images after it: the adversarial image where one was found, else the image itself",
-    "fooled": "the adversarial images alone, of images that were classified correctly before",
+    "adversarial": "PGD examples of the same images, whether they fool the model or not",
+    "fooled": "the images with which the attack fooled the model, of images that were classified correctly before",
 }
 QUANTITIES = ("confidence", "logit")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The logits (n, classes) of one run on the attacked images, their labels (n,), and what they fell to (n,).
+    """The scores of one run on the n attacked images.
 
-    `fallen_at` is -1 for an image that stands, 0 for one misclassified without an attack, k for the k-th attack.
+    Attributes:
+        seed: the seed of the run.
+        clean: logits (n, classes) of the images without an attack.
+        adversarial: logits (n, classes) of the images that the attack kept, see `evaluation.Outcomes`.
+        pgd: logits (n, classes) on PGD examples; (0, classes) for older results, which have none.
+        labels: labels (n,).
+        fallen_at: -1 for a robust image, 0 for one misclassified without an attack, k for one that attack k broke.
     """
 
     seed: int
     clean: Array
     adversarial: Array
+    pgd: Array
     labels: NDArray[np.int64]
     fallen_at: NDArray[np.int64]
 
@@ -45,7 +52,7 @@ class Scores:
         """The logits (images, classes) of one of KINDS."""
         if kind == "fooled":
             return self.adversarial[self.fallen_at > 0]
-        return self.clean if kind == "clean" else self.adversarial
+        return self.clean if kind == "clean" else self.pgd
 
     def values(self, quantity: str, kind: Kind) -> Array:
         """The confidence of each image, or all of its logits, as one axis."""
@@ -75,7 +82,10 @@ def scores(result: StoredResult) -> Scores:
         raise DamagedError(f"{file}: is damaged, it lacks {error.args[0]}") from None
     if not (clean.ndim == 2 and clean.shape == adversarial.shape and labels.shape == fallen_at.shape == (len(clean),)):
         raise DamagedError(f"{file}: is damaged, its logits, labels and outcomes are not of the same images")
-    return Scores(result.seed, clean, adversarial, labels, fallen_at)
+    pgd = kept.get("pgd_logits", clean[:0]).astype(np.float64)
+    if len(pgd) and pgd.shape != clean.shape:
+        raise DamagedError(f"{file}: is damaged, its PGD examples are not of the same images")
+    return Scores(result.seed, clean, adversarial, pgd, labels, fallen_at)
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,8 @@ def read(row: Row) -> RowScores:
             found[result.seed] = scores(result)
         except DamagedError as error:
             notes.append(f"{result.run_folder.name}: no outcomes of images: {error}")
+    if any(not len(one.pgd) for one in found.values()):
+        notes.append(f"{row.first.run.title}: Figure 3 lacks PGD examples, which older results do not have")
     return RowScores(found, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""Results, grouped into rows (runs equal but for their seed) and rows into studies (equal data and model)."""
+"""Results, grouped into rows (runs equal but for their seed) and rows into studies (equal data and network)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies import paper
 
+STARTS = ("initialization", "normalization")  # keys of a model in which rows of a study can differ
 Quantity = Literal["constant_error", "largest_class", "clean_error_900", "robust_error_correct"]
 
 
@@ -152,7 +153,7 @@ class Row:
         """What tells this row from another of its policy and overrides: schedule, evaluation, the attack's source."""
         run, evaluation = identity.without(self.first.run.identity, "seed"), self.first.evaluation.settings
         attack = {identity.SOURCE: (run.get("attack") or {}).get(identity.SOURCE)}
-        told = {"schedule": run["schedule"], "data": run["data"], "attack": attack}
+        told = {"model": run["model"], "schedule": run["schedule"], "data": run["data"], "attack": attack}
         return {**told, "evaluation": evaluation, "base": run.get("base")}
 
     def mean(self, quantity: Quantity) -> float | None:
@@ -253,7 +254,8 @@ class Selection:
         studies: dict[str, list[Row]] = {}
         for group in rows.values():
             named = group[0].run.identity
-            study = canonical([named["data"]["sha256"], named["model"]])
+            network = {key: value for key, value in named["model"].items() if key not in STARTS}
+            study = canonical([named["data"]["sha256"], network])
             studies.setdefault(study, []).append(Row(tuple(group)))
         return [_sorted(found) for found in studies.values()]
 

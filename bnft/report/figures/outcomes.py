@@ -46,9 +46,8 @@ def figure3(series: Sequence[Series], found: Sequence[ScoreHistograms], images: 
             )
             panels.append(Panel(f"{histograms.quantity}, {title}", chart))
     caption = (
-        f"Confidence is the probability of the predicted class; of logits, all classes count. {images} After the"
-        " attack: the adversarial image where one was found, else the image itself. AutoAttack's images are made to"
-        " fool, not to be misclassified with high confidence."
+        f"Confidence is the probability of the predicted class; of logits, all classes count. {images} Adversarial"
+        " images are PGD examples of all of these images, whether they fool the model or not."
     )
     return Figure(
         "figure3", "Figure 3: confidence and logits", caption, tuple(panels), tuple(shown), wide=True, datasets=sets
