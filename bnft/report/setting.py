@@ -149,5 +149,5 @@ def _of_base(key: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    large = isinstance(value, int) and value >= 10_000
+    large = isinstance(value, int) and value >= 1000
     return f"{value:,}" if large else show(value)

@@ -1,1 +1,1 @@
-"""Runs: what names one, what is asked for, what is kept, and how one is carried out."""
+"""Runs: their names, plans, files and execution."""

@@ -1,4 +1,4 @@
-"""What one evaluation of a run leaves behind: its result and its outcomes, which are checked against each other."""
+"""The files of one evaluation of a run: its result and its outcomes, which are checked against each other."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,17 +19,22 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
 
     from bnft.evaluation.cascade import Cascade
 
-IMAGES = ("adversarial", "originals")  # of the outcomes; all else is a few numbers per image
+IMAGES = ("adversarial", "originals")  # the large arrays of the outcomes
 
 
 class EvaluationFolder:
-    """What one evaluation of a run leaves behind. `owner` is the run's config.yaml; see `files.write`."""
+    """The folder of one evaluation of a run.
+
+    Args:
+        path: the folder.
+        owner: the run's config.yaml; see `files.write`.
+    """
 
     def __init__(self, path: Path, owner: Path | None = None) -> None:
         self.path, self._owner = path, owner
 
     def result(self) -> Result | None:
-        """The result, or None if the evaluation is not done. Raises DamagedError if it is not whole."""
+        """Return the result; None if the evaluation is not done. Raise DamagedError if it is damaged."""
         file = self.path / layout.RESULT
         if not file.exists():
             return None
@@ -41,22 +46,26 @@ class EvaluationFolder:
         return result
 
     def outcomes(self, images: bool = True) -> "dict[str, NDArray[Any]]":
-        """Per-image outcomes as arrays, see `evaluation.Outcomes`; without `images`, only a few numbers of each.
+        """Return the outcomes of each image as arrays; see `evaluation.Outcomes`.
 
-        Raises DamagedError if what is read is not whole, or not what the result was counted from.
+        Args:
+            images: whether to read the images too, which are large.
+
+        Raises:
+            DamagedError: if the file is damaged, or the result was not computed from it.
         """
         file = self.path / layout.OUTCOMES
         outcomes, result = files.read_arrays(file, () if images else IMAGES), self.result()
         if result is not None:
             if result.outcomes != files.checksum(file):
-                raise DamagedError(f"{file}: is damaged, it does not belong to the result.json beside it")
+                raise DamagedError(f"{file}: is damaged, it does not belong to the result.json in its folder")
             wrong = _miscounted(result, outcomes)
             if wrong:
-                raise DamagedError(f"{file}: is damaged, its {wrong} is not what the result.json beside it says")
+                raise DamagedError(f"{file}: is damaged, its {wrong} differs from the result.json in its folder")
         return outcomes
 
     def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Result) -> None:
-        """Write both, over what is there. Until the end, the evaluation is not done."""
+        """Write outcomes and result. Existing ones are replaced. The evaluation is done when the result is written."""
         (self.path / layout.RESULT).unlink(missing_ok=True)
         checksum = files.write_tensors(self.path / layout.OUTCOMES, outcomes, owner=self._owner)
         files.write_json(
@@ -68,7 +77,7 @@ class EvaluationFolder:
         files.write_tensors(self.path / layout.CASCADE, cascade.tensors(), cascade.place(), self._owner)
 
     def cascade(self) -> "Cascade | None":
-        """The cascade to go on with, or None to start. Raises DamagedError if it is not whole."""
+        """Return the saved cascade; None if there is none. Raise DamagedError if it is damaged."""
         from bnft.evaluation.cascade import Cascade
 
         file = self.path / layout.CASCADE
@@ -79,11 +88,14 @@ class EvaluationFolder:
         try:
             return Cascade(**state)
         except TypeError:
-            raise DamagedError(f"{file}: is damaged, it is no state of an evaluation") from None
+            raise DamagedError(f"{file}: is damaged, it is not the state of an evaluation") from None
 
 
 def _miscounted(result: Result, outcomes: "Mapping[str, NDArray[Any]]") -> str | None:
-    """Which error of a result is not that of its outcomes, if any; what has no outcomes to count is left alone."""
+    """Return the first error of a result that differs from its outcomes; None if there is none.
+
+    Errors without outcomes are not checked.
+    """
     counted: dict[str, tuple[ErrorRate, Any]] = {}
     try:
         if {"clean_logits", "labels"} <= outcomes.keys():

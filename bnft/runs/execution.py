@@ -1,7 +1,7 @@
-"""One run, from what is there already to a result: its base, training, evaluation, each kept in the run's folder.
+"""Carry out one run: train its base, train it, and evaluate it. The run's folder keeps each part.
 
-Asking for a run that is done costs nothing. A run that was interrupted goes on from its last checkpoint, and ends with
-the numbers it would have had.
+A run that is done is not computed again. An interrupted run continues from its last checkpoint, with the same numbers
+as without the interruption.
 """
 
 from contextlib import suppress
@@ -32,21 +32,31 @@ def execute(
     pulse: Pulse = steady,
     patient: bool = True,
 ) -> Result | None:
-    """Make sure that the run is trained, and evaluated unless `evaluated` is false; returns its result.
+    """Train and evaluate a run, unless it is done. An error is written to the run's status before it is raised.
 
-    Another process that works on the same run is waited for; without patience, BusyError is raised instead. `pulse` is
-    called between any two forward passes; if it raises Stopped, the run ends there with its state kept. Raises
-    InputError if the run's folder is another's, and whatever goes wrong in the run itself, after writing it to the
-    run's status.
+    Args:
+        run: the run.
+        store: the store.
+        reporter: shows the progress.
+        evaluated: whether to evaluate the run.
+        pulse: called between any two forward passes. If it raises Stopped, the run saves its state and ends.
+        patient: whether to wait if another process works on the same run.
+
+    Returns:
+        The result; None if the run is not evaluated.
+
+    Raises:
+        BusyError: if another process works on the run, and `patient` is false.
+        InputError: if the run's folder belongs to another run.
     """
     folder = store.run(run.name)
 
-    def taken() -> None:
+    def wait() -> None:
         if not patient:
             raise BusyError(run.name)
         reporter.begins(run.name, "waiting", "another process works on it")
 
-    with store.locked(run.name, taken, pulse):
+    with store.locked(run.name, wait, pulse):
         folder.open(run.record(), run.config)
         try:
             return _work(run, folder, store, reporter, evaluated, pulse, patient)
@@ -54,13 +64,13 @@ def execute(
             raise
         except BaseException as error:
             state = "interrupted" if isinstance(error, (KeyboardInterrupt, Stopped)) else "failed"
-            with suppress(InputError):  # a full disk, which the error itself tells of
+            with suppress(InputError):  # for example a full disk, which is then the reason of `error` too
                 folder.end_status(state, _last_line(error))
             raise
 
 
 def _last_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """Return an error in one line."""
     if isinstance(error, Stopped):
         return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
@@ -69,7 +79,7 @@ def _last_line(error: BaseException) -> str:
 def _work(
     run: Run, folder: RunFolder, store: Store, reporter: Reporter, evaluated: bool, pulse: Pulse, patient: bool
 ) -> Result | None:
-    """What `execute` does with the lock held."""
+    """Do the work of `execute` while the lock is held."""
 
     def train_base(base: Run) -> None:
         execute(base, store, reporter, evaluated=False, pulse=pulse, patient=patient)

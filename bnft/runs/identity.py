@@ -1,7 +1,8 @@
-"""What names a run: the resolved scientific configuration, as canonical JSON, hashed.
+"""The identity of a run: its resolved scientific configuration, whose hash is part of the run's name.
 
-Places, devices, launchers, logging and tracking change no number and have no part in it. A field that is absent, null
-or an empty group hashes as if it had never existed, so an option that is added later, null by default, keeps old names.
+The hash is of canonical JSON. Paths, devices, launchers, logging and tracking change no number, so they are not part of
+the identity. A field that is null or an empty group is left out. An option that is added later, and is null by default,
+therefore does not change the names of existing runs.
 """
 
 import hashlib
@@ -10,13 +11,13 @@ from typing import Any
 
 from bnft.common.canonical import canonical, pruned
 
-PROTOCOL = 3  # raised whenever a change of the program alters the numbers that a configuration gives
+PROTOCOL = 3  # increased whenever a change of the program changes the numbers of a configuration
 HASH_LENGTH = 10
-SOURCE = "_source_"  # beside a component's `_target_`, for one that is not bnft's: the hash of what it computes with
+SOURCE = "_source_"  # field beside `_target_` with the hash of a component's source, if it is outside bnft
 
 
 def digest(value: Any) -> str:
-    """The first 10 hexadecimal digits of the SHA-256 of the canonical form."""
+    """Return the first 10 hexadecimal digits of the SHA-256 of the canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:HASH_LENGTH]
 
 
@@ -31,10 +32,17 @@ def of_run(
     seed: int,
     base: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The identity of a run: what is hashed to name it.
+    """Return the identity of a run.
 
-    `data` holds the content hash, never a path; `base` is the identity of the run it starts from, or `{"sha256": ...}`
-    of a file; `precision` is what was asked for.
+    Args:
+        model: the configuration of the model, with the hash of its source.
+        data: the hash of the content, and how images are preprocessed. It has no path.
+        freeze_policy: the configuration of the freeze policy.
+        attack: the configuration of the training attack, with the hash of its source.
+        schedule: the configuration of the schedule.
+        precision: the configured precision.
+        seed: the seed.
+        base: the identity of the base, or `{"sha256": ...}` if it is a file.
     """
     policy = {**freeze_policy, "parameters": sorted(set(freeze_policy["parameters"]))}
     identity = {
@@ -54,14 +62,17 @@ def of_run(
 
 
 def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity of an evaluation inside a run."""
+    """Return the identity of an evaluation, which is unique within a run."""
     hashed = pruned({"protocol": PROTOCOL, **evaluation})
     assert isinstance(hashed, dict)
     return hashed
 
 
 def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
-    """The identity without some of its fields, in the bases too; but a base's seed stays if it is not the run's own."""
+    """Return an identity without some fields. They are removed from its bases too.
+
+    The seed of a base is kept if it differs from the run's own seed.
+    """
     kept = {key: value for key, value in identity.items() if key not in fields}
     base = kept.get("base")
     if isinstance(base, Mapping):
@@ -71,24 +82,24 @@ def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
 
 
 def without_source(identity: Any) -> Any:
-    """The identity as it would be if the source of a person's own components had no part in it."""
+    """Return an identity without the hashes of the source of a user's own components."""
     if isinstance(identity, Mapping):
         return {key: without_source(value) for key, value in identity.items() if key != SOURCE}
     return identity
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves in which two identities differ: dotted key to the value in `ours` (None where it has none)."""
-    found: dict[str, Any] = {}
+    """Return the values of `ours` that differ from `theirs`, by dotted key. A value that is not in `ours` is None."""
+    different: dict[str, Any] = {}
     for key in sorted({*ours, *theirs}):
         mine, other, path = ours.get(key), theirs.get(key), f"{prefix}{key}"
         if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found.update(differences(mine, other, f"{path}."))
+            different.update(differences(mine, other, f"{path}."))
         elif mine != other:
-            found[path] = mine
-    return found
+            different[path] = mine
+    return different
 
 
 def same_hash(owner: object, run: str) -> bool:
-    """Whether the run `owner` has the hash of the run `run`; its policy can be called otherwise now."""
+    """Return whether two names of runs have the same hash. The policy may have been renamed."""
     return str(owner).rpartition("-")[2] == run.rpartition("-")[2]

@@ -1,19 +1,20 @@
-"""The names of files and folders in a store; the only place where they stand.
+"""The names of files and folders in a store. They are defined only here.
 
-A run has a folder, named by what the run computes:
+Each run has a folder with the run's name:
 
-    config.yaml               the whole resolved configuration, and the identity that the name is the hash of
-    status.json               where the run stands, rewritten as it goes
+    config.yaml               the whole resolved configuration, and the identity, whose hash is in the name
+    status.json               the state and progress of the run
     history.jsonl             one line per epoch
     batchnorm.safetensors     gamma, beta, mean, variance of every BN layer at every epoch
-    checkpoint.safetensors    the newest state that training can go on from; gone when training is done
-    model.safetensors         the trained model; its presence means "trained"
-    evaluation/<id>/          outcomes.safetensors and result.json, written last: its presence means "done";
-                              cascade.safetensors while the evaluation goes on
-    tracking.json             what W&B has of the run
+    checkpoint.safetensors    the last saved state of training; removed when training is done
+    model.safetensors         the trained model; if it exists, the run is trained
+    evaluation/<id>/          outcomes.safetensors, and result.json, which is written last: if it exists, the
+                              evaluation is done; cascade.safetensors is the saved state of an unfinished evaluation
+    tracking.json             what was sent to W&B
 
-Beside the runs, `sweeps/` records what was asked for together, `logs/` has what local runs print, `wandb/` belongs to
-W&B, `reports/` has reports, `.slurm/` has what jobs need and write, and `.locks/` keeps two processes from one run.
+The store also has the folders `sweeps/` (the records of sweeps), `logs/` (the output of local runs), `wandb/` (files of
+W&B), `reports/` (reports), `.slurm/` (files that jobs read and write) and `.locks/` (files that ensure that only one
+process works on a run).
 """
 
 CONFIG = "config.yaml"

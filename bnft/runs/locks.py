@@ -1,4 +1,4 @@
-"""Locks of a store: they keep two processes from one run, and go with their process, however that ends."""
+"""Locks of a store. They ensure that only one process works on a run. A lock is released when its process ends."""
 
 import errno
 import fcntl
@@ -17,9 +17,10 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def locked(root: Path, name: str, waiting: Callable[[], None], pulse: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock `name` of the store at `root`; if another process has it, call `waiting` once and wait.
+    """Hold the lock `name` of the store at `root` in this block.
 
-    `pulse` is called while waiting; what it or `waiting` raises ends that.
+    If another process holds it, call `waiting` once and wait. `pulse` is called again and again meanwhile. If `waiting`
+    or `pulse` raises an error, the wait ends.
     """
     held = lock(root, name)
     if not acquired(held):
@@ -34,24 +35,24 @@ def locked(root: Path, name: str, waiting: Callable[[], None], pulse: Callable[[
 
 
 def is_locked(root: Path, name: str) -> bool:
-    """Whether a process of this machine, or of one that shares the store, holds the lock `name`.
+    """Return whether a process of this machine, or of one that shares the store, holds the lock `name`.
 
-    Writes nothing, so that it can be asked of a store that is read-only.
+    Writes nothing, so it also works for a read-only store.
     """
     try:
         file = _file(root, name).open("rb")
-    except OSError:  # it was never taken
+    except OSError:  # there is no such lock
         return False
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:  # any other: the file system has no locks, so nobody can work there
+        except OSError as error:  # with another error, the file system has no locks, so no process holds one
             return error.errno in (errno.EAGAIN, errno.EACCES)
     return False
 
 
 def lock(root: Path, name: str) -> FileLock:
-    """The lock `name`, not held yet. Raises UnwritableError if the store cannot be written to."""
+    """Return the lock `name`, without taking it. Raise UnwritableError if the store cannot be written to."""
     file = _file(root, name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def _file(root: Path, name: str) -> Path:
 
 
 def acquired(lock: FileLock) -> bool:
-    """Take the lock, if no other process has it; returns whether it did."""
+    """Take the lock, unless another process holds it. Return whether this process holds it now."""
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -1,6 +1,6 @@
-"""What a command asks for, as a list of runs: each named, checked, and with the run that it starts from.
+"""Plan runs from command lines. Each run has a name, a checked configuration and a base, if it starts from one.
 
-Planning loads the data, since their content is part of a run's name, and writes nothing.
+Planning loads the data, because their content is part of a run's name. It writes nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +34,12 @@ PAPER_ATTACK = (
     "search",
     "norm",
     "eps",
-)  # what makes an evaluation the same as the row's own
+)  # a run that differs from its policy in these is not a row of the paper
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A base that is a file of weights, named by its SHA-256."""
+    """A base that is a file of weights, identified by its SHA-256."""
 
     path: Path
     sha256: str
@@ -47,11 +47,17 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `config` is the whole resolved configuration, `identity` the part of it that the name is the hash of.
+    """One run.
 
-    `overrides` are the values in which the run differs from its policy, apart from data, model, schedule and seed: a
-    run without any is a row of the paper's table. `base` is None for training from scratch. `line` is the command line,
-    as overrides, that computes the same numbers. `sources` are the files of a person's own that it computes with.
+    Attributes:
+        policy: the name of the policy.
+        identity: the part of the configuration whose hash is in the name.
+        config: the whole resolved configuration.
+        base: the run or file that it starts from; None to train from scratch.
+        overrides: the values that differ from the policy, apart from data, model, schedule and seed. A run without any
+            is a row of the paper's table.
+        line: the command line, as overrides, that computes the same numbers.
+        sources: the source files of a user's own components, and their SHA-256.
     """
 
     policy: str
@@ -73,11 +79,11 @@ class Run:
 
     @property
     def base_name(self) -> str | None:
-        """The name of the run that this one starts from; None for scratch and for a file."""
+        """The name of the run that this one starts from; None if it starts from scratch or from a file."""
         return self.base.name if isinstance(self.base, Run) else None
 
     def encoded(self) -> dict[str, Any]:
-        """The run as JSON; `decoded` gives it back."""
+        """Return the run as JSON; the opposite of `decoded`."""
         base: dict[str, Any] | None = None
         if isinstance(self.base, Run):
             base = self.base.encoded()
@@ -93,7 +99,7 @@ class Run:
         return cls(**{**value, "base": base})
 
     def record(self) -> RunRecord:
-        """What names and describes the run, for `config.yaml` and for every result."""
+        """Return the record of the run, for `config.yaml` and for every result."""
         return RunRecord(
             name=self.name,
             policy=self.policy,
@@ -109,7 +115,13 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """The runs that were asked for, in order and each once, and the bases that they need beside them."""
+    """The requested runs.
+
+    Attributes:
+        runs: the runs, in order, each once.
+        bases: the runs that they start from, apart from those in `runs`.
+        store: the store.
+    """
 
     runs: tuple[Run, ...]
     bases: tuple[Run, ...]
@@ -121,22 +133,27 @@ class Plan:
 
     @property
     def wandb(self) -> dict[str, Any]:
-        """How the sweep is tracked; see `schema.Wandb`."""
+        """The settings of tracking; see `schema.Wandb`."""
         return dict(self.runs[0].config["wandb"])
 
 
 @cache
 def _composed(line: tuple[str, ...]) -> Composed:
-    """Equal command lines are composed once in a plan: many runs of a sweep have one base."""
+    """Compose a command line, once per plan. Many runs of a sweep have the same base."""
     return compose(line)
 
 
 def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
-    """The plan for one or more command lines (lists of overrides). Raises InputError before anything is written.
+    """Return the plan of one or more command lines. Writes nothing.
 
-    `here` is whether the runs will find the devices of this machine; if not, which ones there are is not checked.
+    Args:
+        command_lines: lists of overrides.
+        here: whether the runs use the devices of this machine, so that these are checked.
+
+    Raises:
+        InputError: if a command line is invalid.
     """
-    forget()  # what a file says can have changed since the last plan
+    forget()  # files may have changed since the last plan
     _composed.cache_clear()
     composed = [_composed(tuple(line)) for line in command_lines]
     stores = {point.config["store"] for point in composed}
@@ -145,28 +162,28 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
     if any(point.config["wandb"] != composed[0].config["wandb"] for point in composed):
         raise InputError("wandb: must be the same for all runs of a sweep")
     store = Store(checked(stores.pop()))
-    found: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, str], Run] = {}
     for point in composed:
         if here:
             devices.check(point.config["device"])
         run = _run(point, store)
-        found.setdefault((run.name, run.evaluation_id), run)
-    names = {run.name for run in found.values()}
+        runs.setdefault((run.name, run.evaluation_id), run)
+    names = {run.name for run in runs.values()}
     bases: dict[str, Run] = {}
-    for run in found.values():
+    for run in runs.values():
         for base in ancestors(run):
             if base.name not in names:
                 bases[base.name] = base
-    return Plan(tuple(found.values()), tuple(bases.values()), store)
+    return Plan(tuple(runs.values()), tuple(bases.values()), store)
 
 
 def ancestors(run: Run) -> list[Run]:
-    """The runs that `run` needs, the furthest first."""
+    """Return the base of a run, the base of its base and so on, the last of them first."""
     return [*ancestors(run.base), run.base] if isinstance(run.base, Run) else []
 
 
 def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked: bool = True) -> Run:
-    """The run of one point; one that is made up only to compare with need not be `checked` against the data."""
+    """Return the run of one point. A run that is only compared with another is not `checked` against the data."""
     config = point.config
     data = build.dataset(config)
     if checked:
@@ -185,24 +202,24 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
 
 
 def own_sources(config: Mapping[str, Any]) -> dict[str, str]:
-    """What the model, the attack and the schedule's shape compute with beside bnft; see `sources.of`.
+    """Return the source files outside bnft that the model, the attack and the schedule's shape use; see `sources.of`.
 
-    The data set has no part in it, since its content names the run.
+    The source of the data set is left out, because the hash of its content is part of the identity.
     """
     components = {"model": config["model"], "attack": config["attack"], "schedule.shape": config["schedule"]["shape"]}
-    found = [sources.of(key, component["_target_"]) for key, component in components.items() if component]
-    return {name: value for one in found for name, value in sorted(one.items())}
+    files_of_each = [sources.of(key, component["_target_"]) for key, component in components.items() if component]
+    return {name: value for of_one in files_of_each for name, value in sorted(of_one.items())}
 
 
 def edited_sources(run: Run) -> list[str]:
-    """The files of a person's own that are not what they were when the run was planned."""
+    """Return the source files of a user's own components that have changed since the run was planned."""
     sources.forget()
     now, planned = own_sources(run.config), run.sources
     return sorted(name for name in {*now, *planned} if now.get(name) != planned.get(name))
 
 
 def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
-    """A component as it enters the identity."""
+    """Return a component for the identity, with the hash of its source."""
     return {**component, identity.SOURCE: sources.digest(sources.of(key, component["_target_"]))}
 
 
@@ -226,7 +243,7 @@ def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) 
 def _base(
     point: Composed, store: Store, chain: tuple[str, ...], checked: bool = True
 ) -> tuple[Run | ModelFile | None, dict[str, Any] | None]:
-    """The run or file that `base` names, and what of it enters the identity."""
+    """Return the run or file that `base` names, and its part of the identity."""
     base = point.config["base"]
     if base is None:
         return None, None
@@ -252,22 +269,22 @@ def _base(
 
 
 def _stored(path: Path, point: Composed) -> tuple[ModelFile, dict[str, Any]]:
-    """A finished run by name or folder: its weights from there, its place in the identity as if composed."""
+    """Return the model file of a trained run, and the run's identity."""
     folder = Store(path.parent).run(path.name)
     record = folder.record()
     if not folder.trained:
-        raise rejected("base", point.config["base"], f"a run that is trained; {path} holds no {layout.MODEL} yet")
+        raise rejected("base", point.config["base"], f"a trained run; {path} has no {layout.MODEL} yet")
     base, _ = _file(path / layout.MODEL, point, folder)
     return base, record.identity
 
 
 def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[ModelFile, dict[str, Any]]:
-    """A file of weights, which is that of `run` if one is given."""
+    """Return a file of weights, and its part of the identity. `run` is the run that it belongs to, if known."""
     if not file.is_file():  # a pipe or a device could be read forever
         raise rejected("base", point.config["base"], f"a folder with {layout.MODEL}, or a .safetensors file")
     try:
         state, _ = run.model() if run is not None else files.read_tensors(file)
-    except (DamagedError, OSError) as error:  # the latter from files that cannot be mapped, as those in /proc
+    except (DamagedError, OSError) as error:  # OSError if a file cannot be mapped, such as one in /proc
         raise InputError(f"base={point.config['base']}: must be a .safetensors file with weights; {error}") from None
     check_fits(state, point.config, str(point.config["base"]))
     sha256 = files.sha256(file)
@@ -275,7 +292,7 @@ def _file(file: Path, point: Composed, run: RunFolder | None = None) -> tuple[Mo
 
 
 def check_fits(state: dict[str, Any], config: dict[str, Any], base: str) -> None:
-    """Raise InputError unless the tensors of a base are those of the configured model."""
+    """Raise InputError unless the tensors of a base have the names and shapes of the configured model."""
     expected = build.model(config, build.dataset(config)).state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
@@ -283,13 +300,16 @@ def check_fits(state: dict[str, Any], config: dict[str, Any], base: str) -> None
         raise InputError(f"base={base}: must fit the model: {what} ({len(missing)} missing, {len(extra)} too many)")
     for name, value in expected.items():
         if value.shape != state[name].shape:
-            found, wanted = tuple(state[name].shape), tuple(value.shape)
-            raise InputError(f"base={base}: must fit the model: {name} has shape {found} and must have {wanted}")
+            shape, wanted = tuple(state[name].shape), tuple(value.shape)
+            raise InputError(f"base={base}: must fit the model: {name} has shape {shape} and must have {wanted}")
 
 
 def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, children: tuple[str, ...]) -> dict[str, Any]:
-    """In what a run differs from its policy, apart from what a row of the paper leaves free."""
-    if children:  # a base is looked at as a run of its own where it is asked for as one
+    """Return the values in which a run differs from its policy, apart from those that a row of the paper leaves free.
+
+    Return {} for a base, because they are only shown for requested runs.
+    """
+    if children:
         return {}
     usual_line = pristine_overrides(point)
     if sorted(usual_line) == sorted(point.overrides):
@@ -301,8 +321,9 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
         identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "seed")
         for config, origin in ((own, base), (standard, usual_base))
     )
-    found = identity.differences(identity.without_source(ours), identity.without_source(theirs))
-    if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in found):
-        found = {key: value for key, value in found.items() if key.split(".")[0] != "base"} | {"base": own["base"]}
+    different = identity.differences(identity.without_source(ours), identity.without_source(theirs))
+    if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in different):
+        different = {key: value for key, value in different.items() if key.split(".")[0] != "base"}
+        different["base"] = own["base"]
     evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]
-    return found | identity.differences(evaluations[0], evaluations[1], "evaluation.")
+    return different | identity.differences(evaluations[0], evaluations[1], "evaluation.")

@@ -1,4 +1,4 @@
-"""Where one run stands: written into its status.json, and told to a reporter."""
+"""The progress of one run: written to its status.json, and passed to a reporter."""
 
 import time
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from bnft.runs.result import Result
 from bnft.runs.run_folder import RunFolder
 from bnft.training.state import TrainingState
 
-STATUS_SECONDS = 1.0  # status.json is rewritten at most this often within an epoch
+STATUS_SECONDS = 1.0  # minimum time between two writes of status.json within an epoch
 
 
 class RunProgress:
-    """Tells how far a run is. `hardware` is what it computes on, which is known for certain once it has begun."""
+    """Writes and reports the progress of a run. `hardware` may still change until training begins."""
 
     def __init__(self, run: Run, folder: RunFolder, reporter: Reporter, hardware: Hardware) -> None:
         self.hardware = hardware
@@ -27,21 +27,26 @@ class RunProgress:
         self._written_at = 0.0
 
     def note(self, text: str, run: str | None = None) -> None:
-        """Something that a person should know, of this run or of the named one."""
+        """Report a message about this run, or about the given one."""
         self._reporter.notes(run or self._run.name, text)
 
     def training_begins(self, learning: str, progress: TrainingState | None) -> None:
-        """`learning` says in words what learns; `progress` is where training goes on, if it does."""
-        where = f", going on from epoch {progress.epoch + 1}" if progress is not None else ""
+        """Report that training begins.
+
+        Args:
+            learning: describes what learns.
+            progress: the saved state from which training continues, if there is one.
+        """
+        where = f", continuing from epoch {progress.epoch + 1}" if progress is not None else ""
         self._reporter.begins(self._run.name, "training", f"{learning}; {self.hardware.describe()}{where}")
         self._write("running", "training", epoch=progress.epoch if progress is not None else 0, epochs=self._epochs)
 
     def saved(self) -> None:
-        """The state is saved: the next step is written down at once."""
+        """Write the status at the next step, because the state has just been saved."""
         self._written_at = 0.0
 
     def stepped(self, progress: TrainingState, steps: int) -> None:
-        """A batch of the epoch's `steps` is done."""
+        """Report that a batch is done. `steps` is the number of batches per epoch."""
         if time.monotonic() - self._written_at < STATUS_SECONDS:
             return
         done = progress.epoch + progress.step / steps
@@ -59,24 +64,24 @@ class RunProgress:
         self._write("running", "evaluating")
 
     def attacked(self, cascade: Cascade, attacks: Sequence[Attack]) -> None:
-        """A batch of an attack is done."""
+        """Report that a batch of an attack is done."""
         name = attacks[cascade.attack].name
         images, standing = len(cascade.fallen_at), cascade.standing
         self._write("running", "evaluating", attack=name, standing=standing, images=images)
         self._reporter.scored(self._run.name, "", f"≥ {100 * (1 - standing / images):.1f}")
-        self._reporter.moves(self._run.name, f"{name}, {standing} of {images} images stand")
+        self._reporter.moves(self._run.name, f"{name}, {standing} of {images} images are robust so far")
 
     def done(self, evaluated: bool) -> None:
-        """Write down that the run is done."""
+        """Write the status of a run that is done."""
         self._write("done", "evaluated" if evaluated else "trained")
 
     def was_done(self, evaluated: bool) -> None:
-        """The same for a run that was killed after its last file and before its last status."""
+        """Write the status of a finished run that was killed before it could write its last status."""
         if self._folder.status().get("state") != "done":
             self.done(evaluated)
 
     def ends(self, result: Result | None) -> None:
-        """Tell that the run is done; `result` is None if it was only to be trained."""
+        """Report that the run is done. `result` is None if it was not evaluated."""
         if result is None:
             self._reporter.ends(self._run.name, "trained", "trained")
             return

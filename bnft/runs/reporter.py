@@ -1,29 +1,29 @@
-"""What a run tells while it works."""
+"""The interface through which a run reports its progress."""
 
 from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Told by a run where it stands. Nothing that it does changes a number."""
+    """Receives the progress of runs. It cannot change a number."""
 
     def begins(self, run: str, stage: str, detail: str) -> None:
-        """A run begins a stage: `training`, `evaluating`, `waiting`."""
+        """Report that a run begins a stage: `training`, `evaluating` or `waiting`."""
 
     def moves(self, run: str, text: str) -> None:
-        """How far the stage is."""
+        """Report progress within the stage."""
 
     def scored(self, run: str, clean: str, robust: str) -> None:
-        """Errors in percent, as far as they are known; an empty one is not known yet."""
+        """Report errors in percent. An error that is not known yet is empty."""
 
     def notes(self, run: str, text: str) -> None:
-        """Something that a person should know, whatever comes next."""
+        """Report a message that stays visible."""
 
     def ends(self, run: str, state: str, text: str) -> None:
-        """The run is `trained`, `done`, `failed`, `blocked` or `interrupted`."""
+        """Report that a run is `trained`, `done`, `failed`, `blocked` or `interrupted`."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a duration in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,7 +1,7 @@
-"""What a store says of runs, as typed records, each with the version of its format.
+"""Typed records of runs, as they are stored. Each has the version of its format.
 
-`Result` is result.json; `RunRecord` stands in it and in config.yaml; `TrainingRecord` stands in it and beside the
-weights of a checkpoint or a model. They are written and read here and nowhere else. Without PyTorch.
+`Result` is result.json. `RunRecord` is part of it and of config.yaml. `TrainingRecord` is part of it, and is stored
+with the weights of a checkpoint or a model. They are only written and read here, without PyTorch.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from bnft.common.errors import DamagedError, InputError
 from bnft.evaluation.settings import Evaluation
 from bnft.evaluation.summary import Summary
 
-FORMAT = 2  # raised when a change makes older programs read something wrong; records from before it say nothing: 1
+FORMAT = 2  # increased when older programs would misread new records; records without a version have format 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What names and describes a run.
+    """The name and description of a run.
 
     Args:
         policy: the name of its policy.
         title: the name of its row.
-        identity: what the hash in its name is of, see `bnft.runs.identity`.
+        identity: the part of the configuration whose hash is in the name; see `bnft.runs.identity`.
         name: the run's name; older records have none.
         base: the name of the run that it starts from.
-        overrides: values in which it differs from its policy, apart from data, model, schedule and seed.
+        overrides: the values that differ from its policy, apart from data, model, schedule and seed.
         line: the command line, as overrides, that computes the same numbers.
-        sources: files of a person's own that it computes with, and their SHA-256.
+        sources: the source files of a user's own components, and their SHA-256.
     """
 
     policy: str
@@ -47,7 +47,7 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareRecord:
-    """What a run was trained on; `name` has it in words."""
+    """The hardware that a run was trained on. `name` describes it in words."""
 
     device: str
     precision: str
@@ -57,7 +57,7 @@ class HardwareRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-    """What is recorded of a training beside its model: the run, hardware, counts, versions of packages, seconds."""
+    """The record of a training, which is stored with the model."""
 
     run: str | None = None
     counts: Counts
@@ -69,9 +69,17 @@ class TrainingRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """The data of a run: the component that loads them, their SHA-256, and how many training images there are.
+    """The data of a run.
 
-    `validation` is how many training images were held out and tested on in place of the test images.
+    Args:
+        target: the component that loads the data.
+        sha256: the hash of their content.
+        augmentation: the augmentation of training images.
+        images: the number of training images.
+        validation: the number of training images that were held out, and used instead of the test images.
+        fill: the configured `data.fill`.
+        mean: the mean of each channel.
+        std: the standard deviation of each channel.
     """
 
     target: str
@@ -86,22 +94,21 @@ class DataRecord:
 
 @dataclass(kw_only=True)
 class EvaluationRecord(Evaluation):
-    """How robust error was measured, and the `id` of the evaluation, which is the name of its folder."""
+    """The settings of an evaluation, and its `id`, which is the name of its folder."""
 
     id: str
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How it was measured, without the id that is the hash of it."""
+        """The settings without the id."""
         return {name: value for name, value in vars(self).items() if name != "id"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(Summary):
-    """One evaluation of one run: its numbers, what was evaluated, and how.
+    """The result of one evaluation of one run.
 
-    `outcomes` is the checksum of the outcomes that the numbers were counted from; results from before checksums have
-    none.
+    `outcomes` is the checksum of the outcomes from which the numbers were computed. Older results have none.
     """
 
     run: RunRecord
@@ -118,9 +125,16 @@ _ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def read(kind: type[Record], values: Any, file: Path) -> Record:
-    """A record from the plain data in `file`.
+    """Return a record from plain data.
 
-    Raises InputError for a format newer than FORMAT, DamagedError for data that are no such record.
+    Args:
+        kind: the type of the record.
+        values: the plain data.
+        file: the file that the data are from, for messages.
+
+    Raises:
+        InputError: if the format is newer than FORMAT.
+        DamagedError: if the data are not such a record.
     """
     form = values.get("format", 1) if isinstance(values, Mapping) else 1
     if isinstance(form, int) and form > FORMAT:
@@ -132,7 +146,7 @@ def read(kind: type[Record], values: Any, file: Path) -> Record:
 
 
 def plain(record: RunRecord | TrainingRecord | Result) -> dict[str, Any]:
-    """A record as plain data, as JSON and YAML know them; the opposite of `read`."""
+    """Return a record as plain data for JSON or YAML; the opposite of `read`."""
     return dict(_adapter(type(record)).dump_python(record, mode="json"))
 
 
@@ -145,7 +159,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 def _in_words(error: ValidationError) -> str:
     missing = [".".join(map(str, part["loc"])) for part in error.errors() if part["type"] == "missing"]
     if missing:
-        return f"it lacks {', '.join(sorted(missing))}"
+        return f"{', '.join(sorted(missing))} is missing"
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"])) or "the whole"
-    return f"{place} is not as it was written ({first['msg']})"
+    place = ".".join(map(str, first["loc"])) or "the record"
+    return f"{place} is invalid ({first['msg']})"

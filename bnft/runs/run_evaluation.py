@@ -1,4 +1,4 @@
-"""The evaluation of one run: its result as it was kept, else evaluated, from where it was interrupted."""
+"""The evaluation of one run. An interrupted evaluation continues from its saved state."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ from bnft.runs.result import FORMAT, DataRecord, EvaluationRecord, Result, Train
 
 
 class RunEvaluation:
-    """Makes the result of a run, and keeps it; the `Watcher` of the cascade of attacks."""
+    """Evaluates a run and saves the result. It is the `Watcher` of the cascade of attacks."""
 
     def __init__(self, run: Run, folder: EvaluationFolder, progress: RunProgress, pulse: Pulse) -> None:
         self.pulse = pulse
         self.run, self._folder, self._progress = run, folder, progress
 
     def kept(self) -> Result | None:
-        """The result, if there is a whole one."""
+        """Return the saved result; None if there is none, or if it is damaged."""
         try:
             result = self._folder.result()
             if result is not None:
@@ -34,12 +34,12 @@ class RunEvaluation:
             return None
 
     def result(self, model: nn.Module, training: TrainingRecord) -> Result:
-        """Evaluate the model, on its device and in eval mode; `training` is what was recorded with it."""
+        """Evaluate a model, which is on its device and in eval mode. `training` is the record of its training."""
         config, hardware = build.evaluation(self.run.config), self._progress.hardware
         data = build.dataset(self.run.config).to(hardware.device)
         cascade = self._cascade()
         self._progress.evaluation_begins(config)
-        processes = 1 if edited_sources(self.run) else hardware.threads  # others would import what was edited
+        processes = 1 if edited_sources(self.run) else hardware.threads  # new processes would import edited files
         outcomes, summary = evaluate(model, *data.test, config, self, cascade, processes=processes)
         settings = self.run.config["data"]
         result = Result(

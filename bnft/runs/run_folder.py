@@ -1,4 +1,4 @@
-"""What one run leaves behind; see `layout` for the files of its folder."""
+"""The folder of one run; see `layout` for its files."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # commands that only read results start without PyTorch
 
 
 class RunFolder:
-    """What one run leaves behind."""
+    """The folder of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,16 +33,16 @@ class RunFolder:
         return self.path.name
 
     def config(self) -> dict[str, Any]:
-        """The run's configuration. Raises DamagedError unless it is there and hashes to the run's name."""
+        """Return the run's configuration. Raise DamagedError if it is missing, damaged or that of another run."""
         file = self.path / layout.CONFIG
         if not file.exists():
-            raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
+            raise self._without_config()
         config = files.read_yaml(file)
         try:
             record = read(RunRecord, config["run"], file)
             named = identity.digest(record.identity)
         except (TypeError, KeyError, ValueError):
-            raise DamagedError(f"{file}: is damaged, it lacks run.identity; move its folder away") from None
+            raise DamagedError(f"{file}: is damaged, run.identity is missing; move its folder away") from None
         except DamagedError as error:
             raise DamagedError(f"{error}; move its folder away") from None
         if not identity.same_hash(f"-{named}", self.name):
@@ -50,19 +50,22 @@ class RunFolder:
         assert isinstance(config, dict)
         return config
 
+    def _without_config(self) -> DamagedError:
+        return DamagedError(f"{self.path}: holds no config.yaml; move this folder away to compute the run again")
+
     def record(self) -> RunRecord:
-        """What names and describes the run. Raises DamagedError as `config` does."""
+        """Return the record of the run. Raise DamagedError as `config` does."""
         return read(RunRecord, self.config()["run"], self.path / layout.CONFIG)
 
     def open(self, record: RunRecord, config: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it is this run's. To be called with the run's lock held.
+        """Create the folder, or check that it belongs to this run. The caller must hold the run's lock.
 
-        From then on, what is written through this object raises InputError if the folder was removed.
+        Later writes through this object raise InputError if the folder has been removed.
         """
         if (self.path / layout.CONFIG).exists():
             self.config()
         elif self.path.exists() and any(file for file in self.path.iterdir() if not file.name.startswith(".")):
-            raise DamagedError(f"{self.path}: holds no config.yaml; move this folder away to have the run made again")
+            raise self._without_config()
         else:
             files.write_yaml(self.path / layout.CONFIG, {"run": plain(record), **config})
         self._owner = self.path / layout.CONFIG
@@ -70,12 +73,15 @@ class RunFolder:
         self.remove_outdated()
 
     def remove_outdated(self) -> None:
-        """Remove what a process that was killed between two files left. To be called with the run's lock held."""
+        """Remove the files that `outdated` returns. The caller must hold the run's lock."""
         for file in self.outdated():
             file.unlink(missing_ok=True)
 
     def outdated(self) -> list[Path]:
-        """Saved states of what has been finished since. A newer one is of an evaluation that is done again."""
+        """Return saved states of work that is done, which a killed process left behind.
+
+        A state that is newer than the result is kept: the evaluation is being repeated.
+        """
         finished = [(self.path / layout.CHECKPOINT, self.path / layout.MODEL)]
         for evaluation in self.evaluations():
             finished.append((evaluation.path / layout.CASCADE, evaluation.path / layout.RESULT))
@@ -89,16 +95,16 @@ class RunFolder:
         return status if isinstance(status, dict) else {}
 
     def write_status(self, **fields: Any) -> None:
-        """Rewrite status.json with `fields` beside who and when."""
+        """Write status.json with `fields`, the host, the process and the time."""
         status = {**fields, "host": socket.gethostname(), "pid": os.getpid(), "updated": now()}
         if "SLURM_ARRAY_JOB_ID" in os.environ:
             status["slurm_job"] = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         files.write_json(self.path / layout.STATUS, status, self._owner)
 
     def end_status(self, state: str, error: str) -> None:
-        """Write into status.json that the work ended before it was done; how far it was stays there.
+        """Write to status.json that the run ended before it was done. Its progress is kept.
 
-        A run that was never opened has no folder, and gets none for this.
+        Does nothing if the run was never opened.
         """
         if (self.path / layout.CONFIG).exists():
             self.write_status(**{**self.status(), "state": state, "error": error})
@@ -112,19 +118,19 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything of the run. If one may not look there is: whoever reads it will be told."""
+        """Whether the run has files. It is true for an unreadable folder too, which raises an error when it is read."""
         try:
             return (self.path / layout.CONFIG).exists() or self.path.is_file()
         except PermissionError:
             return True
 
     def batchnorm(self) -> BatchNormRecord:
-        """The record of the BN layers. Raises DamagedError if it is not there or not whole."""
+        """Return the record of the BN layers. Raise DamagedError if it is missing or damaged."""
         file = self.path / layout.BATCHNORM
         return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
 
     def model(self) -> "tuple[dict[str, torch.Tensor], TrainingRecord]":
-        """The trained model's state and what was recorded with it. Raises DamagedError unless both are of this run."""
+        """Return the state of the trained model and its record. Raise DamagedError unless both belong to this run."""
         file = self.path / layout.MODEL
         state, kept = files.read_tensors(file)
         record = read(TrainingRecord, kept, file)
@@ -133,7 +139,7 @@ class RunFolder:
         return state, record
 
     def training(self) -> TrainingRecord:
-        """What was recorded with the trained model. Raises DamagedError if it is not there or not whole."""
+        """Return the record of the trained model. Raise DamagedError if it is missing or damaged."""
         file = self.path / layout.MODEL
         return read(TrainingRecord, files.read_metadata(file), file)
 
@@ -145,16 +151,16 @@ class RunFolder:
     def save_checkpoint(
         self, state: "Mapping[str, torch.Tensor]", progress: "TrainingState", record: TrainingRecord
     ) -> None:
-        """Keep what training goes on from: weights, momentum, and the place; the logs lie in their own files."""
+        """Save the state of training: weights, momentum, epoch and step. The logs have their own files."""
         tensors = {f"model/{name}": value for name, value in state.items()}
         tensors |= {f"velocity/{name}": value for name, value in progress.velocity.items()}
         kept = {"progress": progress.place(), **plain(record)}
         files.write_tensors(self.path / layout.CHECKPOINT, tensors, kept, self._owner)
 
     def checkpoint(self) -> "tuple[dict[str, torch.Tensor], TrainingState, TrainingRecord] | None":
-        """Model state, progress and record to go on from; None if there is no checkpoint.
+        """Return the saved model state, progress and record; None if there is no checkpoint.
 
-        Raises DamagedError if the checkpoint, or the logs that go with it, cannot be used.
+        Raise DamagedError if the checkpoint or the logs that belong to it are damaged.
         """
         from bnft.batchnorm.log import BatchNormLog
         from bnft.training.state import TrainingState
@@ -174,9 +180,9 @@ class RunFolder:
             progress = TrainingState.resumed(kept["progress"], velocity, self.history(), logged)
         except ValueError:
             logs = f"{layout.HISTORY} or {layout.BATCHNORM}"
-            raise DamagedError(f"{file}: is damaged, or its {logs}, which lack epochs") from None
+            raise DamagedError(f"{file}: is damaged, or {logs} has too few epochs") from None
         except (KeyError, TypeError):
-            raise DamagedError(f"{file}: is damaged, it is no state of a training") from None
+            raise DamagedError(f"{file}: is damaged, it is not the state of a training") from None
         return model, progress, record
 
     def save_model(self, state: "Mapping[str, torch.Tensor]", record: TrainingRecord) -> None:
@@ -184,18 +190,18 @@ class RunFolder:
         (self.path / layout.CHECKPOINT).unlink(missing_ok=True)
 
     def discard_model(self) -> bool:
-        """Remove a damaged model and set its evaluations aside; returns whether there are any.
+        """Remove a damaged model and move its evaluations aside. Return whether there are any.
 
-        They may be right, but the model that is trained in its place can differ from theirs on another device.
+        The evaluations may be correct, but on another device the new model can differ from the damaged one.
         """
-        aside = self.set_aside_evaluations()  # first: a result counts without its model
+        aside = self.set_aside_evaluations()  # before the model is removed, because results are used without it too
         (self.path / layout.MODEL).unlink(missing_ok=True)
         return aside
 
     def set_aside_evaluations(self) -> bool:
-        """Move evaluations of a model that is gone out of the way of the next one's; returns whether there are any.
+        """Move the evaluations of a removed model to another folder. Return whether there are any.
 
-        Those that are not done are moved too, since nobody may go on with them on another model.
+        Unfinished evaluations are moved too, because they must not continue with another model.
         """
         folder, number = self.path / layout.EVALUATION, 1
         if not files.folders(folder):
@@ -207,7 +213,7 @@ class RunFolder:
 
     @files.reachable()
     def progress_made(self) -> list[Any]:
-        """Something that is different after any progress that was kept."""
+        """Return a value that changes with any saved progress."""
         made: list[Any] = [self.trained, len(self.evaluations())]
         for file in (self.path / layout.CHECKPOINT, *self.path.glob(f"{layout.EVALUATION}/*/{layout.CASCADE}")):
             with suppress(DamagedError):
@@ -220,13 +226,13 @@ class RunFolder:
         return EvaluationFolder(self.path / layout.EVALUATION / evaluation_id, self._owner)
 
     def evaluations(self) -> list[EvaluationFolder]:
-        """All evaluations that are done."""
-        found = files.folders(self.path / layout.EVALUATION)
-        return [EvaluationFolder(folder) for folder in found if (folder / layout.RESULT).exists()]
+        """Return all evaluations that are done."""
+        folders = files.folders(self.path / layout.EVALUATION)
+        return [EvaluationFolder(folder) for folder in folders if (folder / layout.RESULT).exists()]
 
 
 def _is_older(file: Path, other: Path) -> bool:
-    """Whether both files are there, and the first was not written after the second."""
+    """Return whether both files exist, and the first was not written after the second."""
     try:
         return file.stat().st_mtime_ns <= other.stat().st_mtime_ns
     except FileNotFoundError:

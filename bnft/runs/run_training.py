@@ -1,4 +1,4 @@
-"""The training of one run: its model as it was kept, else trained from its base, from where it was interrupted."""
+"""The training of one run. An interrupted training continues from its last checkpoint."""
 
 import platform
 from collections.abc import Callable
@@ -29,9 +29,18 @@ PACKAGES = ("torch", "torchvision", "pyautoattack", "numpy")
 
 
 class RunTraining:
-    """Makes the model of a run, and keeps what training makes; the `Keeper` of the training loop.
+    """Trains the model of a run, unless it is trained, and saves it. It is the `Keeper` of the training loop.
 
-    `train_base` sees to it that a base is trained. After `model`, `record` is what was recorded with the model.
+    Args:
+        run: the run.
+        folder: its folder.
+        store: the store.
+        progress: reports the progress.
+        pulse: called between any two forward passes.
+        train_base: trains a base, unless it is trained.
+
+    Attributes:
+        record: the record of the training; set by `model`.
     """
 
     def __init__(
@@ -53,13 +62,13 @@ class RunTraining:
         return self._progress.hardware
 
     def model(self) -> nn.Module:
-        """The run's model on the device, in eval mode: read if it is there, else trained."""
+        """Return the run's model, on the device and in eval mode. Train it first, unless it is trained."""
         if edited := edited_sources(self.run):
-            message = f"its source has changed since it was asked for ({', '.join(edited)}); ask for it again"
+            message = f"its source has changed since it was planned ({', '.join(edited)}); start the command again"
             raise InputError(f"{self.run.name}: {message}")
         data = build.dataset(self.run.config)
         if data.sha256 != self.run.identity["data"]["sha256"]:
-            raise InputError(f"{self.run.name}: its data have changed since it was asked for; ask for it again")
+            raise InputError(f"{self.run.name}: its data have changed since it was planned; start the command again")
         model = build.model(self.run.config, data)
         if self._folder.trained:
             try:
@@ -67,7 +76,7 @@ class RunTraining:
                 model.load_state_dict(state)
                 self._settle(self.record)
                 return self.hardware.place(model).eval()
-            except (DamagedError, RuntimeError) as error:  # load_state_dict raises RuntimeError for what does not fit
+            except (DamagedError, RuntimeError) as error:  # RuntimeError if the state does not fit the model
                 self._discard_model(self._folder, error)
         self._train(model)
         return model.eval()
@@ -97,7 +106,7 @@ class RunTraining:
         self._folder.save_model(model.state_dict(), self.record)
 
     def _resume(self, model: nn.Module) -> TrainingState | None:
-        """Load what training goes on from into the model, else what it starts from; returns how far it was."""
+        """Load the checkpoint into the model, or else the base. Return the progress of the checkpoint, if any."""
         try:
             resumed = self._folder.checkpoint()
         except DamagedError as error:
@@ -109,14 +118,14 @@ class RunTraining:
             self._settle(record)
             return progress
         if self._folder.set_aside_evaluations():
-            self._progress.note("training again, since its model is gone; its results are set aside")
+            self._progress.note("training again, because its model is missing; its results are moved aside")
         if self.run.base is not None:
             model.load_state_dict(self._base_state())
         self._settle(None)
         return None
 
     def _record(self, freezing: Freezing) -> TrainingRecord:
-        """What is recorded of a training beside its model."""
+        """Return the record that is saved with the model."""
         return TrainingRecord(
             run=self.run.name,
             hardware=HardwareRecord(
@@ -135,12 +144,12 @@ class RunTraining:
         if isinstance(base, ModelFile):
             state, _ = files.read_tensors(base.path)
             if files.sha256(base.path) != base.sha256:
-                raise InputError(f"{base.path}: has changed since the run was asked for; ask for it again")
+                raise InputError(f"{base.path}: has changed since the run was planned; start the command again")
             return self._started_from(base.path, state)
         assert isinstance(base, Run)
         folder = self._store.run(base.name)
         for _ in range(2):
-            if folder.trained:  # read without its lock, which whoever evaluates it holds
+            if folder.trained:  # read without its lock, which a process that evaluates it holds
                 folder.config()
                 self._store.remove_outdated(base.name)
             else:
@@ -152,18 +161,18 @@ class RunTraining:
         raise DamagedError(f"{folder.path}: its model cannot be read back; check the disk")
 
     def _discard_model(self, folder: RunFolder, error: Exception) -> None:
-        """Remove the damaged model of this run, or of its base, so that it is trained again."""
-        aside = "; its results are set aside" if folder.discard_model() else ""
+        """Remove the damaged model of this run or of its base, so that it is trained again."""
+        aside = "; its results are moved aside" if folder.discard_model() else ""
         self._progress.note(f"training again: {str(error).splitlines()[0]}{aside}", folder.name)
 
     def _started_from(self, file: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The weights that were read from `file`; says so if nothing tells whether they are whole."""
+        """Return the weights that were read from `file`. Report it if the file has no checksum."""
         if files.checksum(file) is None:
             self._progress.note(f"note: {file} has no checksum and was read unchecked")
         return state
 
     def _settle(self, record: TrainingRecord | None) -> None:
-        """Use the precision and threads that the run was started with, if it was."""
+        """Use the precision and threads with which training began, if it has begun."""
         if record is not None and record.hardware is not None:
             fixed = record.hardware
             self._progress.hardware = Hardware(self.hardware.device, fixed.precision, fixed.threads)
@@ -171,5 +180,5 @@ class RunTraining:
 
 
 def hardware_of(run: Run) -> Hardware:
-    """What a run computes on if it has not begun yet."""
+    """Return the hardware that a run uses if it has not begun yet."""
     return devices.choose(run.config["device"], run.config["precision"], run.config["threads"])

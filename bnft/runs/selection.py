@@ -1,4 +1,4 @@
-"""Which sweeps and runs a command is about: those that are named, else the newest sweep."""
+"""Select the sweeps and runs of a command: those with the given names, or else the newest sweep."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,13 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Picked:
-    """What is meant: sweeps with their records, by name, and runs. `everything` if that is all runs of the store."""
+    """The selected sweeps and runs.
+
+    Attributes:
+        sweeps: the records of sweeps, by name.
+        runs: the names of runs.
+        everything: whether all runs of the store are selected.
+    """
 
     sweeps: Mapping[str, Mapping[str, Any]]
     runs: Sequence[str]
@@ -24,15 +30,21 @@ class Picked:
 
 
 def pick(store: Store, names: Sequence[str] = ()) -> Picked:
-    """The sweeps and runs of these names, or of `all`; what `default` says if there are no names.
+    """Return the selected sweeps and runs.
 
-    Raises InputError for a name that is neither, DamagedError for a sweep whose record cannot be read.
+    Args:
+        store: the store.
+        names: names of sweeps and runs, or `all`. The default is that of `default`.
+
+    Raises:
+        InputError: if a name is neither a sweep nor a run.
+        DamagedError: if the record of a sweep is damaged.
     """
     names = names or default(store)
     if list(names) == [ALL]:
         return Picked({}, _all_runs(store), True)
     if ALL in names:
-        raise InputError(f"{ALL}: must stand alone, without other names")
+        raise InputError(f"{ALL}: must be given without other names")
     sweeps, runs = {}, []
     for name in names:
         if store.has_sweep(name):
@@ -46,39 +58,40 @@ def pick(store: Store, names: Sequence[str] = ()) -> Picked:
 
 @contextmanager
 def meant(store: Store, names: Sequence[str]) -> Iterator[list[str]]:
-    """The names that a command was given; without any, what `default` says.
+    """Yield the names that a command was given, or those of `default` if there are none.
 
-    Which sweep that is, is told at the end of the block, unless it raises: a refusal is one line.
+    A default sweep is printed at the end of the block. It is not printed if the block raises an error, because an error
+    is one line.
     """
-    found = list(names) or default(store)
-    yield found
-    if not names and found != [ALL]:
-        tell(f"sweep {found[0]} (the newest)")
+    selected = list(names) or default(store)
+    yield selected
+    if not names and selected != [ALL]:
+        tell(f"sweep {selected[0]} (the newest)")
 
 
 def tell(what: str) -> None:
-    """Say what a command is about that was given no names."""
+    """Print the selection of a command that was given no names."""
     notice(f"bnft: {what}")
 
 
 def default(store: Store) -> list[str]:
-    """The newest sweep, or `all` if there is none."""
+    """Return the newest sweep, or `all` if there is none."""
     name = newest(store)
     return [ALL] if name is None else [name]
 
 
 def newest(store: Store) -> str | None:
-    """The sweep that was recorded last, apart from damaged ones; None if there is none."""
+    """Return the sweep that was recorded last, apart from damaged ones; None if there is none."""
     return next((name for name, _ in _readable(store, reversed(store.sweeps()))), None)
 
 
 def readable(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every sweep with its record, oldest first. A damaged one is left out, and a line says so."""
+    """Yield every sweep with its record, oldest first. A damaged sweep is left out, and a line reports it."""
     return _readable(store, store.sweeps())
 
 
 def some_sweeps(store: Store, names: Sequence[str]) -> list[str]:
-    """The names, if all of them are of sweeps. Raises InputError for one that is not, and if there is no sweep."""
+    """Return the names as a list. Raise InputError if one of them is not a sweep, or the store has no sweep."""
     if not names and newest(store) is None:
         raise InputError(f"store={store.root}: must be a folder with sweeps; this one has none")
     for name in names:
@@ -87,7 +100,7 @@ def some_sweeps(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def runs_of(sweep: Mapping[str, Any]) -> list[str]:
-    """The runs that a sweep asked for, after the bases that it makes for them."""
+    """Return the runs of a sweep, after its bases."""
     return [entry["run"] for part in ("bases", "runs") for entry in sweep[part]]
 
 
@@ -103,12 +116,12 @@ def _readable(store: Store, names: Sequence[str] | Iterator[str]) -> Iterator[tu
 
 @cache
 def _notice_once(line: str) -> None:
-    """For what is come upon again and again, as while a sweep is watched."""
+    """Print a line only once, even if its reason is met again, for example while a sweep is followed."""
     notice(line)
 
 
 def _all_runs(store: Store) -> list[str]:
-    """Every run in the store, with those of which only results were kept."""
+    """Return every run in the store, including those that have only results."""
     evaluated = {run.name for run in store.folders() if run.evaluations()}
     return sorted(evaluated | {run.name for run in store.runs()})
 

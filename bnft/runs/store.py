@@ -1,4 +1,4 @@
-"""The store: the folder that holds all runs, and the records of sweeps beside them; see `layout` for its files."""
+"""The store: the folder of all runs and the records of sweeps; see `layout` for its files."""
 
 import errno
 import math
@@ -24,12 +24,12 @@ RUN_NAME = re.compile(rf".+-[0-9a-f]{{{identity.HASH_LENGTH}}}")
 
 
 def task_name(run: str, evaluation: str | None) -> str:
-    """`RUN/EVALUATION`, or the run alone for its training."""
+    """Return the name of a task: `RUN/EVALUATION`, or `RUN` for its training."""
     return f"{run}/{evaluation}" if evaluation else run
 
 
 def checked(store: str) -> Path:
-    """The folder of a store, which need not exist yet. Raises InputError if it cannot become one."""
+    """Return the folder of a store, which need not exist yet. Raise InputError if it cannot be created."""
     if not store:
         raise rejected("store", store, "a folder; . is the current one")
     try:
@@ -44,13 +44,13 @@ def checked(store: str) -> Path:
                 break
     except OSError as error:
         raise rejected("store", store, f"a folder that can be made ({error.strerror})") from None
-    except (RuntimeError, ValueError) as error:  # ~ of an unknown user, and a NUL byte
+    except (RuntimeError, ValueError) as error:  # for ~ of an unknown user, and for a NUL byte
         raise rejected("store", store, f"a folder that can be made ({error})") from None
     return path
 
 
 class Store:
-    """The folder that holds all runs."""
+    """The folder of all runs."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -59,49 +59,60 @@ class Store:
         return RunFolder(self.root / name)
 
     def folders(self) -> list[RunFolder]:
-        """Everything in the store that is named as a run is."""
-        found = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        return [RunFolder(path) for path in found if RUN_NAME.fullmatch(path.name)]
+        """Return everything in the store that has the name of a run."""
+        paths = sorted(self.root.iterdir()) if self.root.is_dir() else []
+        return [RunFolder(path) for path in paths if RUN_NAME.fullmatch(path.name)]
 
     def runs(self) -> list[RunFolder]:
-        """Every run in the store."""
+        """Return every run in the store."""
         return [folder for folder in self.folders() if folder.begun]
 
     def locked(self, name: str, waiting: Callable[[], None], pulse: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold the lock `name`, a run's or a sweep's; see `locks.locked`."""
+        """Hold the lock of a run or a sweep; see `locks.locked`."""
         return locks.locked(self.root, name, waiting, pulse)
 
     def is_locked(self, name: str) -> bool:
-        """Whether a process holds the lock `name`; see `locks.is_locked`."""
+        """Return whether a process holds the lock of a run or a sweep; see `locks.is_locked`."""
         return locks.is_locked(self.root, name)
 
     def remove_outdated(self, name: str) -> None:
-        """Remove what a run needs no more, as `RunFolder.open` does, unless another process has its lock."""
+        """Remove files that a run does not need any more, unless another process holds its lock."""
         folder = self.run(name)
         if folder.outdated() and locks.acquired(lock := locks.lock(self.root, name)):
             folder.remove_outdated()
             lock.release()
 
     def log(self, name: str) -> Path:
-        """Where a local run's output goes: what libraries print, warnings, the traceback of a failure."""
+        """Return the log of a local run: the output of libraries, warnings, and the traceback of a failure."""
         return self.root / layout.LOGS / f"{name}.log"
 
     def kept_log(self, name: str) -> Path | None:
-        """The run's log, if there is anything in it."""
+        """Return the log of a run; None if it is empty."""
         log = self.log(name)
         return log if log.exists() and log.stat().st_size else None
 
     def job_log(self, sweep: str, array: str, index: str | int) -> Path:
-        """Where a SLURM job writes: submitit's name for the output of a task of an array."""
+        """Return the log of a SLURM job, which is named by submitit."""
         return self.root / layout.SLURM / sweep / "log" / f"{array}_{index}_0_log.out"
 
     def save_sweep(
         self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str, commit: str | None
     ) -> str:
-        """Write down what was asked for together, and who launches it; returns the sweep's name.
+        """Record a sweep and the process that launches it.
 
-        Sweeps are numbered in the order in which they are recorded, whatever the clocks of their machines say.
-        Raises UnwritableError if the store cannot be written to.
+        Sweeps are numbered in the order in which they are recorded, independently of the clocks of their machines.
+
+        Args:
+            entries: the runs; see `sweep`.
+            bases: the bases.
+            command: the command line.
+            commit: the git commit of the code; None if it is not known.
+
+        Returns:
+            The name of the sweep.
+
+        Raises:
+            UnwritableError: if the store cannot be written to.
         """
         launcher = {"host": socket.gethostname(), "pid": os.getpid()}
         with self.locked("sweeps", steady, steady):
@@ -114,16 +125,16 @@ class Store:
         return name
 
     def extend_sweep(self, name: str, **fields: Any) -> None:
-        """Write more about a sweep into its record."""
+        """Add fields to the record of a sweep."""
         files.write_json(self._sweep_file(name), {**self.sweep(name), **fields})
 
     def sweeps(self) -> list[str]:
-        """The names of all sweeps, oldest first. Reads only the first bytes of each record."""
+        """Return the names of all sweeps, oldest first. Reads only the first bytes of each record."""
         numbers = self._numbers()
         return sorted(numbers, key=lambda name: (numbers[name], name))
 
     def _numbers(self) -> dict[str, float]:
-        """The number of every sweep, by its name."""
+        """Return the number of every sweep, by its name."""
         return {file.stem: sweep_records.number(file) for file in (self.root / layout.SWEEPS).glob("*.json")}
 
     def has_sweep(self, name: str) -> bool:
@@ -133,10 +144,14 @@ class Store:
         return self.root / layout.SWEEPS / f"{name}.json"
 
     def sweep(self, name: str) -> dict[str, Any]:
-        """One sweep: `number`, `command`, `commit`, `time`, `launcher`, `runs`, `bases`, and what its launcher adds.
+        """Return the record of a sweep.
 
-        A run has `run`, `evaluation` and, if it starts from another, `base`; a base has `run` and maybe `base`.
-        Raises InputError if there is no such sweep, DamagedError if its record cannot be read.
+        It has `number`, `command`, `commit`, `time`, `launcher`, `runs`, `bases`, and fields that its launcher adds.
+        Each run has `run` and `evaluation`, and each base has `run`. Both have `base` if they start from another run.
+
+        Raises:
+            InputError: if there is no such sweep.
+            DamagedError: if its record cannot be read.
         """
         file = self._sweep_file(name)
         if not file.exists():

@@ -11,9 +11,13 @@ from bnft.runs.run_folder import RunFolder
 
 
 def trained_model(folder: RunFolder) -> nn.Module:
-    """The model of a run, in eval mode on the CPU; it maps images (N, C, H, W) in [0, 1] to logits (N, classes).
+    """Return the trained model of a run, in eval mode and on the CPU.
 
-    Raises DamagedError if its files are not whole, InputError if it is not trained or its source has been edited.
+    It maps images (N, C, H, W) in [0, 1] to logits (N, classes).
+
+    Raises:
+        DamagedError: if its files are damaged.
+        InputError: if the run is not trained, or the source of its model has been edited since.
     """
     config, file = folder.config(), folder.path / layout.MODEL
     if not folder.trained:

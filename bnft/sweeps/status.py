@@ -258,7 +258,7 @@ def _progress(status: Mapping[str, Any]) -> str:
         left = f", {duration(status['seconds_left'])} left" if "seconds_left" in status else ""
         return f"epoch {min(status['epoch'] + 1, status['epochs'])} of {status['epochs']}{left}"
     if "attack" in status:
-        return f"{status['attack']}, {status['standing']} of {status['images']} images stand"
+        return f"{status['attack']}, {status['standing']} of {status['images']} images are robust so far"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Tracking with Weights & Biases: a process beside the runs replays what they leave in the store; `bnft sync`, later.
+"""Tracking with Weights & Biases. A process beside the runs reads the store and logs it; `bnft sync` does it later.
 
-No run imports anything from here: what is tracked is read from the store, which is the truth.
+Runs import nothing from here. Everything that is tracked is read from the store.
 """

@@ -1,4 +1,4 @@
-"""The launcher's side of tracking: a process beside it that it starts, listens to, and does not wait for."""
+"""The launcher's side of tracking: it starts a process and reports its messages."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from bnft.runs.reporter import Reporter
 from bnft.runs.store import Store
 from bnft.tracking.target import wanted_mode
 
-GRACE_SECONDS, GRACE_SHARE = 2.0, 0.03  # how long tracking may go on once the runs are done
-STOPPED_SECONDS = 1.0  # and once they were stopped
+GRACE_SECONDS, GRACE_SHARE = 2.0, 0.03  # time for tracking to end after the runs are done
+STOPPED_SECONDS = 1.0  # time for tracking to end after the runs were stopped
 LATER = "`bnft sync` uploads it from there"
 
 
@@ -30,11 +30,18 @@ def tracked(
     commit: str | None = None,
     stopped_seconds: float = STOPPED_SECONDS,
 ) -> Iterator[None]:
-    """Track `runs`, with the ids of the evaluations that are to come of each, for the time of this block.
+    """Track runs in this block. Errors of tracking are reported, but not raised.
 
-    `settings` are those of `schema.Wandb`, `group` is the sweep. Nothing that tracking does or fails to do is raised
-    here, and it delays the end of the block by 3 % of its time or two seconds at most, by `stopped_seconds` where the
-    block is left by an exception.
+    Tracking delays the end of the block by at most two seconds or 3 % of its time, whichever is longer.
+
+    Args:
+        store: the store.
+        runs: for each run, the ids of its evaluations.
+        settings: those of `schema.Wandb`.
+        reporter: receives the messages.
+        group: the sweep.
+        commit: the git commit of the code.
+        stopped_seconds: the longest delay if the block raises an exception.
     """
     tracker = _Tracker.start(store, runs, settings, reporter, group, commit)
     began = time.monotonic()
@@ -48,13 +55,13 @@ def tracked(
 
 
 class _Tracker:
-    """The tracking process and the thread that passes on what it says."""
+    """The tracking process, and the thread that reports its messages."""
 
-    def __init__(self, process: "subprocess.Popen[str]", asked: str, reporter: Reporter) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", request: str, reporter: Reporter) -> None:
         self._process, self._reporter = process, reporter
-        self._asked = threading.Event()
-        self._ear = threading.Thread(target=self._converse, args=(asked,), daemon=True)
-        self._ear.start()
+        self._requested = threading.Event()
+        self._listener = threading.Thread(target=self._converse, args=(request,), daemon=True)
+        self._listener.start()
 
     @classmethod
     def start(
@@ -69,8 +76,8 @@ class _Tracker:
         mode = wanted_mode(settings)
         if mode == "disabled" or not runs:
             return None
-        asked = {"runs": {name: list(ids) for name, ids in runs.items()}, "settings": dict(settings), "mode": mode}
-        line = json.dumps({**asked, "group": group, "commit": commit}) + "\n"
+        request = {"runs": {name: list(ids) for name, ids in runs.items()}, "settings": dict(settings), "mode": mode}
+        line = json.dumps({**request, "group": group, "commit": commit}) + "\n"
         try:
             with _log(store, group or next(iter(runs))) as log:
                 process = subprocess.Popen(
@@ -80,7 +87,7 @@ class _Tracker:
                     stderr=log,
                     text=True,
                     env={**os.environ, "PYTHONPATH": _path()},
-                    start_new_session=True,  # no terminal: it can neither be interrupted from one nor ask there
+                    start_new_session=True,  # without a terminal: it is not interrupted, and cannot ask questions
                 )
             return cls(process, line, reporter)
         except (OSError, RuntimeError) as error:  # no processes or threads left
@@ -88,40 +95,40 @@ class _Tracker:
             return None
 
     def end(self, seconds: float) -> None:
-        """Let the process finish within `seconds`; else end it."""
+        """Wait at most `seconds` until the process ends, and kill it otherwise."""
         assert self._process.stdin is not None
         try:
             began = time.monotonic()
-            if self._asked.wait(seconds):  # else it has not even read that, and closing would wait for it
+            if self._requested.wait(seconds):  # else the request is still being written, and `close` would wait for it
                 with suppress(OSError):
                     self._process.stdin.close()
             self._process.wait(max(0.0, began + seconds - time.monotonic()))
         except subprocess.TimeoutExpired:
-            if not seconds:  # a job that goes on after a requeue
+            if not seconds:  # a requeued job, which will continue
                 return
-            self._reporter.notes("W&B", f"not everything is sent yet; everything is in the store, and {LATER}")
+            self._reporter.notes("W&B", f"not everything has been sent; everything is in the store, and {LATER}")
         finally:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOPPED_SECONDS)
-            self._ear.join(STOPPED_SECONDS)
+            self._listener.join(STOPPED_SECONDS)
 
-    def _converse(self, asked: str) -> None:
-        """Say what is to be tracked, and pass on what comes back."""
+    def _converse(self, request: str) -> None:
+        """Send the request to the process, and report its messages."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            self._process.stdin.write(asked)
+            self._process.stdin.write(request)
             self._process.stdin.flush()
-            self._asked.set()
+            self._requested.set()
             for line in self._process.stdout:
                 self._reporter.notes("W&B", line.rstrip())
-        except (OSError, ValueError):  # it is gone, or is to go
+        except (OSError, ValueError):  # the process has ended, or is about to end
             pass
 
 
 @contextmanager
 def _log(store: Store, name: str) -> Iterator[IO[str] | int]:
-    """The log of the tracking process; none where there is no room for one."""
+    """Open the log of the tracking process; DEVNULL if it cannot be written."""
     file = store.log(f"tracking-{name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +141,6 @@ def _log(store: Store, name: str) -> Iterator[IO[str] | int]:
 
 
 def _path() -> str:
-    """Where the process finds this very code."""
+    """Return a PYTHONPATH with which the process imports this copy of bnft."""
     own = str(Path(__file__).resolve().parents[2])
     return os.pathsep.join([own, *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,7 +1,7 @@
-"""The tracking process: `python -m bnft.tracking.follow STORE` replays runs into W&B while they go on.
+"""The tracking process: `python -m bnft.tracking.follow STORE` logs runs in W&B while they are running.
 
-What to follow comes as a line of JSON on standard input; its end is that of the launcher, however it came. What a
-person should know goes to standard output, a line each.
+The request is a line of JSON on standard input. Standard input is closed when the launcher ends. Messages for the user
+are written to standard output, one per line.
 """
 
 import json
@@ -28,16 +28,16 @@ from bnft.tracking.session import TrackingError, restart
 from bnft.tracking.target import Target, choose, prepare
 
 LOOK_SECONDS = 1.0
-LOOK_SHARE = 0.05  # of the time is spent looking, at most, however many runs there are
-TRIES = 3  # for one run, where it is W&B that fails
-PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0  # after a server did not answer
+LOOK_SHARE = 0.05  # maximum share of the time that is spent reading the store
+TRIES = 3  # per run, if W&B fails
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0  # if a server does not answer
 OPEN = 32  # W&B runs at a time
-AFTER_SECONDS = 300.0  # the longest that this process outlives its launcher
+AFTER_SECONDS = 300.0  # maximum time that this process continues after its launcher has ended
 
 
 @dataclass
 class _Watched:
-    """A run that is followed. `seen` is how its files were when it was last brought up to date."""
+    """A run that is followed. `seen` describes its files when it was last updated in W&B."""
 
     expected: frozenset[str]
     replay: Replay
@@ -49,7 +49,7 @@ class _Watched:
 
 @dataclass
 class Follower:
-    """Brings runs up to date in W&B each time that it looks. `tell` is given what a person should know."""
+    """Updates runs in W&B each time that `look` is called. `tell` receives messages for the user."""
 
     store: Store
     target: Target
@@ -68,9 +68,9 @@ class Follower:
             self._watched[name] = _Watched(frozenset(expected), replay, _stamp(self.store.run(name).path))
 
     def look(self, last: bool = False) -> None:
-        """Log what is new. The `last` time, everything that is left, and end every W&B run."""
+        """Log everything that is new. The `last` time, end every W&B run too."""
         if last and not math.isinf(self._not_before):
-            self._not_before = 0.0  # there will be no other time
+            self._not_before = 0.0  # this is the last try
         for name, watched in self._watched.items():
             if time.monotonic() < self._not_before:
                 return
@@ -82,23 +82,23 @@ class Follower:
             try:
                 self._bring(watched, last)
                 watched.status = stamp
-            except TakenError:  # by another launcher, or by `bnft sync`
+            except TakenError:  # another launcher or `bnft sync` works on it
                 watched.settled = last
             except (TrackingError, InputError, OSError) as error:
                 self._take(name, watched, error)
-            except Exception as error:  # a bug of ours costs this run's tracking, and nothing else
+            except Exception as error:  # a bug only stops the tracking of this run
                 traceback.print_exc()
                 self._take(name, watched, error)
         self._close_idle()
 
     @property
     def unsent(self) -> list[str]:
-        """After the last look, the runs of which W&B lacks something."""
+        """The runs that are not complete in W&B after the last look."""
         watched = self._watched.items()
         return [name for name, run in watched if not run.settled and _stamp(run.replay.folder.path) is not None]
 
     def _bring(self, watched: _Watched, last: bool) -> None:
-        """Bring one run up to date."""
+        """Update one run in W&B."""
         folder, replay = watched.replay.folder, watched.replay
         code = exit_code(folder.status())
         done = [evaluation.path.name for evaluation in folder.evaluations()]
@@ -117,7 +117,7 @@ class Follower:
         watched.seen, watched.tries, self._pause = now, 0, PAUSE_SECONDS
 
     def _take(self, name: str, watched: _Watched, error: Exception) -> None:
-        """Something went wrong: write it down, and try again later where that may help."""
+        """Handle an error of one run: write it to the log, and try again later if that may help."""
         _log(f"{name}: {error}")
         watched.tries += 1
         watched.replay.drop()
@@ -133,15 +133,15 @@ class Follower:
             restart()
         elif error.refused or error.unreachable:
             if not self.trouble:
-                how = "refuses the credentials" if error.refused else "does not answer as it should"
-                self.tell(f"{self.target.url or 'W&B'} {how}; the runs go on, and `bnft sync` uploads them later")
+                how = "refuses the credentials" if error.refused else "does not answer correctly"
+                self.tell(f"{self.target.url or 'W&B'} {how}; the runs continue, and `bnft sync` uploads them later")
             watched.tries = TRIES if error.refused else 1
             self._not_before = time.monotonic() + (math.inf if error.refused else self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         self.trouble = str(error)
 
     def _close_idle(self) -> None:
-        """End the W&B runs that have been quiet for longest where there are too many, such as bases that wait."""
+        """If too many W&B runs are open, end those that have been idle longest, such as bases that wait."""
         opened = [watched for watched in self._watched.values() if watched.replay.is_open]
         opened.sort(key=lambda watched: watched.replay.touched)
         for watched in opened[: max(0, len(opened) - OPEN)]:
@@ -152,12 +152,12 @@ class Follower:
 
 
 def _stamp(folder: Path, name: str = layout.STATUS) -> tuple[int, int] | None:
-    """Something that is another whenever a file has been written anew; None if it is not there."""
+    """Return a value that changes whenever a file is written; None if the file does not exist."""
     try:
-        found = os.stat(folder / name)
+        status = os.stat(folder / name)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino
+    return status.st_mtime_ns, status.st_ino
 
 
 def _log(text: str) -> None:
@@ -165,20 +165,23 @@ def _log(text: str) -> None:
 
 
 def _voice() -> Callable[[str], None]:
-    """Says a line to the launcher. From then on, standard output is the log, for W&B's own process too."""
+    """Return a function that sends a line to the launcher.
+
+    From then on, standard output goes to the log, including that of W&B's own process.
+    """
     voice = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
     def tell(text: str) -> None:
         _log(text)
-        with suppress(OSError, ValueError):  # the launcher is gone
+        with suppress(OSError, ValueError):  # the launcher has ended
             print(text, file=voice, flush=True)
 
     return tell
 
 
 def _ended(seconds: float) -> bool:
-    """Wait; returns whether standard input has come to its end meanwhile."""
+    """Wait for at most `seconds`. Return whether standard input has been closed."""
     readable, _, _ = select.select([0], [], [], seconds)
     return bool(readable) and not os.read(0, 4096)
 
@@ -188,26 +191,26 @@ def _first_line() -> dict[str, Any]:
     while not content.endswith(b"\n"):
         part = os.read(0, 1 << 16)
         if not part:
-            sys.exit(0)  # the launcher is gone before it said what there is to do
+            sys.exit(0)  # the launcher has ended before it sent the request
         content += part
     return dict(json.loads(content))
 
 
 def main() -> None:
-    """Follow until standard input ends, and end everything then."""
+    """Follow runs until standard input is closed. Then end all W&B runs."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # those are for the launcher, whose end is seen
+        signal.signal(number, signal.SIG_IGN)  # they are for the launcher, and this process notices when it ends
     os.nice(10)
-    store, asked = Store(sys.argv[1]), _first_line()
+    store, request = Store(sys.argv[1]), _first_line()
     tell = _voice()
-    prepare(asked["mode"])
-    target, told = choose(asked["settings"], asked["mode"])
+    prepare(request["mode"])
+    target, description = choose(request["settings"], request["mode"])
     if target is None:
-        tell(told)
+        tell(description)
         return
     uploads = "" if target.mode == "online" else f", in {store.root / 'wandb'}; `bnft sync` uploads"
-    tell(f"{told}{uploads}")
-    follower = Follower(store, target, asked["runs"], asked["group"], asked["commit"], tell)
+    tell(f"{description}{uploads}")
+    follower = Follower(store, target, request["runs"], request["group"], request["commit"], tell)
     took = 0.0
     while not _ended(max(LOOK_SECONDS, took / LOOK_SHARE)):
         began = time.monotonic()
@@ -220,7 +223,7 @@ def main() -> None:
         where = "uploaded" if target.mode == "online" else "written"
         tell(f"{left} run{'s are' if left > 1 else ' is'} not {where} in full ({follower.trouble}); see `bnft sync`")
     sys.stderr.flush()
-    os._exit(0)  # W&B's own way out would wait for what does not answer
+    os._exit(0)  # a normal exit of W&B would wait for a server that does not answer
 
 
 if __name__ == "__main__":

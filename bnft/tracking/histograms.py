@@ -1,4 +1,4 @@
-"""Histograms with the same edges for all runs and epochs, so that they can be laid side by side."""
+"""Histograms with the same edges for all runs and epochs, so that they can be compared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BATCHNORM: Mapping[str, NDArray[np.float64]] = {
     "gamma": np.linspace(-2, 4, 61),
     "beta": np.linspace(-4, 4, 65),
     "mean": np.linspace(-8, 8, 65),
-    "variance": np.geomspace(1e-4, 1e4, 65),  # eight bins a decade
+    "variance": np.geomspace(1e-4, 1e4, 65),  # eight bins per decade
     "m": np.linspace(-6, 10, 65),
     "b": np.linspace(-8, 8, 65),
 }
@@ -28,14 +28,17 @@ TEST: Mapping[str, NDArray[np.float64]] = {
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts` (bins,) of the values between `edges` (bins + 1,); the outermost bins have what lies beyond, too."""
+    """A histogram: `counts` (bins,) of the values between `edges` (bins + 1,).
+
+    The first and the last bin include the values outside the edges.
+    """
 
     counts: tuple[int, ...]
     edges: tuple[float, ...]
 
 
 def histogram(values: NDArray[np.floating], edges: NDArray[np.float64]) -> Histogram:
-    """The counts sum to the number of values, of whatever shape; what is not a number counts as infinite."""
-    found = np.nan_to_num(values.ravel().astype(np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
-    counts, _ = np.histogram(np.clip(found, edges[0], edges[-1]), edges)
+    """Return the histogram of an array of any shape. Every value is counted. NaN is counted as infinity."""
+    numbers = np.nan_to_num(values.ravel().astype(np.float64), nan=np.inf, posinf=np.inf, neginf=-np.inf)
+    counts, _ = np.histogram(np.clip(numbers, edges[0], edges[-1]), edges)
     return Histogram(tuple(counts.tolist()), tuple(edges.tolist()))

@@ -1,4 +1,4 @@
-"""The names of what a tracked run logs, the same for whoever writes them and whoever draws them.
+"""The names of the metrics that a tracked run logs. They are used to log them and to draw them.
 
 The step of every metric is the epoch. Errors are in percent.
 """
@@ -6,7 +6,7 @@ The step of every metric is the epoch. Errors are in percent.
 EPOCH = "epoch"
 
 TRAIN_LOSS = "train/loss"
-TRAIN_ERROR = "train/error"  # in train mode, on the images trained on
+TRAIN_ERROR = "train/error"  # in train mode, on the images that the model trains on
 TRAIN_CLEAN_ERROR = "train/clean_error"
 TRAIN_ADVERSARIAL_ERROR = "train/adversarial_error"
 TRAIN_PGD_LOSS = "train/pgd_loss"
@@ -26,14 +26,14 @@ TRAINING = (
 
 TEST_CLEAN_ERROR = "test/clean_error"
 TEST_ROBUST_ERROR = "test/robust_error"
-TEST_CLEAN_LOW, TEST_CLEAN_HIGH = "test/clean_low", "test/clean_high"  # ends of the 95 % interval
+TEST_CLEAN_LOW, TEST_CLEAN_HIGH = "test/clean_low", "test/clean_high"  # the ends of the 95 % interval
 TEST_ROBUST_LOW, TEST_ROBUST_HIGH = "test/robust_low", "test/robust_high"
 TEST_PGD_LOSS = "test/pgd_loss"
 TEST_EPS = "test/eps"
 TEST_NORM = "test/norm"
 TEST_EVALUATION = "test/evaluation"  # its id
 TEST_SECONDS = "test/seconds"
-TEST_WARNINGS = "test/warnings"  # how many AutoAttack has
+TEST_WARNINGS = "test/warnings"  # the number of AutoAttack's warnings
 TEST = (
     TEST_CLEAN_ERROR,
     TEST_ROBUST_ERROR,
@@ -56,20 +56,20 @@ MEAN_M_PREFIX = "bn_mean_m/"
 
 
 def bn(layer: str, quantity: str) -> str:
-    """The histogram of one of `records.QUANTITIES` over the channels of a BN layer."""
+    """Return the name of the histogram of one of `record.QUANTITIES` over the channels of a BN layer."""
     return f"{BN_PREFIX}{_place(layer)}/{quantity}"
 
 
 def mean_m(layer: str) -> str:
-    """The mean of the normalized weight m over the channels of a BN layer."""
+    """Return the name of the mean of the normalized weight m over the channels of a BN layer."""
     return f"{MEAN_M_PREFIX}{_place(layer)}"
 
 
 def after(attack: str) -> str:
-    """The robust error after one attack of the cascade."""
+    """Return the name of the robust error after one attack of the cascade."""
     return f"cascade/{attack}"
 
 
 def _place(layer: str) -> str:
-    """A layer's name without dots, by which W&B would take it apart: what is said of `bn/*` would not hold for it."""
+    """Return a layer's name without dots. W&B would split it at dots, and settings for `bn/*` would not apply to it."""
     return layer.replace(".", "/")

@@ -1,4 +1,4 @@
-"""One run on its way from the store into W&B, while it goes on or afterwards."""
+"""Log one run of the store in W&B, while it is running or afterwards."""
 
 import shutil
 import time
@@ -13,25 +13,25 @@ from bnft.tracking.rows import Records, described, order_of
 from bnft.tracking.session import FINISH_SECONDS, Described, Session
 from bnft.tracking.target import Target
 
-INTERRUPTED = 255  # the exit code that W&B has for what was stopped
-COUNT_SECONDS = (0.3, 1.0, 2.0)  # a server may take a moment to count the lines that it has taken
+INTERRUPTED = 255  # W&B's exit code of a stopped run
+COUNT_SECONDS = (0.3, 1.0, 2.0)  # pauses between requests, because a server may count its new lines only after a moment
 
 
 class TakenError(Exception):
-    """Another process has the run in hand."""
+    """Another process tracks the run."""
 
 
 class ShortError(Exception):
-    """The server has fewer rows than it was sent."""
+    """The server has fewer rows than were sent."""
 
 
 def exit_code(status: dict[str, Any]) -> int | None:
-    """What W&B is told of a run's end by its status; None while it goes on."""
+    """Return W&B's exit code for the status of a run; None while it is running."""
     return {"done": 0, "failed": 1, "interrupted": INTERRUPTED}.get(str(status.get("state")))
 
 
 def complete(store: Store, name: str, target: Target) -> bool:
-    """Whether the target has, for certain, all that there is of the run. Contacts nobody."""
+    """Return whether the target certainly has all rows of a run. Sends no request."""
     folder = store.run(name)
     tracking = state.load(folder)
     sent = tracking.targets.get(target.name)
@@ -41,9 +41,10 @@ def complete(store: Store, name: str, target: Target) -> bool:
 
 
 class Replay:
-    """Holds the run's lock from the first row that is to be sent until `close` or `drop`.
+    """Logs one run. It holds the run's lock for tracking from the first new row until `close` or `drop`.
 
-    Raises TakenError where another process has it, TrackingError for what goes wrong in W&B, InputError in the store.
+    The methods raise TakenError if another process holds the lock, TrackingError for errors of W&B, and InputError for
+    errors of the store.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Replay:
         self._tracking, self._evaluations = state.Tracking(), list[str]()
         self._session: Session | None = None
         self._held = ExitStack()
-        self.sent = 0  # rows that this replay has logged
+        self.sent = 0  # number of rows that this object has logged
         self.touched = 0.0
 
     @property
@@ -68,7 +69,7 @@ class Replay:
         return self._session is not None
 
     def catch_up(self) -> int:
-        """Log every row that is new; returns how many rows there are."""
+        """Log every new row. Return the number of all rows."""
         records = self._records()
         if not len(records):
             return 0
@@ -82,9 +83,14 @@ class Replay:
         return len(records)
 
     def close(self, code: int, check: bool = False) -> None:
-        """Send what is left, end the W&B run, and remember what the target has now.
+        """Send the remaining rows, end the W&B run, and save what the target has now.
 
-        With `check`, the server is asked whether it has it; raises ShortError if not.
+        Args:
+            code: the exit code.
+            check: whether to ask the server for the number of its rows.
+
+        Raises:
+            ShortError: if the server has fewer rows than were sent.
         """
         session = self._session
         if session is None:
@@ -104,12 +110,12 @@ class Replay:
             self.drop()
 
     def drop(self) -> None:
-        """Forget the session, without a word to W&B."""
+        """Forget the session, without ending the W&B run."""
         self._session = None
         self._held.close()
 
     def _records(self) -> Records:
-        if self._session is None:  # else nobody but us writes it
+        if self._session is None:  # with a session, only this process writes the file
             self._tracking = state.load(self.folder)
         self._tracking.evaluations = order_of(self._tracking.evaluations, self.folder.evaluations())
         return Records(self.folder, tuple(self._tracking.evaluations))
@@ -134,7 +140,7 @@ class Replay:
         tracking.group, tracking.commit = tracking.group or self._group, tracking.commit or self._commit
         sent = tracking.sent(self.target.name)
         wandb = self._store.root / layout.WANDB
-        if sent.folder is not None:  # begun and never ended: its rows are logged again
+        if sent.folder is not None:  # it was never ended, so its rows are logged again
             shutil.rmtree(wandb / sent.folder, ignore_errors=True)
         self._remember()
         session = self._session = Session(self._described(records), self.target, self._store.root, self._finish_seconds)
@@ -143,7 +149,7 @@ class Replay:
             self._remember()
         else:
             for step in range(min(sent.rows, len(records)), min(session.rows, len(records))):
-                if step > records.epochs:  # sent by a process that did not come to its end
+                if step > records.epochs:  # it was sent by a process that was killed
                     session.assure(records.row(step))
         return session
 
@@ -164,13 +170,13 @@ class Replay:
         )
 
     def _counted(self, session: Session) -> int:
-        """How many of the session's rows the server says that it has."""
+        """Return how many rows of the session the server has."""
         for seconds in (*COUNT_SECONDS, 0.0):
-            found = server.lines(self.target, session.path)
-            if found is None or found >= session.rows:
+            count = server.lines(self.target, session.path)
+            if count is None or count >= session.rows:
                 return session.rows
             time.sleep(seconds)
-        return found or 0
+        return count or 0
 
 
 def _taken() -> None:

@@ -1,7 +1,7 @@
-"""What is tracked of a run, read from its folder: a row a step, each the same whenever and however often it is read.
+"""Read the rows of a run that are tracked from its folder. There is one row per step, and a row never changes.
 
-Step 0 is the BN layers before training, step e the end of epoch e. Then comes a row for each evaluation, in the order
-in which they were first seen.
+Step 0 describes the BN layers before training, and step e the end of epoch e. The following steps are the evaluations,
+in the order in which they were first seen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ from bnft.runs.run_folder import RunFolder
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, Histogram, histogram
 
-EXAMPLES = 8  # pairs of images that are shown of an evaluation
-LOCAL = ("store", "wandb", "device", "threads")  # of the configuration: where and how a run was made, not what it is
+EXAMPLES = 8  # pairs of images per evaluation
+LOCAL = ("store", "wandb", "device", "threads")  # parts of the configuration that do not affect what is computed
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image (H, W, C) of uint8, C 1 or 3, and what is said below it."""
+    """An image (H, W, C) of uint8, where C is 1 or 3, and its caption."""
 
     pixels: NDArray[np.uint8]
     caption: str
@@ -38,7 +38,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class LoggedRow:
-    """What is logged at one step, by the names in `keys`."""
+    """The values that are logged at one step, by the names in `keys`."""
 
     step: int
     values: dict[str, float | int | str]
@@ -48,14 +48,21 @@ class LoggedRow:
 
 
 class Records:
-    """The rows of a run, as far as it has got. Raises DamagedError where its files are not whole.
+    """The rows of a run so far.
 
-    `order` names the evaluations that have a step already, in order; see `order_of`.
+    Args:
+        folder: the folder of the run.
+        order: the ids of the evaluations, in the order of their steps; see `order_of`.
+
+    Raises:
+        DamagedError: if its files are damaged.
     """
 
     def __init__(self, folder: RunFolder, order: Sequence[str] = ()) -> None:
         self.folder, self.order = folder, order
-        self.trained = folder.trained or bool(folder.evaluations())  # first: once it is there, the logs are whole
+        self.trained = folder.trained or bool(
+            folder.evaluations()
+        )  # checked first, because the logs of a trained run are complete
         self.history = folder.history()
         self.batchnorm: BatchNormRecord | None = None
         if (folder.path / layout.BATCHNORM).exists():
@@ -77,7 +84,7 @@ class Records:
         return self.epochs + 1 + (len(self.order) if self.trained else 0)
 
     def row(self, step: int) -> LoggedRow:
-        """The row of a step below the number of rows."""
+        """Return the row of a step."""
         return self._epoch(step) if step <= self.epochs else self._evaluation(step)
 
     def _epoch(self, epoch: int) -> LoggedRow:
@@ -89,17 +96,17 @@ class Records:
             place = self.batchnorm.epochs.index(epoch)
             for layer in self.batchnorm.layers:
                 for quantity in QUANTITIES:
-                    found = self.batchnorm.values(layer, quantity)[place]
-                    histograms[keys.bn(layer, quantity)] = histogram(found, BATCHNORM[quantity])
+                    channels = self.batchnorm.values(layer, quantity)[place]
+                    histograms[keys.bn(layer, quantity)] = histogram(channels, BATCHNORM[quantity])
                     if quantity == "m":
-                        values[keys.mean_m(layer)] = float(found.mean())
+                        values[keys.mean_m(layer)] = float(channels.mean())
         return LoggedRow(epoch, values, histograms)
 
     def _evaluation(self, step: int) -> LoggedRow:
         folder = self.folder.evaluation(self.order[step - self.epochs - 1])
         result = folder.result()
         if result is None:
-            raise DamagedError(f"{folder.path}: is gone, though it was tracked")
+            raise DamagedError(f"{folder.path}: is missing, but it was tracked before")
         outcomes = folder.outcomes()
         pictures = examples(outcomes, [step.attack for step in result.cascade])
         return LoggedRow(
@@ -112,7 +119,7 @@ class Records:
 
 
 def order_of(known: Sequence[str], done: Sequence[EvaluationFolder]) -> list[str]:
-    """The evaluations that are done, by id: those that have a step already first, then the others as they came."""
+    """Return the ids of the evaluations in the order of their steps: first the known ones, then new ones by time."""
     names = {folder.path.name: folder for folder in done}
     new = [folder for name, folder in names.items() if name not in known]
     new.sort(key=lambda folder: ((folder.path / layout.RESULT).stat().st_mtime_ns, folder.path.name))
@@ -120,7 +127,7 @@ def order_of(known: Sequence[str], done: Sequence[EvaluationFolder]) -> list[str
 
 
 def trained_values(line: Mapping[str, Any], adversarial: bool) -> dict[str, float | int | str]:
-    """One line of the history. Trained on adversarial examples, its error and loss are those under PGD."""
+    """Return the values of one line of the history. In adversarial training, error and loss are those under PGD."""
     values: dict[str, float | int | str] = {
         keys.TRAIN_LOSS: line["loss"],
         keys.TRAIN_ERROR: line["error"],
@@ -136,7 +143,7 @@ def trained_values(line: Mapping[str, Any], adversarial: bool) -> dict[str, floa
 
 
 def tested_values(result: Result) -> dict[str, float | int | str]:
-    """The numbers of one evaluation."""
+    """Return the numbers of one evaluation."""
     clean, robust, how = result.clean, result.robust, result.evaluation
     values: dict[str, float | int | str] = {
         keys.TEST_CLEAN_ERROR: clean.error,
@@ -158,7 +165,7 @@ def tested_values(result: Result) -> dict[str, float | int | str]:
 
 
 def cascade(result: Result) -> list[dict[str, Any]]:
-    """The robust error in percent after each attack."""
+    """Return the robust error in percent after each attack."""
     return [
         {
             "attack": step.attack,
@@ -172,52 +179,56 @@ def cascade(result: Result) -> list[dict[str, Any]]:
 
 
 def tested_histograms(outcomes: Mapping[str, NDArray[Any]]) -> dict[str, Histogram]:
-    """Confidence in the predicted class, and all logits, of the images attacked: as they are, and adversarial."""
+    """Return histograms of the attacked images: confidence and logits, of the originals and the adversarial ones."""
     count = len(outcomes["fallen_at"])
     clean, adversarial = outcomes["clean_logits"][:count], outcomes["adversarial_logits"]
-    found = {
+    arrays = {
         keys.CLEAN_CONFIDENCE: confidence(clean),
         keys.ADVERSARIAL_CONFIDENCE: confidence(adversarial),
         keys.CLEAN_LOGITS: clean,
         keys.ADVERSARIAL_LOGITS: adversarial,
     }
-    return {key: histogram(values, TEST[key]) for key, values in found.items()}
+    return {key: histogram(values, TEST[key]) for key, values in arrays.items()}
 
 
 def examples(outcomes: Mapping[str, NDArray[Any]], attacks: Sequence[str]) -> list[Picture]:
-    """The first images attacked, each before its adversarial version; without the former in records that lack them."""
+    """Return the first attacked images. Each original is followed by its adversarial version.
+
+    Old records have no originals.
+    """
     originals = outcomes.get("originals", np.empty(0))
-    found = []
+    pictures = []
     for index in range(min(EXAMPLES, len(outcomes["fallen_at"]))):
         label, fallen_at = int(outcomes["labels"][index]), int(outcomes["fallen_at"][index])
         what = f"{index}: class {label}"
         if index < len(originals):
-            seen = int(outcomes["clean_logits"][index].argmax())
-            found.append(Picture(_pixels(originals[index]), f"{what}, taken for {seen}"))
-        seen = int(outcomes["adversarial_logits"][index].argmax())
-        ending = attacks[fallen_at - 1] if 0 < fallen_at <= len(attacks) else "no attack"
-        told = (
-            f"taken for {seen} after {ending}" if fallen_at > 0 else "stands" if fallen_at else "wrong without attack"
-        )
-        if "adversarial" in outcomes:  # which an exported result lacks
-            found.append(Picture(_pixels(outcomes["adversarial"][index]), f"{what}, {told}"))
-    return found
+            predicted = int(outcomes["clean_logits"][index].argmax())
+            pictures.append(Picture(_pixels(originals[index]), f"{what}, classified as {predicted}"))
+        predicted = int(outcomes["adversarial_logits"][index].argmax())
+        attack = attacks[fallen_at - 1] if 0 < fallen_at <= len(attacks) else "no attack"
+        if fallen_at > 0:
+            how = f"classified as {predicted} after {attack}"
+        else:
+            how = "robust" if fallen_at else "wrong without an attack"
+        if "adversarial" in outcomes:  # an exported result has none
+            pictures.append(Picture(_pixels(outcomes["adversarial"][index]), f"{what}, {how}"))
+    return pictures
 
 
 def _pixels(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """An image (C, H, W) in [0, 1] as (H, W, C), with one channel or three."""
+    """Convert an image (C, H, W) in [0, 1] to (H, W, C), with one channel or three."""
     channels = image[:3] if len(image) >= 3 else image[:1]
     return np.asarray(np.rint(255 * np.clip(channels, 0, 1)).astype(np.uint8).transpose(1, 2, 0))
 
 
 def described(folder: RunFolder, config: Mapping[str, Any], commit: str | None) -> dict[str, Any]:
-    """The run's configuration, with the commit, versions, hardware and counts as far as the run has recorded them."""
-    found = {key: value for key, value in config.items() if key not in LOCAL}
+    """Return the run's configuration, with the commit, versions, hardware and counts that are recorded so far."""
+    result = {key: value for key, value in config.items() if key not in LOCAL}
     for name in (layout.MODEL, layout.CHECKPOINT):
         with suppress(DamagedError):
             kept = files.read_metadata(folder.path / name)
-            found |= {key: kept[key] for key in ("versions", "hardware", "counts") if key in kept}
+            result |= {key: kept[key] for key in ("versions", "hardware", "counts") if key in kept}
             break
     if commit:
-        found["git_commit"] = commit
-    return found
+        result["git_commit"] = commit
+    return result

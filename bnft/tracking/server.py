@@ -1,4 +1,4 @@
-"""What a W&B server says that it has. W&B's client ends as if all were well where lines are refused for good."""
+"""Ask a W&B server what it has. This is needed because W&B's client reports no error if a server refuses lines."""
 
 import base64
 import json
@@ -15,12 +15,17 @@ QUERY = """query RunLines($entity: String, $project: String, $name: String!) {
 
 
 def lines(target: Target, path: str) -> int | None:
-    """How many lines of history the server has of the run `entity/project/id`; None if that cannot be found out."""
+    """Return the number of lines of history that the server has of a run; None if it cannot be determined.
+
+    Args:
+        target: the project on the server.
+        path: `entity/project/id`.
+    """
     key = settings().api_key
-    if not key:  # as with an identity token, which only W&B's own client can use
+    if not key:  # for example with an identity token, which only W&B's own client can use
         return None
     entity, project, name = path.split("/")
-    asked = {"query": QUERY, "variables": {"entity": entity, "project": project, "name": name}}
+    request = {"query": QUERY, "variables": {"entity": entity, "project": project, "name": name}}
     headers = {
         "Authorization": f"Basic {base64.b64encode(f'api:{key}'.encode()).decode()}",
         "Content-Type": "application/json",
@@ -28,9 +33,9 @@ def lines(target: Target, path: str) -> int | None:
     }
     try:
         with urlopen(
-            Request(f"{target.url}/graphql", json.dumps(asked).encode(), headers), timeout=ANSWER_SECONDS
-        ) as said:
-            answer: Any = json.load(said)
+            Request(f"{target.url}/graphql", json.dumps(request).encode(), headers), timeout=ANSWER_SECONDS
+        ) as response:
+            answer: Any = json.load(response)
         return int(answer["data"]["model"]["bucket"]["historyLineCount"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""One W&B run, open for rows. Whatever goes wrong in it is a TrackingError."""
+"""One open W&B run, to which rows are logged. All its errors are raised as TrackingError."""
 
 import hashlib
 import json
@@ -22,8 +22,13 @@ REFUSED = ("error 401", "error 403", "permission denied", "invalid api key")
 
 
 class TrackingError(Exception):
-    """Something did not get into W&B. `lost` if its service process is gone, `refused` if the server wants other
-    credentials, `unreachable` if it does not answer as it should."""
+    """W&B failed to log something.
+
+    Attributes:
+        lost: whether W&B's service process has died.
+        refused: whether the server refuses the credentials.
+        unreachable: whether the server does not answer correctly.
+    """
 
     def __init__(self, error: BaseException, while_opening: bool = False) -> None:
         super().__init__(" ".join(f"{type(error).__name__}: {error}".split())[:300])
@@ -34,7 +39,7 @@ class TrackingError(Exception):
 
 @dataclass(frozen=True)
 class Described:
-    """What W&B is told of a run, beside its rows."""
+    """The description of a run for W&B."""
 
     name: str
     group: str | None
@@ -49,12 +54,17 @@ class Described:
 def _told(while_opening: bool = False) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # W&B's libraries raise all kinds
+    except Exception as error:  # W&B's libraries have no common type of errors
         raise TrackingError(error, while_opening) from error
 
 
 class Session:
-    """A W&B run of the name that our run has, begun or continued; with `rows` in it already, as far as can be known."""
+    """A W&B run that is created or continued. It has the name of the run in the store.
+
+    Attributes:
+        rows: the number of rows that it has, as far as is known.
+        folder: the name of its folder on this disk.
+    """
 
     def __init__(self, described: Described, target: Target, folder: Path, finish_seconds: float) -> None:
         with _told(while_opening=True):
@@ -67,7 +77,7 @@ class Session:
                 finish_timeout_raises=True,
                 silent=True,
                 console="off",
-                disable_git=True,  # this process's folder says nothing about the code that made the run
+                disable_git=True,  # the current folder need not contain the code of the run
                 disable_code=True,
                 save_code=False,
                 program="bnft run",
@@ -95,46 +105,46 @@ class Session:
             self._config = dict(described.config)
             self._run.define_metric(
                 f"{keys.BN_PREFIX}*", summary="none"
-            )  # else the summary is a megabyte, sent again and again
+            )  # without this, a summary of a megabyte is sent again and again
 
     @property
     def path(self) -> str:
-        """Entity, project and id, as the server knows the run."""
+        """The `entity/project/id` of the run on the server."""
         return str(self._run.path)
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Bring the configuration up to date, as with the versions that a run records at its end."""
+        """Update the configuration, for example with the versions of packages that a run records at its end."""
         if dict(config) != self._config:
             with _told():
                 self._run.config.update(dict(config), allow_val_change=True)
             self._config = dict(config)
 
     def log(self, row: LoggedRow) -> None:
-        """Log a row; it is sent at some time before `finish` returns."""
+        """Log a row. It is sent before `finish` returns."""
         import wandb
 
         with _told():
-            found: dict[str, Any] = dict(row.values)
+            values: dict[str, Any] = dict(row.values)
             for key, kept in row.histograms.items():
-                found[key] = wandb.Histogram(np_histogram=(np.array(kept.counts), np.array(kept.edges)))
-            self._run.log({**found, **self._files(row)}, step=row.step)
+                values[key] = wandb.Histogram(np_histogram=(np.array(kept.counts), np.array(kept.edges)))
+            self._run.log({**values, **self._files(row)}, step=row.step)
 
     def assure(self, row: LoggedRow) -> None:
-        """Send what goes with a row that the server has, but may have come without: its files and its summary."""
+        """Send the files and the summary of a row again. The server has the row, but may not have received these."""
         with _told():
             self._run.summary.update({**row.values, **self._files(row)})
 
     def finish(self, code: int) -> None:
-        """Send what is left and end the W&B run."""
+        """Send everything that is left, and end the W&B run."""
         with _told():
             self._run.finish(exit_code=code)
 
     def _files(self, row: LoggedRow) -> dict[str, Any]:
-        found = {key: self._pictures(key, row.step, pictures) for key, pictures in row.pictures.items()}
-        return found | {key: self._table(key, row.step, lines) for key, lines in row.tables.items()}
+        images = {key: self._pictures(key, row.step, pictures) for key, pictures in row.pictures.items()}
+        return images | {key: self._table(key, row.step, lines) for key, lines in row.tables.items()}
 
     def _pictures(self, key: str, step: int, pictures: Sequence[Picture]) -> dict[str, Any]:
-        """Images as W&B keeps them: a file each."""
+        """Save images in the format of W&B, one file each."""
         from PIL import Image
 
         names = []
@@ -155,7 +165,7 @@ class Session:
         }
 
     def _table(self, key: str, step: int, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """A table as W&B keeps it: a file. `wandb.Table` would make an artifact of it, and ask the server meanwhile."""
+        """Save a table in the format of W&B. `wandb.Table` would create an artifact and send requests to the server."""
         columns, data = list(lines[0]) if lines else [], [list(line.values()) for line in lines]
         size = {"ncols": len(columns), "nrows": len(data)}
         content = json.dumps({"columns": columns, "data": data, **size}).encode()
@@ -164,7 +174,7 @@ class Session:
         return {"_type": TABLE, "path": name, "sha256": mark, "size": len(content), **size}
 
     def _file(self, name: str, content: bytes) -> str:
-        """Have W&B keep a file. Its name depends on key and step only, so that sending it twice makes no other."""
+        """Let W&B upload a file. Its name depends only on key and step, so that a second upload replaces the first."""
         file = Path(self._run.dir) / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
@@ -173,7 +183,7 @@ class Session:
 
 
 def restart() -> None:
-    """Forget a service process that is gone, and every session with it; the next session starts another."""
+    """Forget a dead service process and all its sessions. The next session starts another process."""
     import wandb
 
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""What is remembered of a run's tracking, in `tracking.json` of its folder: so that each row is sent once."""
+"""The state of a run's tracking, in `tracking.json` of its folder. With it, each row is sent only once."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,9 +12,12 @@ from bnft.runs.run_folder import RunFolder
 
 @dataclass
 class Sent:
-    """What a target has for certain: `rows`, and with which exit code the run ended there.
+    """What a target certainly has.
 
-    `folder` is that of a W&B run on this disk which was begun at `rows` and has not been ended.
+    Attributes:
+        rows: the number of rows.
+        code: the exit code with which the run ended; None if it has not ended.
+        folder: the folder of a W&B run on this disk that begins after these rows and has not been ended.
     """
 
     rows: int = 0
@@ -24,7 +27,14 @@ class Sent:
 
 @dataclass
 class Tracking:
-    """`evaluations` are those that have a step, in order. `group` and `commit` are those of the first tracking."""
+    """The state of a run's tracking.
+
+    Attributes:
+        group: the group of the first tracking.
+        commit: the commit of the first tracking.
+        evaluations: the ids of the evaluations that have a step, in order.
+        targets: what each target has, by its name.
+    """
 
     group: str | None = None
     commit: str | None = None
@@ -35,19 +45,18 @@ class Tracking:
         return self.targets.setdefault(target, Sent())
 
     def save(self, folder: RunFolder) -> None:
-        """Raises InputError where it cannot be written."""
+        """Write the state. Raise InputError if it cannot be written."""
         files.write_json(folder.path / layout.TRACKING, asdict(self), folder.path / layout.CONFIG)
 
 
 def load(folder: RunFolder) -> Tracking:
-    """The tracking of a run. A file that is damaged is as good as none: the server knows what it has."""
+    """Return the state of a run's tracking. A damaged file is ignored, because the server knows what it has."""
     try:
-        found = files.read_json(folder.path / layout.TRACKING)
-        return _tracking(found)
+        return _tracking(files.read_json(folder.path / layout.TRACKING))
     except (FileNotFoundError, DamagedError, TypeError, AttributeError, KeyError):
         return Tracking()
 
 
-def _tracking(found: Mapping[str, Any]) -> Tracking:
-    targets = {name: Sent(**sent) for name, sent in found["targets"].items()}
-    return Tracking(found["group"], found["commit"], list(found["evaluations"]), targets)
+def _tracking(content: Mapping[str, Any]) -> Tracking:
+    targets = {name: Sent(**sent) for name, sent in content["targets"].items()}
+    return Tracking(content["group"], content["commit"], list(content["evaluations"]), targets)

@@ -1,4 +1,4 @@
-"""`bnft sync`: replays runs from the store into W&B, each row once, however often it is called."""
+"""`bnft sync`: upload runs from the store to W&B. Each row is uploaded once, even if the command is repeated."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,89 +13,99 @@ from bnft.tracking.replay import INTERRUPTED, Replay, ShortError, TakenError, co
 from bnft.tracking.session import TrackingError, restart
 from bnft.tracking.target import Target, online, prepare
 
-TRIES = 3  # for one run, where W&B's service process is gone
-UNREACHABLE = 1  # runs in a row, after which the rest is left for another time
+TRIES = 3  # per run, if W&B's service process dies
+UNREACHABLE = 1  # after so many failed runs in a row, the other runs are not tried
 FINISH_SECONDS = 300.0
 
 
 def sync(store: Store, names: Sequence[str], entity: str | None, project: str | None) -> int:
-    """Upload sweeps and runs by name, the newest sweep if there are no names, or `all`; returns the exit code.
+    """Upload sweeps and runs.
 
-    Raises InputError for unknown names and where there are no credentials.
+    Args:
+        store: the store.
+        names: names of sweeps and runs, or `all`. The default is the newest sweep.
+        entity: the entity in W&B. The default is the configured one.
+        project: the project in W&B. The default is the configured one.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: if a name is unknown, or there are no credentials.
     """
     prepare("online")
-    with meant(store, names) as asked:
-        runs = select(store, asked)
-        _target(store, next(iter(runs)), entity, project)  # which refuses where there are no credentials
+    with meant(store, names) as selected:
+        runs = select(store, selected)
+        _target(store, next(iter(runs)), entity, project)  # raises InputError if there are no credentials
     try:
         return _upload_all(store, runs, entity, project)
     except KeyboardInterrupt:
-        os._exit(130)  # W&B's own way out would send what is left first
+        os._exit(130)  # a normal exit of W&B would send everything that is left first
 
 
 def _upload_all(store: Store, runs: Mapping[str, str | None], entity: str | None, project: str | None) -> int:
     failed = unanswered = 0
     commits = {sweep: store.sweep(sweep).get("commit") for sweep in {*runs.values()} if sweep}
     for number, (name, sweep) in enumerate(runs.items(), start=1):
-        found = _target(store, name, entity, project)
+        target = _target(store, name, entity, project)
         try:
-            told = _upload(store, name, found, sweep, commits.get(sweep or ""))
+            message = _upload(store, name, target, sweep, commits.get(sweep or ""))
             unanswered = 0
         except (TrackingError, TakenError, ShortError, InputError, OSError) as error:
-            told = "another process tracks it just now" if isinstance(error, TakenError) else f"failed: {error}"
+            message = "another process is tracking it" if isinstance(error, TakenError) else f"failed: {error}"
             failed += 1
             if isinstance(error, TrackingError):
                 unanswered += UNREACHABLE if error.refused else int(error.unreachable)
-        print(f"[{number}/{len(runs)}] {name}: {told}", flush=True)
+        print(f"[{number}/{len(runs)}] {name}: {message}", flush=True)
         if unanswered >= UNREACHABLE:
             left = len(runs) - number
             if left:
-                notice(f"bnft: {found.url} does not take them; {left} more runs were not tried")
+                notice(f"bnft: {target.url} does not accept uploads; {left} more runs were not tried")
                 failed += left
             break
     if failed:
-        notice(f"bnft: {failed} of {len(runs)} runs are not uploaded in full; the same command goes on from there")
+        notice(f"bnft: {failed} of {len(runs)} runs are not fully uploaded; the same command continues from there")
     return 1 if failed else 0
 
 
 def select(store: Store, names: Sequence[str]) -> dict[str, str | None]:
-    """The runs that are meant, each with the sweep that it belongs to; bases among them."""
+    """Return the selected runs, including bases, and the sweep of each."""
     picked = pick(store, names)
-    found: dict[str, str | None] = {}
+    sweep_of: dict[str, str | None] = {}
     for name, sweep in picked.sweeps.items():
         for run in runs_of(sweep):
-            found.setdefault(run, name)
+            sweep_of.setdefault(run, name)
     for run in picked.runs:
-        found.setdefault(run, None)
-    if not found:
+        sweep_of.setdefault(run, None)
+    if not sweep_of:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
-    if None in found.values():
-        for name, sweep in readable(store):  # a run belongs to the oldest that asked for it
+    if None in sweep_of.values():
+        for name, sweep in readable(store):  # a run belongs to the oldest sweep that has it
             for run in runs_of(sweep):
-                if run in found and found[run] is None:
-                    found[run] = name
-    return found
+                if run in sweep_of and sweep_of[run] is None:
+                    sweep_of[run] = name
+    return sweep_of
 
 
 def _target(store: Store, name: str, entity: str | None, project: str | None) -> Target:
-    """Where a run goes: what was said now, else what it was asked for with."""
+    """Return the target of a run: the given entity and project, or else the configured ones."""
     settings: dict[str, Any] = {}
     if (store.run(name).path / layout.CONFIG).exists():
         settings = store.run(name).config().get("wandb") or {}
     entity = entity or settings.get("entity") or os.environ.get("WANDB_ENTITY")
-    found, why = online(project or settings.get("project") or "bnft", entity)
-    if found is None:
+    target, why = online(project or settings.get("project") or "bnft", entity)
+    if target is None:
         raise InputError(f"sync: needs credentials of W&B: {why}")
-    return found
+    return target
 
 
 def _upload(store: Store, name: str, target: Target, sweep: str | None, commit: str | None) -> str:
-    """Bring one run up to date; returns what was done."""
+    """Upload the new rows of one run. Return a message."""
     folder = store.run(name)
     if not (folder.path / layout.CONFIG).exists():
         return "not begun"
     if complete(store, name, target):
-        return "complete already"
+        return "already complete"
     code = exit_code(folder.status())
     for attempt in range(1, TRIES + 1):
         replay = Replay(store, name, target, sweep, commit, FINISH_SECONDS)

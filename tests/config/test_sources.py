@@ -274,7 +274,7 @@ def test_a_run_whose_source_changes_after_planning_is_refused(project: Project):
     project.unload()  # as in a process that only carries it out
     with pytest.raises(InputError) as refusal:
         execute(run, Store(project.folder / "multirun"), Terminal())
-    asked = f"its source has changed since it was asked for ({project.file('helper').name}); ask for it again"
+    asked = f"its source has changed since it was planned ({project.file('helper').name}); start the command again"
     assert str(refusal.value) == f"{run.name}: {asked}"
     assert not (project.folder / "multirun" / run.name / "model.safetensors").exists()
 

@@ -117,7 +117,7 @@ def test_a_base_whose_model_is_gone_is_trained_again_and_its_results_are_set_asi
     (run / "model.safetensors").unlink()
     assert "training" not in launch("policy=normal", *TINY).err, "it is done"
     said = launch("policy=bn_stats", *TINY)
-    assert said.code == 0 and "its results are set aside" in said.err
+    assert said.code == 0 and "its results are moved aside" in said.err
     assert not list(run.glob("evaluation/*")) and len(list(run.glob("evaluation.1/*/result.json"))) == 1
     assert launch("policy=normal", *TINY).code == 0
     first, second = (json.loads(next(run.glob(f"{place}/*/result.json")).read_text()) for place in PLACES)

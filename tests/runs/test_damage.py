@@ -419,7 +419,7 @@ def test_a_damaged_base_is_trained_again_and_its_results_are_set_aside(launch: L
     said = launch("policy=bn_stats", *TINY)
     assert said.code == 0
     assert f"{normal.name}  training again: {'multirun'}/{normal.name}/model.safetensors: is damaged" in said.err
-    assert "running_var does not match its checksum; its results are set aside" in said.err
+    assert "running_var does not match its checksum; its results are moved aside" in said.err
     tensors, _ = files.read_arrays(model), model.write_bytes(whole)
     assert all((value == tensors[name]).all() for name, value in files.read_arrays(model).items())
     assert normal.evaluations() == [] and len(list(normal.path.glob("evaluation.1/*/result.json"))) == 1
@@ -529,7 +529,7 @@ def test_a_base_that_changed_since_it_was_asked_for_is_refused(
     files.write_tensors(
         normal.path / "model.safetensors", {**state, "network.bn.bias": state["network.bn.bias"] + 1}, plain(record)
     )
-    with pytest.raises(Exception, match="has changed since the run was asked for"):
+    with pytest.raises(Exception, match="has changed since the run was planned"):
         execute(run, Store(tmp_path / "other"), Told())
 
 

@@ -74,7 +74,7 @@ def test_requeued_in_training_and_in_the_attack_it_goes_on_under_the_same_number
     assert [site.about(number)["Restarts"] for number in (base, job)] == ["1", "1"]
     assert site.done("t") <= STEPS + 2, "a job that is told to end saves its state first"
     log = next(site.store.glob(f".slurm/*/log/{job}_0_log.out")).read_text()
-    assert log.count("going on from epoch") == 0 and log.count("evaluating") == 2, "the log of both starts is kept"
+    assert log.count("continuing from epoch") == 0 and log.count("evaluating") == 2, "the log of both starts is kept"
 
 
 def test_preempted_by_an_urgent_job_it_goes_on_afterwards(site: Site, calm: Path, slow: None):

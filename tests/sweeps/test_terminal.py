@@ -21,7 +21,7 @@ from bnft.sweeps.terminal import Terminal, _Console
 
 RUNS = [
     Line("normal-a6ce855286", "done", "", "1.00", "97.5"),
-    Line("adv-034d397dfe", "evaluating", "apgd-ce, 151 of 200 images stand", "", "≥ 24.5"),
+    Line("adv-034d397dfe", "evaluating", "apgd-ce, 151 of 200 images are robust so far", "", "≥ 24.5"),
     Line("normal_bn_only_logits_conv1-6f61d3a0b2", "training", "epoch 12 of 15, 1 min 20 s left, loss 0.123"),
     Line("bn_params_logits_conv1-bac07d1564", "interrupted", "Stopped: the sweep was stopped"),
     *(Line(f"bn_stats-{seed:010}", "waiting") for seed in range(7)),

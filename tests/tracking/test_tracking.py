@@ -115,7 +115,7 @@ def assert_examples(run):
     assert clean.pixels.shape == (8, 8, 1)
     assert (clean.pixels[..., 0] == np.rint(255 * outcomes["originals"][0, 0])).all()
     assert (adversarial.pixels[..., 0] == np.rint(255 * outcomes["adversarial"][0, 0])).all()
-    assert clean.caption.startswith(f"0: class {outcomes['labels'][0]}, taken for ")
+    assert clean.caption.startswith(f"0: class {outcomes['labels'][0]}, classified as ")
 
 
 # where it goes

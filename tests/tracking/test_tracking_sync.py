@@ -56,7 +56,7 @@ def test_each_row_is_sent_once_and_a_second_time_nothing(store, server):
         assert kept.config["git_commit"] == store.sweep(name)["commit"]
     asked = len(server.requests)
     out, _ = finish(sync(store, server, name))
-    assert out.count("complete already") == 3
+    assert out.count("already complete") == 3
     assert len(server.requests) == asked
     assert not server.unknown
 
@@ -130,7 +130,7 @@ def test_lines_that_the_server_refuses_for_good_are_missed(store, server, status
     server.status_of["file_stream"] = status
     out, err = finish(sync(store, server, run), code=1)
     assert f"{run}: failed: the server has 0 of 5 rows" in out
-    assert "1 of 1 runs are not uploaded in full; the same command goes on from there" in err
+    assert "1 of 1 runs are not fully uploaded; the same command continues from there" in err
     server.status_of.clear()
     finish(sync(store, server))
     assert_whole(store, server)
@@ -139,7 +139,7 @@ def test_lines_that_the_server_refuses_for_good_are_missed(store, server, status
 def test_a_server_that_does_not_answer_is_given_up(store, server):
     server.status = 500
     _, err = finish(sync(store, server, WANDB_INIT_TIMEOUT="1"), code=1)
-    assert f"{server.url} does not take them; 2 more runs were not tried" in err
+    assert f"{server.url} does not accept uploads; 2 more runs were not tried" in err
     assert "Traceback" not in err
     server.status = 401
     out, err = finish(sync(store, server), code=1)
@@ -172,7 +172,7 @@ def test_a_run_that_is_tracked_just_now_is_left_to_its_tracker(store, server):
     run = store.runs()[0].name
     with store.locked(f"wandb-{run}", lambda: None, lambda: None):
         out, _ = finish(sync(store, server, run), code=1)
-    assert "another process tracks it just now" in out
+    assert "another process is tracking it" in out
     assert not server.runs
 
 

@@ -151,7 +151,7 @@ USUAL = (silent, wrong_key)
 RARE = (closed_port, errors, errors_in_mid_run, silence_in_mid_run, full_disk, no_folder)
 RARE = (*RARE, killed_service, killed_tracking, hung_tracking)  # type: ignore[assignment]
 WAITING = (errors_in_mid_run, silence_in_mid_run, killed_service, killed_tracking, hung_tracking)
-SAID = {wrong_key: "refuses the credentials", hung_tracking: "not everything is sent yet"}
+SAID = {wrong_key: "refuses the credentials", hung_tracking: "not everything has been sent"}
 
 
 def under(trouble, launch, monkeypatch):

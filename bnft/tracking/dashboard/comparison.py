@@ -1,4 +1,4 @@
-"""What a dashboard compares: the runs of a sweep as the store knows them, or the paper's rows where it does not."""
+"""Select what a dashboard compares: the runs of a sweep, or the paper's rows if the sweep is not in the store."""
 
 import re
 from collections.abc import Iterable
@@ -15,25 +15,31 @@ from bnft.runs.store import Store
 from bnft.studies import paper
 
 PAPER_LAYER = 8  # the BN layer of the paper's Figure 1, counted from 1
-PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # wandb-workspaces mistakes quotes and operators in a name for its own
+PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # wandb-workspaces cannot quote quotes and operators in a name
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """What a dashboard needs to know of a run, whose name is its id in W&B too."""
+    """A run of a dashboard. Its name is also its id in W&B. Runs that differ only in their seed have one `recipe`."""
 
     name: str
     policy: str
     title: str
-    recipe: str  # what it computes, apart from the seed
+    recipe: str  # its identity without the seed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One sweep, its rows in the paper's order and the layers of its models.
+    """The contents of a dashboard.
 
-    `titles` maps policies to titles. `runs` and `layers` are empty if the sweep is not in the store. `shared` are the
-    runs that another sweep asked for too, so that W&B may have them in that one's group.
+    Attributes:
+        sweep: the name of the sweep.
+        runs: its runs, in the order of the paper; empty if the sweep is not in the store.
+        shared: the names of its runs that another sweep has too. In W&B they may be in the group of that sweep.
+        titles: the title of each policy.
+        layers: the BN layers of the models; empty if the sweep is not in the store.
+        layer: the BN layer whose histograms are shown.
+        table: Table 2 as Markdown.
     """
 
     sweep: str
@@ -42,7 +48,7 @@ class Comparison:
     titles: dict[str, str]
     layers: tuple[str, ...]
     layer: str | None
-    table: str  # Markdown
+    table: str
 
     @property
     def colours(self) -> dict[str, str]:
@@ -51,26 +57,32 @@ class Comparison:
 
     @property
     def grouped(self) -> bool:
-        """Whether runs of one title differ in nothing but their seed, so that a mean over them says something."""
+        """Whether runs of one title differ only in their seed, so that a mean over them is meaningful."""
         return len({(run.title, run.recipe) for run in self.runs}) == len({run.title for run in self.runs})
 
     @property
     def notes(self) -> list[str]:
-        """What is left out, and why."""
-        found = []
+        """Messages about what is left out, and why."""
+        notes = []
         if not self.runs:
-            found.append(f"sweep {self.sweep} is not in the store, so runs are looked for by the paper's policies")
+            notes.append(f"sweep {self.sweep} is not in the store, so runs are selected by the paper's policies")
         if self.layer is None:
-            found.append("no BN layer is known, so there are no histograms; --layer NAME chooses one")
+            notes.append("no BN layer is known, so there are no histograms; --layer NAME chooses one")
         if not self.grouped:
-            found.append("some runs of one policy differ in more than their seed, so each run is drawn by itself")
-        return found
+            notes.append("some runs of one policy differ in more than their seed, so each run is drawn separately")
+        return notes
 
 
 def compare(store: Store, sweep: str | None = None, layer: str | None = None) -> Comparison:
-    """What there is to compare in a sweep, the newest if None; `layer` is the BN layer whose histograms are shown.
+    """Return the contents of the dashboard of a sweep.
 
-    Raises InputError if there is no sweep to take, or no such layer in its models.
+    Args:
+        store: the store.
+        sweep: the sweep; the newest if None.
+        layer: the BN layer whose histograms are shown. The default is that of the paper's Figure 1.
+
+    Raises:
+        InputError: if there is no sweep, or its models do not have the layer.
     """
     sweep = sweep or newest(store)
     if sweep is None:
@@ -79,7 +91,7 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
         raise rejected("sweep", sweep, "at most 64 letters, digits and . _ : -")
     if not store.has_sweep(sweep):
         if store.sweeps():
-            store.sweep(sweep)  # which refuses: a slip, rather than a sweep of another machine
+            store.sweep(sweep)  # raises InputError, because the name is probably mistyped
         titles = {row.policy: row.title for row in paper.ROWS}
         return Comparison(sweep, (), (), titles, (), layer, _published())
     names = list(dict.fromkeys(entry["run"] for entry in store.sweep(sweep)["runs"]))
@@ -108,18 +120,18 @@ def _runs(store: Store, names: Iterable[str]) -> Iterable[ComparedRun]:
 
 
 def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:
-    """The BN layers of all runs, each once, in the order of the models; damaged and missing records have none."""
-    found: dict[str, None] = {}
+    """Return the BN layers of all runs, each once, in the order of the models. Skip damaged and missing records."""
+    layers: dict[str, None] = {}
     for name in names:
         try:
-            found |= dict.fromkeys(store.run(name).batchnorm().layers)
+            layers |= dict.fromkeys(store.run(name).batchnorm().layers)
         except DamagedError:
             continue
-    return tuple(found)
+    return tuple(layers)
 
 
 def _ours(store: Store, sweep: str) -> str:
-    """Table 2 and the claims, ours beside the paper's; nothing if no run of the sweep is done."""
+    """Return Table 2 and the claims, next to the paper's; "" if no run of the sweep is done."""
     selection = select(store, [sweep])
     return table.render(selection, "md") if selection.results else ""
 

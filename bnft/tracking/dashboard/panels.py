@@ -1,4 +1,4 @@
-"""The panels of a dashboard, the same in the workspace and in the report. Metrics are named in `tracking/keys.py`."""
+"""The panels of a dashboard. The workspace and the report have the same. See `tracking/keys.py` for the metrics."""
 
 import re
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import wandb_workspaces.reports.v2 as wr
 from bnft.batchnorm.record import QUANTITIES
 from bnft.tracking import keys
 
-SHOWN_RUNS = 100  # W&B draws 10 runs a panel unless told otherwise, and Table 2 has 11
+SHOWN_RUNS = 100  # W&B draws 10 runs per panel by default, and Table 2 has 11
 Panels = list[Any]  # wandb-workspaces has no common type for its panels
 
 
 def errors() -> Panels:
-    """Clean and robust error as bars, one a policy."""
+    """Return bar plots of clean and robust error, with one bar per policy."""
     return [
         wr.BarPlot(
             title=title, metrics=[key], range_x=(0, 100), max_runs_to_show=SHOWN_RUNS, max_bars_to_show=SHOWN_RUNS
@@ -24,7 +24,7 @@ def errors() -> Panels:
 
 
 def trade_off() -> Panels:
-    """Robust against clean error, a point a run."""
+    """Return a scatter plot of robust against clean error, with one point per run."""
     return [
         wr.ScatterPlot(
             title="Robust against clean error %",
@@ -37,7 +37,7 @@ def trade_off() -> Panels:
 
 
 def curves() -> Panels:
-    """Training by epoch, one line a policy: the mean over its seeds, and their range."""
+    """Return training curves by epoch, with one line per policy: the mean over its seeds, and their range."""
     drawn = (
         ("Training loss", keys.TRAIN_LOSS),
         ("Training error %", keys.TRAIN_ERROR),
@@ -50,7 +50,7 @@ def curves() -> Panels:
 
 
 def mean_m(layers: Sequence[str]) -> Panels:
-    """Figure 2: the mean of m at the end over the depth of the network, and each layer's by epoch."""
+    """Return Figure 2: the mean of m of all layers after training, and that of each layer by epoch."""
     if not layers:
         return [_by_epoch("Mean m, all layers", [], metric_regex=f"^{re.escape(keys.MEAN_M_PREFIX)}.*")]
     depth = [
@@ -64,7 +64,10 @@ def mean_m(layers: Sequence[str]) -> Panels:
 
 
 def histograms(layer: str) -> Panels:
-    """The six quantities of a layer over its channels, by epoch. W&B draws one run's: the first that is visible."""
+    """Return histograms of the six quantities of a layer over its channels, by epoch.
+
+    W&B draws those of one run, the first visible one.
+    """
     return [
         wr.LinePlot(title=f"{quantity} of {layer}", title_x="epoch", y=[keys.bn(layer, quantity)])
         for quantity in QUANTITIES
@@ -72,7 +75,7 @@ def histograms(layer: str) -> Panels:
 
 
 def evaluation() -> Panels:
-    """What each attack achieved, and examples."""
+    """Return the table of the cascade, and examples."""
     return [
         wr.WeavePanelSummaryTable(table_name=keys.CASCADE),
         wr.MediaBrowser(title="Images, clean and adversarial", media_keys=[keys.EXAMPLES], gallery_axis="run"),
@@ -80,7 +83,7 @@ def evaluation() -> Panels:
 
 
 def arranged(panels: Panels, width: int, height: int = 7) -> Panels:
-    """The panels in rows, each `width` of the 24 columns of a report wide."""
+    """Arrange panels in rows. `width` is the width of a panel, in columns of a report, which has 24."""
     for place, panel in enumerate(panels):
         row, column = divmod(place, 24 // width)
         panel.layout = wr.Layout(x=column * width, y=row * height, w=width, h=height)
@@ -90,7 +93,7 @@ def arranged(panels: Panels, width: int, height: int = 7) -> Panels:
 def _by_epoch(title: str, metrics: list[str], **more: Any) -> Any:
     return wr.LinePlot(
         title=title,
-        title_x="epoch",  # which is the step of everything that a run logs
+        title_x="epoch",  # the step of everything that a run logs
         y=metrics,
         groupby_aggfunc="mean",
         groupby_rangefunc="minmax",

@@ -1,4 +1,4 @@
-"""Makes the dashboard in W&B, or writes what would be sent."""
+"""Create the dashboard in W&B, or write its specification."""
 
 import os
 import re
@@ -16,13 +16,13 @@ if TYPE_CHECKING:  # takes a second to import
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
-SECONDS = 15  # for each answer of W&B; without it, its client tries again for much longer
+SECONDS = 15  # timeout of each request to W&B, whose default is much longer
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,127}")
 
 
 @dataclass(frozen=True)
 class Made:
-    """Where the specification lies, where the dashboard is if it was sent, and what is to be said of it."""
+    """The file of the specification, the addresses of the dashboard if it was sent, and messages."""
 
     file: Path
     urls: tuple[str, ...]
@@ -38,15 +38,24 @@ def make(
     send: bool = True,
     output: Path | None = None,
 ) -> Made:
-    """Make or renew the workspace and the report of a sweep; without `send`, only write their specification.
+    """Create or update the workspace and the report of a sweep.
 
-    What was sent, and where it is, is kept in `output`, which is `dashboard-<sweep>.json` in the store unless given:
-    the report is renewed by the id that stands there, the workspace by its name. Raises InputError for what cannot be
-    compared, and if W&B refuses or does not answer.
+    Args:
+        store: the store.
+        entity: the entity in W&B.
+        project: the project in W&B.
+        sweep: the sweep; the newest if None.
+        layer: the BN layer whose histograms are shown; see `compare`.
+        send: whether to send them to W&B. Otherwise only the specification is written.
+        output: the file for the specification and the addresses. The default is `dashboard-<sweep>.json` in the store.
+            It has the id with which the report is updated later. The workspace is updated by its name.
+
+    Raises:
+        InputError: if the runs cannot be compared, or W&B refuses or does not answer.
     """
     for key, value in (("--entity", entity), ("--project", project)):
         if not NAME.fullmatch(value):
-            raise rejected(key, value, "a name of letters, digits and . _ - as it stands in W&B's addresses")
+            raise rejected(key, value, "a name of letters, digits and . _ - as in W&B's addresses")
     comparison = compare(store, sweep, layer)
     folder = store.root if store.root.is_dir() else Path()
     file = output or folder / f"dashboard-{comparison.sweep}.json"
@@ -68,7 +77,7 @@ def make(
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    """Where this sweep's dashboard was made before, by entity and project."""
+    """Return the addresses of this sweep's existing dashboards, by entity and project."""
     try:
         content = files.read_json(file)
     except FileNotFoundError:
@@ -77,36 +86,36 @@ def _kept(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     made = content.get("made") if isinstance(content, dict) else None
     if not isinstance(made, dict):
-        raise InputError(f"{file}: must be a dashboard's specification, or not be there; this is something else")
+        raise InputError(f"{file}: must be the specification of a dashboard, or not exist; it has other content")
     return made
 
 
 def _quiet() -> None:
-    """Have W&B say nothing, ask nothing and not wait forever; it reads this when it is imported."""
+    """Set environment variables so that W&B is silent and does not wait forever. It reads them when it is imported."""
     os.environ["WANDB_SILENT"] = "true"
     os.environ.setdefault("WANDB_HTTP_TIMEOUT", str(SECONDS))
 
 
 def _send(workspace: "ws.Workspace", report: "wr.Report", comparison: Comparison, file: Path) -> tuple[str, str]:
-    """Save both, over what is there; returns their addresses."""
+    """Save both, replacing existing ones. Return their addresses."""
     import wandb
 
     server = "W&B"
     try:
         server = f"W&B at {settings().base_url}"
-        wandb.Api()  # has credentials and they are taken, or ends here
+        wandb.Api()  # raises an error if there are no valid credentials
         renew(workspace)
         workspace.save()
         report.save()
         return str(workspace.url), str(report.url)
-    except wandb.errors.AuthenticationError as error:  # which an unreachable server is too
+    except wandb.errors.AuthenticationError as error:  # it is raised for an unreachable server too
         what = f"no answer within {os.environ['WANDB_HTTP_TIMEOUT']} s" if "in time" in str(error) else _line(error)
         raise InputError(f"{server}: {what}; --dry-run needs neither network nor credentials") from None
     except wandb.errors.UsageError:
         raise InputError(
             f"{server}: no credentials; `wandb login` or WANDB_API_KEY gives them, --dry-run needs none"
         ) from None
-    except Exception as error:  # of whatever kind: the client has no common one for what a server can say
+    except Exception as error:  # the client has no common type for the errors of a server
         hint = f"; if the report was deleted there, remove {file}" if report.id else ""
         raise InputError(f"{server}: the dashboard of {comparison.sweep} was not made ({_line(error)}){hint}") from None
 

@@ -1,4 +1,4 @@
-"""The workspace and the report as wandb-workspaces has them. Nothing here needs a network or credentials."""
+"""Build the workspace and the report with wandb-workspaces. This needs no network and no credentials."""
 
 import hashlib
 import json
@@ -19,19 +19,17 @@ COLUMNS = [
     f"summary:{keys.TEST_ROBUST_ERROR}",
     "config:seed.value",
 ]
-ONE_RUN = (
-    "W&B draws the histograms of one run a panel, the first that is visible. The report has a row for each policy."
-)
+ONE_RUN = "W&B draws the histograms of one run per panel: the first visible one. The report has a row for each policy."
 ABOUT = (
     "The runs of sweep {sweep}: batch normalisation in adversarial training, after Table 2 of Walter, Stutz and"
     " Schiele, On Fragile Features and Batch Normalization in Adversarial Training. Errors are in percent of test"
     " images, robust error under the attack of the evaluation."
 )
-AVERAGED = " Runs that differ in nothing but their seed are one line or bar: their mean, and their range."
+AVERAGED = " Runs that differ only in their seed are one line or bar: their mean and their range."
 
 
 def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace:
-    """The workspace: a section for each question, over the runs of the sweep."""
+    """Return the workspace, with a section for each question about the runs of the sweep."""
     sections = {
         "Table 2": [wr.MarkdownPanel(markdown=comparison.table), *panels.errors()],
         "Robust against clean error": panels.trade_off(),
@@ -64,7 +62,7 @@ def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace
 
 
 def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
-    """The report: the same panels with words, and the BN histograms of the policies one below the other."""
+    """Return the report: the same panels with text, and the BN histograms of all policies."""
     about = ABOUT.format(sweep=comparison.sweep) + (AVERAGED if comparison.grouped else "")
     blocks: list[Any] = [wr.P(about), wr.H2("Table 2"), wr.MarkdownBlock(text=comparison.table)]
     blocks.append(_grid(comparison, "Table 2", panels.arranged(panels.errors(), 12, 12), shown=True))
@@ -92,7 +90,7 @@ def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
 
 
 def specification(view: ws.Workspace, text: wr.Report) -> dict[str, Any]:
-    """What is sent of both to W&B's `upsertView`; there, `spec` is JSON in a string."""
+    """Return what is sent to W&B's `upsertView`, where `spec` is JSON in a string."""
     model, words = models(view, text)
     return {
         "workspace": {
@@ -123,10 +121,10 @@ def _section(name: str, content: panels.Panels) -> ws.Section:
 def _grid(
     comparison: Comparison, name: str, content: panels.Panels, policy: str | None = None, shown: bool = False
 ) -> wr.PanelGrid:
-    """Panels over the runs of the sweep, or of one policy of it; `shown` is for the table of runs above them."""
+    """Return panels of the runs of the sweep, or of one policy. `shown` adds the table of runs above them."""
     own = f"({_of_sweep(comparison)}) and Metric('JobType') == '{policy}'" if policy else _of_sweep(comparison)
-    colours = {} if policy else _run_colours(comparison)  # histograms have a scale of their own
-    runset = wr.Runset(  # without entity and project: those of the report, and no look-up of the project's number
+    colours = {} if policy else _run_colours(comparison)  # histograms have their own scale
+    runset = wr.Runset(  # without entity and project, it uses those of the report and sends no request for the project
         name=name,
         filters=own,
         groupby=["config.title"] if comparison.grouped and not policy else [],
@@ -145,7 +143,7 @@ def _grid(
 
 
 def _of_sweep(comparison: Comparison) -> str:
-    """The filter for its runs: those of its group, and by name those that may be in the group of another sweep."""
+    """Return the filter for the runs of the sweep: its group, and the names of runs that another sweep has too."""
     group = f"Metric('Group') == '{comparison.sweep}'"
     return f"{group} or Metric('ID') in {list(comparison.shared)}" if comparison.shared else group
 
@@ -159,7 +157,7 @@ def _title_colours(comparison: Comparison) -> dict[str, str]:
 
 
 def _name(content: panels.Panels, *place: str) -> None:
-    """Panels that are named by their place instead of by chance, so that making them again changes nothing."""
+    """Set the ids of panels by their place instead of randomly, so that they stay the same when made again."""
     for number, panel in enumerate(content):
         give_id(panel, _short(*place, str(number)))
 
