@@ -19,7 +19,8 @@ THRESHOLDS = (
     "The paper gives no thresholds. Here, most layers are more than half of them; a histogram collapses if its"
     f" interquartile range falls below {COLLAPSED:g} of NORMAL's in most layers, in part if it gets narrower in most; a"
     f" cross-entropy hardly changes if it does by up to {100 * UNCHANGED:.0f} %. Mean m is lower if the interval of its"
-    " average difference leaves out zero, too; otherwise there is not enough data. No verdict is a test of significance."
+    " average difference leaves out zero, too; otherwise there is not enough data. No verdict is a test of"
+    " significance."
 )
 STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
 

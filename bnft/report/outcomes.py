@@ -1,8 +1,8 @@
 """Figure 3, confidences and logits on clean images and on PGD examples, and robust error after each attack.
 
-All of it is about the n images that were attacked, the first of the test images. PGD examples are of all of these (see
-`evaluation.pgd.logits`). AutoAttack leaves an image unperturbed if no attack breaks it, or if it is misclassified without
-an attack, so its images cannot show how a model sees adversarial images in general.
+All of it is about the n images that were attacked, the first of the test images. PGD examples are of all of these, see
+`evaluation.pgd.logits`. AutoAttack does not perturb an image that is misclassified already, or that no attack breaks.
+Its images therefore cannot show how a model sees adversarial images in general.
 """
 
 from collections.abc import Mapping, Sequence

@@ -203,7 +203,7 @@ class Study:
 
     def labels(self) -> list[str]:
         """A name for each row that tells it from every other."""
-        plain = [_label(row.first.run.title, {**row.overrides, **row.budgets_that_differ}) for row in self.rows]
+        plain = [_label(row.first.run.title, {**row.budgets_that_differ, **row.overrides}) for row in self.rows]
         labels = []
         for row, label in zip(self.rows, plain, strict=True):
             alike = [other for other, same in zip(self.rows, plain, strict=True) if same == label and other is not row]

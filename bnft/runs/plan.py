@@ -188,9 +188,8 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
     data = build.dataset(config)
     if checked:
         build.check_data(config, data, evaluated=not children)
-        build.check_model(config, data)
     base, base_identity = _base(point, store, (*children, point.policy), checked)
-    return Run(
+    run = Run(
         policy=point.policy,
         identity=_identity(config, data.sha256, base_identity),
         config=config,
@@ -199,6 +198,9 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
         line=own_line(point),
         sources=own_sources(config),
     )
+    if checked and not store.run(run.name).begun:  # its model was checked when it began
+        build.check_model(config, data)
+    return run
 
 
 def own_sources(config: Mapping[str, Any]) -> dict[str, str]:

@@ -115,7 +115,7 @@ def test_a_sweep_that_cannot_be_read_leaves_a_note(store: Store, content: str) -
 
 
 def test_results_with_nothing_but_what_they_must_have(store: Store) -> None:
-    made_up.run(store, "adv", training={"counts": {"parameters": 1}})
+    made_up.run(store, "adv", training={"counts": {"parameters": 1, "learning": 1}})
     (found,) = costs(made_up.study(store))
     assert found.training is None and found.total == 12.5 and found.hardware is None
     (how,) = reproductions(made_up.study(store))

@@ -39,6 +39,7 @@ def attacked(fallen_at: list[int], shift: float = 0.1, height: float = 2.0) -> d
     ]
     return {
         "clean_logits": np.concatenate([logits(clean, height), logits([0, 0], 9.0)]),
+        "pgd_logits": logits(next_class.tolist(), height),
         "labels": np.array([*LABELS, 0, 0]),
         "fallen_at": np.array(fallen_at, np.int8),
         "adversarial": CLEAN + np.where(fell, np.float32(shift), np.float32(0))[:, None, None, None],
@@ -76,6 +77,7 @@ def test_scores_are_of_the_attacked_images(store: Store) -> None:
     assert found.labels.tolist() == LABELS
     assert len(found.logits("fooled")) == 2 and len(found.logits("adversarial")) == 4
     assert found.logits("fooled").argmax(1).tolist() == [1, 0]
+    assert found.logits("adversarial").argmax(1).tolist() == [1, 2, 1, 0], "PGD examples of all images"
 
 
 def test_histograms_of_confidences_and_logits(store: Store) -> None:
@@ -125,6 +127,15 @@ def test_outcomes_without_logits_or_with_those_of_other_images_leave_a_note(stor
     assert outcomes.cascade(rows["adv"]) == []
 
 
+def test_older_results_without_pgd_examples_leave_a_note_and_no_adversarial_histogram(store: Store) -> None:
+    kept = attacked([1] * 4)
+    del kept["pgd_logits"]
+    made_up.run(store, "adv", outcomes=kept)
+    found = outcomes.read(made_up.rows(store)["adv"])
+    assert found.notes == ("ADV: Figure 3 lacks PGD examples, which older results do not have",)
+    assert {of.kind: of.values for of in outcomes.score_histograms({"ADV": found})[0].histograms}["adversarial"] == 0
+
+
 def test_one_seed_without_logits_leaves_the_others(store: Store) -> None:
     made_up.run(store, "adv", seed=0)
     made_up.run(store, "adv", seed=1, outcomes=attacked([1] * 4))
@@ -162,7 +173,7 @@ def test_whether_scores_resemble_those_of_adv(store: Store, height: float, verdi
         near = 4.0 if own > 3 else 1.0
         heights = np.array([near, near, near, own], np.float32)[:, None]
         kept["clean_logits"][:4] *= heights
-        kept["adversarial_logits"] *= heights
+        kept["pgd_logits"] *= heights
         made_up.run(store, policy, outcomes=kept)
     found = resemblance(store)
     assert (found.verdict, found.true, found.of) == (verdict, true, 4)

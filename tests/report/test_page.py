@@ -196,8 +196,9 @@ def test_the_table_holds_the_numbers_of_the_result_files(browser: "Browser", tab
         assert cells[0] == result["run"]["title"]
         assert cells[1] == "{:.2f} [{:.1f}, {:.1f}]".format(clean["error"], *clean["interval"])
         assert cells[3] == "{:.1f} [{:.1f}, {:.1f}]".format(robust["error"], *robust["interval"])
+        counts = result["training"]["counts"]
         assert cells[5].strip("()") in {
-            f"{result['training']['counts'][key]:.3f}" for key in ("share", "statistics_share")
+            f"{100 * counts[key] / counts['parameters']:.3f}" for key in ("learning", "statistics")
         }
         assert cells[6] == "1"
 
@@ -470,7 +471,8 @@ def test_several_eps_values(browser: "Browser", reported: Reporter) -> None:
     with opened(browser, written.index) as page:
         whole_and_sound(page)
         assert [cells[0] for cells in rows(page)][3:] == [
-            f"{x} [evaluation.eps=0.05]" for x in ("NORMAL", "ADV", "BN PARAMS")
+            "NORMAL [evaluation.eps=0.05]",
+            *(f"{title} [attack.eps=0.15, evaluation.eps=0.05]" for title in ("ADV", "BN PARAMS")),
         ]
         assert page.locator("h2.group").all_text_contents() == ["evaluation.eps=0.15", "evaluation.eps=0.05"]
         curve = page.locator("figure[id$=eps] .chart")
