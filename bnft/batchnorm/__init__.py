@@ -1,1 +1,1 @@
-"""BN layers: which there are, which of their parameters learn, and what is recorded of them over training."""
+"""BN layers of a model, freeze policies, and the record of BN layers over training."""

@@ -1,11 +1,11 @@
-"""How much of a model learns, as numbers. Without PyTorch."""
+"""The number of learned parameters of a model. Does not import PyTorch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much of a model learns, in numbers of values.
+    """Numbers of parameters and BN statistics of a model.
 
     Args:
         parameters: all parameters of the model.
@@ -21,12 +21,12 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """What learns, in percent of all parameters, as in the last column of Table 1."""
+        """The learned parameters in percent of all parameters, as in the last column of Table 1."""
         return 100 * self.learning / self.parameters
 
     @property
     def statistics_share(self) -> float:
-        """The statistics that are updated, in percent of all parameters."""
+        """The updated statistics in percent of all parameters."""
         return 100 * self.statistics / self.parameters
 
     def __str__(self) -> str:

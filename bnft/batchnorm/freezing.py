@@ -1,6 +1,6 @@
-"""Freeze policies: which parameters learn, and what the BN statistics do. The two axes of every row of Table 2.
+"""Freeze policies: which parameters learn, and how BN statistics change. Each row of Table 2 has one.
 
-BN layers are found by type, never by name. What is frozen, buffers included, is bit-identical before and after.
+BN layers are found by type, never by name. Frozen parameters and buffers are bit-identical before and after training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,23 +22,29 @@ if TYPE_CHECKING:
 class Freezing:
     """A freeze policy applied to a model.
 
-    `parameters` is a list of selectors:
+    Each selector in `parameters` is one of:
 
     - `all`, `batchnorm` (gamma and beta of every BN layer), `batchnorm.gamma`, `batchnorm.beta`, `logits` (the last
       linear layer), `first_conv`, `none`;
-    - one of these in one place: `batchnorm@stage1` (its shortcuts included), `batchnorm.gamma@shortcut`;
-    - `random:N`, N entries of the parameters outside BN layers, drawn by the run's `seed`; `random:batchnorm`, as many
-      as BN layers have parameters;
+    - one of these in one place: `batchnorm@stage1` (including its shortcuts), `batchnorm.gamma@shortcut`;
+    - `random:N` (N random entries of the parameters outside BN layers), `random:batchnorm` (the same with as many
+      entries as BN layers have);
     - a pattern of parameter names, such as `network.stages.0.*`.
 
-    `statistics` is `update`, `frozen`, or `reset` (start again from mean 0 and variance 1, then update).
+    Args:
+        model: the model.
+        parameters: selectors of the parameters that learn.
+        statistics: `update`, `frozen`, or `reset` (start again from mean 0 and variance 1, then update).
+        seed: the seed of random selectors.
+        momentum: the weight of a batch in the running statistics, from 0 to 1. `cumulative` gives all batches the same
+            weight. None is the layers' own momentum, usually 0.1, with which the statistics of the base soon vanish.
 
-    `momentum` is the weight of a batch in the running statistics, from 0 to 1. `cumulative` gives all batches the same
-    weight. None is the layers' own momentum, usually 0.1, with which the statistics of the base are soon forgotten.
+    Attributes:
+        learning: the parameters that learn, by name.
+        masks: the entries that learn, for parameters of which only some entries learn.
 
-    `learning` holds the parameters that learn, by name. Of those that are also in `masks`, only some entries learn.
-
-    Raises InputError where a selector or the statistics ask for something that the model does not have.
+    Raises:
+        InputError: if a selector or the statistics require something that the model does not have.
     """
 
     def __init__(
@@ -65,12 +71,12 @@ class Freezing:
         self.apply()
 
     def apply(self) -> None:
-        """Let gradients flow to what learns and to nothing else."""
+        """Compute gradients only for the parameters that learn."""
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in self.learning)
 
     def reset(self) -> None:
-        """Forget the BN statistics where the policy says so. To be called once, before the first batch."""
+        """Reset the BN statistics if the policy requires it. Call this once, before the first batch."""
         if self.statistics == "reset":
             for layer in self.layers.values():
                 layer.reset_running_stats()
@@ -81,15 +87,15 @@ class Freezing:
         return list(self.layers.values()) if self.statistics == "frozen" else []
 
     def train_mode(self) -> None:
-        """Train mode for the update step: BN layers use and update batch statistics unless these are frozen."""
+        """Set train mode for the update step. BN layers with frozen statistics stay in eval mode."""
         self.model.train()
         for layer in self.frozen_layers:
             layer.eval()
 
     def frozen_state(self) -> dict[str, torch.Tensor]:
-        """Copies of every tensor of the model, buffers included, that training must not change.
+        """Return copies of all parameters and buffers that training must not change.
 
-        Of a parameter that learns in part, the entries that do not.
+        For a parameter of which only some entries learn, these are the other entries.
         """
         return {name: value.clone() for name, value in self._still()}
 
@@ -101,14 +107,14 @@ class Freezing:
             raise RuntimeError(f"frozen tensors changed in training: {', '.join(changed)}")
 
     def learning_entries(self) -> dict[str, int]:
-        """How many entries of each parameter learn; without those of which none does."""
+        """Return how many entries of each learned parameter learn."""
         return {
             name: int(self.masks[name].sum()) if name in self.masks else parameter.numel()
             for name, parameter in self.learning.items()
         }
 
     def counts(self) -> Counts:
-        """The numbers of Table 1 for this model and policy."""
+        """Return the numbers of Table 1 for this model and policy."""
         updating = self.statistics != "frozen"
         layers = self.layers.values()
         tracked = [layer.running_mean for layer in layers if layer.running_mean is not None]
@@ -120,7 +126,7 @@ class Freezing:
         )
 
     def _still(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor of the model that training must not change, or its entries that it must not change."""
+        """Yield the parameters and buffers that training must not change, or those of their entries."""
         moving = {id(value): self.masks.get(name) for name, value in self.learning.items()}
         if self.statistics != "frozen":
             moving |= {id(buffer): None for layer in self.layers.values() for buffer in layer.buffers()}
@@ -133,7 +139,7 @@ class Freezing:
     def _require_running_statistics(self) -> None:
         key = "freeze_policy.statistics"
         if not self.layers:
-            raise rejected(key, self.statistics, "frozen, or the model one with BN layers: this one has none")
+            raise rejected(key, self.statistics, "frozen, or a model with BN layers: this one has none")
         missing = [name for name, layer in self.layers.items() if layer.running_mean is None]
         if missing:
             raise rejected(key, self.statistics, f"frozen, or BN with running statistics: {missing[0]} has none")

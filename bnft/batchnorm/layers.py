@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def batchnorm_layers(model: nn.Module) -> "dict[str, BatchNorm]":
-    """The BN layers of a model (1d, 2d, 3d and synchronised) by name, in the order in which they are registered."""
+    """Return the BN layers of a model (1d, 2d, 3d and synchronised), by name, in the order of their registration."""
     return {name: module for name, module in model.named_modules() if is_batchnorm(module)}
 
 

@@ -1,4 +1,4 @@
-"""The record that a run keeps of its BN layers, read without PyTorch. Equation 1 of the paper."""
+"""The record of a run's BN layers, read without PyTorch, and Equation 1 of the paper."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -15,18 +15,20 @@ QUANTITIES = (*RECORDED, "m", "b")  # the last two are those of Equation 1
 
 
 def normalized(gamma: "Array", beta: "Array", mean: "Array", variance: "Array", eps: float) -> "tuple[Array, Array]":
-    """The normalized weight m = gamma / sqrt(variance + eps) and bias b = beta - m * mean, so that BN(z) = m z + b.
+    """Return the normalized weight m = gamma / sqrt(variance + eps) and bias b = beta - m * mean: BN(z) = m z + b.
 
-    All arrays or tensors have one shape, whose last axis is the channel; m and b have it too.
+    All arrays or tensors, m and b included, have the same shape. Its last axis is the channel.
     """
     weight = gamma / (variance + eps) ** 0.5
     return weight, beta - weight * mean
 
 
 class BatchNormRecord:
-    """The six quantities of every BN layer at every logged epoch; epoch 0 is before training.
+    """The six quantities of every BN layer at every logged epoch. Epoch 0 is before training.
 
-    `arrays` is what `batchnorm.BatchNormLog.stacked` gives, `eps` each layer's own.
+    Args:
+        arrays: the arrays that `BatchNormLog.stacked` returns.
+        eps: the eps of each layer.
     """
 
     def __init__(self, arrays: "Mapping[str, NDArray[Any]]", eps: Mapping[str, float]) -> None:
@@ -43,7 +45,7 @@ class BatchNormRecord:
         return list(self.eps)
 
     def values(self, layer: str, quantity: str) -> "NDArray[Any]":
-        """One of QUANTITIES of a layer, of shape (logged epochs, channels)."""
+        """Return one of QUANTITIES of a layer, of shape (logged epochs, channels)."""
         if quantity in RECORDED:
             return self.arrays[f"{layer}.{quantity}"]
         gamma, beta, mean, variance = (self.arrays[f"{layer}.{name}"] for name in RECORDED)

@@ -1,4 +1,4 @@
-"""Which parameters the selectors of a freeze policy pick, or which entries of them."""
+"""Apply the selectors of a freeze policy: they pick parameters, or some entries of them."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ RANDOM = "random:"
 _WORDS = ", ".join(SELECTORS)
 
 Picked = dict[str, torch.Tensor | None]
-"""Names of parameters, each with the mask of its entries that are picked; None means all of them."""
+"""For each picked parameter, by name, the mask of its picked entries; None if all are picked."""
 
 _KINDS = {  # role, and name of the tensor in the layer; None for any
     "all": (None, None),
@@ -38,20 +38,21 @@ _MISSING = {
 
 
 def select(model: nn.Module, selectors: Sequence[str], seed: int) -> Picked:
-    """What the selectors pick together, in the order of the model; see `Freezing` for what they mean.
+    """Return everything that the selectors pick, in the order of the model. See `Freezing` for the selectors.
 
-    Raises InputError where a selector asks for something that the model does not have.
+    Raises:
+        InputError: if a selector requires something that the model does not have.
     """
     if not selectors:
         raise rejected(KEY, list(selectors), f"a list of {_WORDS} or name patterns; [none] for none")
     if len(selectors) > 1 and "none" in selectors:
         raise rejected(KEY, list(selectors), "[none] alone, or without none")
-    found: Picked = {}
+    picked: Picked = {}
     for selector in selectors:
         for name, mask in _picked(model, selector, seed).items():
-            known = found.get(name, mask)
-            found[name] = None if known is None or mask is None else known | mask
-    return {name: found[name] for name, _ in model.named_parameters() if name in found}
+            known = picked.get(name, mask)
+            picked[name] = None if known is None or mask is None else known | mask
+    return {name: picked[name] for name, _ in model.named_parameters() if name in picked}
 
 
 def _picked(model: nn.Module, selector: str, seed: int) -> Picked:
@@ -67,11 +68,11 @@ def _picked(model: nn.Module, selector: str, seed: int) -> Picked:
 
 def _by_name(model: nn.Module, pattern: str) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
-    found = [name for name in names if fnmatchcase(name, pattern)]
-    if not found:
+    matches = [name for name in names if fnmatchcase(name, pattern)]
+    if not matches:
         example = f"such as {names[0]}" if names else "but this model has no parameters"
         raise rejected(KEY, pattern, f"one of {_WORDS}, or a pattern that matches a parameter, {example}")
-    return found
+    return matches
 
 
 def _by_role(model: nn.Module, selector: str, kind: str, place: str | None) -> list[str]:
@@ -81,17 +82,17 @@ def _by_role(model: nn.Module, selector: str, kind: str, place: str | None) -> l
     if not layers:
         where = "" if place is None else f" in its {place}"
         raise rejected(KEY, selector, f"another selector: this model has no {_MISSING[role]}{where}")
-    found = []
+    parameters = []
     for layer in layers:
         names = [name for name, _ in layer.module.named_parameters(recurse=False) if tensor in (None, name)]
         if role == "batchnorm" and not names:
             raise rejected(KEY, selector, f"another selector, or BN with affine parameters: {layer.name} has none")
-        found += [f"{layer.name}.{name}".lstrip(".") for name in names]
-    return found
+        parameters += [f"{layer.name}.{name}".lstrip(".") for name in names]
+    return parameters
 
 
 def _placed(layers: list[Layer], selector: str, place: str) -> list[Layer]:
-    """The layers in one place: a stage, with its shortcuts, or all shortcuts."""
+    """Return the layers in one place: a stage including its shortcuts, or all shortcuts."""
     if place == "shortcut":
         return [layer for layer in layers if layer.shortcut]
     number = re.fullmatch(r"stage(\d+)", place)
@@ -106,20 +107,20 @@ def _placed(layers: list[Layer], selector: str, place: str) -> list[Layer]:
 
 
 def _random(model: nn.Module, selector: str, seed: int) -> Picked:
-    """So many entries of all parameters outside BN layers, each as likely as any other, drawn by the run's seed."""
+    """Pick random entries of the parameters outside BN layers, all with the same probability, from the run's seed."""
     normalising = batchnorm_parameters(model)
     excluded = {id(value) for value in normalising}
     others = {name: value for name, value in model.named_parameters() if id(value) not in excluded}
-    asked, entries = selector.removeprefix(RANDOM), sum(value.numel() for value in others.values())
-    if asked == "batchnorm":
+    number, entries = selector.removeprefix(RANDOM), sum(value.numel() for value in others.values())
+    if number == "batchnorm":
         count = sum(value.numel() for value in normalising)
         if not count:
             raise rejected(KEY, selector, "another selector: this model has no BN parameters to take the number from")
     else:
-        count = int(asked) if re.fullmatch(r"\d{1,18}", asked, re.ASCII) else 0
+        count = int(number) if re.fullmatch(r"\d{1,18}", number, re.ASCII) else 0
     if not 1 <= count <= entries:
         raise rejected(KEY, selector, f"random:N with N from 1 to {entries}, the number of entries outside BN layers")
-    cpu = torch.device("cpu")  # the same draws whatever the run computes on
+    cpu = torch.device("cpu")  # the same draws on any device
     order = torch.randperm(entries, generator=generator(cpu, seed, "selection"), device=cpu)
     picked = torch.zeros(entries, dtype=torch.bool, device=cpu)
     picked[order[:count]] = True

@@ -1,4 +1,4 @@
-"""The words of a freeze policy, importable without PyTorch."""
+"""The allowed words of a freeze policy. Does not import PyTorch."""
 
 SELECTORS = (
     "all",
@@ -14,4 +14,4 @@ SELECTORS = (
     "random:N",
 )
 STATISTICS = ("update", "frozen", "reset")
-CUMULATIVE = "cumulative"  # a momentum of the BN statistics
+CUMULATIVE = "cumulative"  # a value of `freeze_policy.momentum`

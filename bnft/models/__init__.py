@@ -1,7 +1,7 @@
-"""Networks for images in [0, 1]: normalisation is their first layer, so that eps is always in pixel units.
+"""Networks for images in [0, 1]. Their first layer normalises the images, so that eps is always in pixel units.
 
-A network is a class or function that returns a module mapping (N, C, H, W) to logits (N, classes); `conf/model/` names
-it by `_target_`, the user's own included.
+A network is a class or function that returns a module. The module maps images (N, C, H, W) to logits (N, classes).
+Configurations in `conf/model/` name it by `_target_`, which can be outside bnft.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ from bnft.common.randomness import global_seed
 
 
 class Normalize(nn.Module):
-    """Subtracts the mean and divides by the standard deviation of each channel; mean and std are fixed buffers."""
+    """Subtracts the mean of each channel and divides by its standard deviation. Both are fixed buffers."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -30,13 +30,13 @@ class Normalize(nn.Module):
 
 
 def build(network: Callable[[], nn.Module], mean: Sequence[float], std: Sequence[float], seed: int) -> nn.Module:
-    """`Normalize` followed by the network, initialised from `seed` and in no way from what was drawn before."""
+    """Return `Normalize` followed by the network. The initial values depend only on `seed`, not on earlier draws."""
     with global_seed(seed, "init"):
         return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network()))
 
 
 def check_output(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Raise InputError unless the model, in eval mode, maps such images to one logit a class."""
+    """Raise InputError unless the model, in eval mode, maps images of this shape to one logit per class."""
     training = model.training
     model.eval()
     try:
@@ -51,5 +51,5 @@ def check_output(model: nn.Module, image_shape: tuple[int, int, int], num_classe
         model.train(training)
     shape = tuple(getattr(logits, "shape", ()))
     if shape != (2, num_classes):
-        found = f"outputs of shape {shape}" if shape else f"a {type(logits).__name__}"
-        raise InputError(f"model: gives {found} for two images; must give logits of shape (2, {num_classes})")
+        what = f"outputs of shape {shape}" if shape else f"a {type(logits).__name__}"
+        raise InputError(f"model: gives {what} for two images; must give logits of shape (2, {num_classes})")

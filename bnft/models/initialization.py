@@ -62,7 +62,7 @@ def initialize(network: nn.Module, head: nn.Linear, last: Iterable[nn.Module], c
 
 
 def _layer(layer: nn.Conv2d | nn.Linear, how: str) -> None:
-    if how == "pytorch":  # the constructor did it
+    if how == "pytorch":  # the constructor has done it
         return
     nn.init.kaiming_normal_(layer.weight, mode="fan_in" if how == "kaiming_fan_in" else "fan_out", nonlinearity="relu")
     if layer.bias is not None:

@@ -12,7 +12,7 @@ from bnft.models.normalization import NORMALIZATIONS
 
 
 class Block(nn.Module):
-    """conv-BN-ReLU-conv-BN, added to the shortcut, then ReLU."""
+    """A basic block: conv-BN-ReLU-conv-BN, plus the shortcut, then ReLU."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, normalization: str | None = None) -> None:
         super().__init__()
@@ -34,13 +34,19 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet for small images: a 3x3 stem, then stages of basic blocks, each half the size and twice as wide.
+    """A ResNet for small images: a 3x3 convolution, then stages of basic blocks.
 
-    With `width=64` and `blocks=[3, 3, 3]` it is the paper's ResNet-20: 4,327,754 parameters, 6,272 of them in BN layers
-    (0.145 %; Table 1 says 0.15 %). Takes (N, channels, H, W), gives logits (N, num_classes).
+    Each stage halves height and width, and doubles the number of channels. The network maps images (N, channels, H, W)
+    to logits (N, num_classes). With `width=64` and `blocks=[3, 3, 3]` it is the paper's ResNet-20. It then has
+    4,327,754 parameters, of which 6,272 are in BN layers (0.145 %; Table 1 says 0.15 %).
 
-    `initialization` sets the initial values of layers, `normalization` the kind of BN layers; see
-    `models.initialization` and `models.normalization`.
+    Args:
+        channels: the channels of an image.
+        num_classes: the number of classes.
+        width: the channels of the first stage.
+        blocks: the number of blocks of each stage.
+        initialization: the initial values of layers; see `models.initialization`.
+        normalization: the kind of BN layers; see `models.normalization`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The layers of a model with what they are in it: their role, their stage, and whether they are on a shortcut.
+"""The layers of a model, with their role, their stage, and whether they are on a shortcut.
 
 BN layers, convolutions and linear layers are found by type. Stages and shortcuts have no type of their own, so they
 are found by name. Stages are the children of a module called `stages`, as in `resnet`, or modules called `layer1`,
@@ -19,10 +19,14 @@ SHORTCUTS = {"shortcut", "downsample"}
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with parameters of its own, or a BN layer.
+    """A module with its own parameters, or a BN layer.
 
-    `role` is `batchnorm`, `first_conv`, `conv`, `logits` (the last linear layer), `linear` or `other`. `stage` counts
-    from 1 and is None outside of stages.
+    Attributes:
+        name: the name of the module.
+        module: the module.
+        role: `batchnorm`, `first_conv`, `conv`, `logits` (the last linear layer), `linear` or `other`.
+        stage: the number of the stage, from 1; None outside of stages.
+        shortcut: whether the layer is on a shortcut.
     """
 
     name: str
@@ -33,7 +37,7 @@ class Layer:
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
-    """The layers of a model, in the order in which they are registered."""
+    """Return the layers of a model, in the order in which they are registered."""
     modules = dict(model.named_modules())
     roles = {name: _role(module) for name, module in modules.items()}
     convolutions = [name for name, role in roles.items() if role == "conv"]
@@ -56,10 +60,10 @@ def _role(module: nn.Module) -> str:
 
 
 def _stages(model: nn.Module) -> dict[str, int]:
-    """The names of the stages with their numbers; empty if there are none, or several sets of them side by side."""
-    found = [stages for name, module in model.named_modules() if (stages := _stages_in(name, module))]
-    depths = [next(iter(stages)).count(".") for stages in found]
-    outermost = [stages for stages, depth in zip(found, depths, strict=True) if depth == min(depths)]
+    """Return the numbers of the stages, by name. Return {} if there are none, or several sets of them side by side."""
+    candidates = [stages for name, module in model.named_modules() if (stages := _stages_in(name, module))]
+    depths = [next(iter(stages)).count(".") for stages in candidates]
+    outermost = [stages for stages, depth in zip(candidates, depths, strict=True) if depth == min(depths)]
     return outermost[0] if len(outermost) == 1 else {}
 
 

@@ -11,10 +11,15 @@ from bnft.common.errors import InputError, rejected
 
 
 class Torchvision(nn.Module):
-    """`torchvision.models.get_model(name)` as a map from (N, channels, H, W) to logits (N, num_classes).
+    """A model of `torchvision.models.get_model`. It maps images (N, channels, H, W) to logits (N, num_classes).
 
-    These models expect three colour channels; a grey image is given to all three. Auxiliary heads are not used.
-    `arguments` go to the model's own constructor (`{image_size: 32}` for a vision transformer).
+    These models expect three colour channels, so a grey image is repeated three times. Auxiliary heads are not used.
+
+    Args:
+        name: the name of the model.
+        channels: the channels of an image, 1 or 3.
+        num_classes: the number of classes.
+        arguments: arguments of the model's constructor, such as `{image_size: 32}` for a vision transformer.
     """
 
     def __init__(self, name: str, channels: int, num_classes: int, arguments: dict[str, Any] | None = None) -> None:
@@ -29,7 +34,7 @@ class Torchvision(nn.Module):
             self.model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **(arguments or {}))
         except (TypeError, ValueError) as error:
             raise rejected("model.arguments", arguments, f"arguments of torchvision's {name} ({error})") from None
-        self.has_auxiliary = bool(getattr(self.model, "aux_logits", False))  # gives a named tuple in train mode
+        self.has_auxiliary = bool(getattr(self.model, "aux_logits", False))  # returns a named tuple in train mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         output = self.model(x.expand(-1, 3, -1, -1))

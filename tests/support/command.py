@@ -1,11 +1,11 @@
-"""Commands and how they end; runs small enough to be trained in a moment."""
+"""The outcomes of commands, and the arguments of very small runs."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST = 400  # characters that a person will read in one go
+LONGEST = 400  # characters, the longest message that is easy to read
 
 TINY = (  # a run in about a second: one epoch, few images, PGD, and one thread, as tests run side by side
     "schedule.epochs=1",
@@ -21,7 +21,7 @@ TINY = (  # a run in about a second: one epoch, few images, PGD, and one thread,
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ class Outcome:
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Every folder and file below `folder`, with a digest of its content."""
+    """Return every folder and file below `folder`, with a hash of its content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in folder.rglob("*")
@@ -37,7 +37,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def refusal(outcome: Outcome) -> str:
-    """The one line with which a command was refused."""
+    """Return the only line that a command printed when it refused its input."""
     assert outcome.code == 2, outcome
     assert outcome.out == ""
     assert outcome.err.endswith("\n") and outcome.err.count("\n") == 1, outcome.err

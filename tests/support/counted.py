@@ -1,7 +1,7 @@
-"""launch.py with its work counted: one byte is appended to $WORK for each unit, so that a kill cannot lose the count.
+"""launch.py with its work counted. One byte per unit is appended to $WORK, so that a kill cannot lose the count.
 
-`t` is a training step, `a` a batch of an attack in evaluation, `e` a finished epoch. See `mischief` for what can be
-made to happen before a run trains or evaluates: it looks for it under `POLICY-SEED-training` or `-evaluating`.
+`t` is a training step, `a` a batch of an attack in evaluation, `e` a finished epoch. `mischief` can disturb a run
+before it trains or evaluates, with a file named `POLICY-SEED-training` or `POLICY-SEED-evaluating`.
 """
 
 import os
@@ -44,7 +44,7 @@ count(cascade, "check_adversarial", b"a")
 
 
 def preceded_by_mischief(module: ModuleType, name: str, stage: str) -> None:
-    """Let mischief happen before `module.name`, one of whose arguments keeps what is made and knows the run."""
+    """Call `mischief.happens` before `module.name`. One of its arguments has the run as an attribute."""
     original = getattr(module, name)
 
     def troubled(*arguments: object, **options: object) -> object:
@@ -59,5 +59,5 @@ preceded_by_mischief(run_training, "train", "training")
 preceded_by_mischief(run_evaluation, "evaluate", "evaluating")
 
 if __name__ == "__main__":
-    pool.PRELOADED += ("counted",)  # type: ignore[assignment]  # worker processes know nothing of this script
+    pool.PRELOADED += ("counted",)  # type: ignore[assignment]  # worker processes do not import this script
     hydra_app.main()

@@ -1,7 +1,7 @@
-"""A SLURM job with its work counted, as in counted.py, for `hydra.launcher.python`; its arguments are Python's own.
+"""A SLURM job with its work counted, as in counted.py, for `hydra.launcher.python`. It takes the arguments of Python.
 
-`j` in $WORK is a job that has begun. $PACE is how many seconds each further unit takes at least, so that there is time
-for something to happen meanwhile.
+`j` in $WORK is a job that has begun. $PACE is the minimum number of seconds of each further unit, so that tests have
+time to act meanwhile.
 """
 
 import os
@@ -17,8 +17,8 @@ carry_out = job._carry_out
 
 
 def counted(root: Path, tasks: Path, index: int, requests: Any, track: Any) -> int:
-    """Count what a task does; it is from here on that the job listens to signals."""
-    import counted as counting  # type: ignore[import-not-found]  # here, since it loads PyTorch
+    """Count the work of a task. From here on, the job handles signals."""
+    import counted as counting  # type: ignore[import-not-found]  # here, because it loads PyTorch
 
     os.write(counting.WORK, b"j")
     for module, name in ((counting.TrainingStep, "update"), (counting.cascade, "check_adversarial")):

@@ -1,4 +1,4 @@
-"""What tests of evaluation share."""
+"""Helpers for the tests of evaluation."""
 
 import copy
 

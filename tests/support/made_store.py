@@ -1,4 +1,4 @@
-"""Whole stores of finished runs, made in a moment: the files that runs leave, with numbers that fit each other."""
+"""Write stores of finished runs quickly: the same files as those of real runs, with consistent numbers."""
 
 import os
 import shutil
@@ -22,23 +22,23 @@ from bnft.training.state import TrainingState
 from support.made_up import rate
 
 CLASSES, SIDE, TESTS, ATTACKED = 10, 8, 500, 200
-USUAL_EPS = 0.15  # a run evaluated within it is a row of the paper, within another it has an override
+USUAL_EPS = 0.15  # a run that is evaluated with it is a row of the paper; with another eps it has an override
 ATTACKS = ("apgd-ce", "apgd-t", "fab-t", "square")
 DATA = {"target": "bnft.data.digits.load", "validation": None, "sha256": "d" * 64, "augmentation": "none"}
 
 
 def needed(*names: str) -> str:
-    """The first of these programs that is installed. Where none is, the test is skipped; with CI_TOOLS=1 it fails."""
+    """Return the first of these programs that is installed. If none is, skip the test, or fail with CI_TOOLS=1."""
     for name in names:
-        if found := shutil.which(name):
-            return found
+        if program := shutil.which(name):
+            return program
     if os.environ.get("CI_TOOLS") == "1":
         pytest.fail(f"needs {' or '.join(names)}")
     pytest.skip(f"needs {' or '.join(names)}")
 
 
 def _blocks(stages: int, blocks: int, width: int) -> dict[str, int]:
-    """The BN layers of a ResNet, with their channels."""
+    """Return the BN layers of a ResNet, with their channels."""
     layers = {"network.bn": width}
     for stage in range(stages):
         for block in range(blocks):
@@ -49,7 +49,7 @@ def _blocks(stages: int, blocks: int, width: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Model:
-    """A model as a run describes it, and its BN layers."""
+    """The configuration of a model, and its BN layers."""
 
     config: Mapping[str, Any]
     layers: Mapping[str, int]
@@ -62,7 +62,7 @@ DEEP = Model({"_target_": "bnft.models.resnet.ResNet", "width": 16, "blocks": [3
 
 @dataclass(frozen=True)
 class Kind:
-    """What a policy is: what learns, what statistics do, whether it starts from NORMAL, and on what it trains."""
+    """A policy: what learns, its BN statistics, whether it starts from NORMAL, and whether it trains adversarially."""
 
     parameters: tuple[str, ...] = ("all",)
     statistics: str = "update"
@@ -88,7 +88,7 @@ KINDS = {
 
 @dataclass
 class MadeStore:
-    """A store that sweeps of made-up runs are written to."""
+    """A store to which sweeps of made-up runs are written."""
 
     store: Store
     epochs: int = 5
@@ -105,7 +105,7 @@ class MadeStore:
         overrides: Mapping[str, Any] | None = None,
         done: bool = True,
     ) -> "MadeStore":
-        """Runs of all policies and seeds, evaluated within every eps; those not `done` are asked for, and not begun."""
+        """Add runs of all policies and seeds, evaluated with every eps. If not `done`, they are not begun."""
         for seed in seeds:
             for policy in policies:
                 title = (titles or {}).get(policy) or _title(policy)
@@ -113,7 +113,7 @@ class MadeStore:
         return self
 
     def sweep(self, command: str = "/home/somebody/bnft/launch.py -m +sweep=table2") -> str:
-        """Write down all that was added since the last sweep as one; returns its name."""
+        """Record everything that was added since the last sweep as a sweep. Return its name."""
         entries, self.entries = self.entries, []
         return self.store.save_sweep(entries, [], command, "0" * 40)
 
@@ -234,7 +234,7 @@ def _fresh(quantity: str, channels: int, random: np.random.Generator) -> np.ndar
 
 
 def _outcomes(policy: str, seed: int, eps: float) -> dict[str, torch.Tensor]:
-    """What became of every image; errors near the paper's, that are more within a larger eps, and differ over seeds."""
+    """Return outcomes with errors near the paper's. They increase with eps, and differ between seeds."""
     random = _random(policy, seed)  # not eps: the same model misclassifies the same images
     row = paper.BY_POLICY.get(policy)
     clean, robust = (row.clean_error, row.robust_error) if row else random.uniform((2, 60), (20, 95))
@@ -268,7 +268,7 @@ def _outcomes(policy: str, seed: int, eps: float) -> dict[str, torch.Tensor]:
 
 
 def _summary(outcomes: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The numbers of a result, counted from its outcomes."""
+    """Return the numbers of a result, computed from its outcomes."""
     fallen_at = outcomes["fallen_at"].numpy()
     steps = [
         {

@@ -1,4 +1,4 @@
-"""Stores with made-up runs, for what a report computes from them: every number is one that a test chose."""
+"""Write stores with made-up runs for tests of reports. The tests choose every number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,9 +47,9 @@ def run(
     line: Sequence[str] | None = None,
     **result: Any,
 ) -> RunFolder:
-    """Write a run that is done; returns its folder. `result` replaces parts of its result.
+    """Write a finished run and return its folder. `result` replaces parts of its result.
 
-    Of `layers`, quantities that are left out are those of a new BN layer. Without outcomes, four of four images fell.
+    Quantities that are missing in `layers` are those of a new BN layer. By default, four of four images are broken.
     """
     named = identity.of_run(
         model={"_target_": "bnft.models.resnet.ResNet"},
@@ -113,14 +113,14 @@ def study(store: Store) -> Study:
 
 
 def rows(store: Store) -> dict[str, Row]:
-    """The rows of the store's only study, by policy."""
+    """Return the rows of the store's only study, by policy."""
     return {row.policy: row for row in study(store).rows}
 
 
 def damage(folder: RunFolder, name: str) -> None:
-    """Cut every file of that name in the run's folder in half."""
-    found = list(folder.path.rglob(name))
-    assert found
-    for file in found:
+    """Cut every file of this name in the run's folder in half."""
+    damaged = list(folder.path.rglob(name))
+    assert damaged
+    for file in damaged:
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])

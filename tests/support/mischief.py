@@ -1,6 +1,6 @@
-"""A user's own training attack: PGD, but for what the file `mischief/NAME` says. It can do anything to its process.
+"""A user's own training attack: PGD that also does what the file `mischief/NAME` says, such as killing its process.
 
-The file can be written, changed and removed while runs work; without it the attack is well-behaved.
+The file can be written, changed and removed while runs work. Without it, the attack is PGD.
 """
 
 import ctypes

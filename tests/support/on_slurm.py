@@ -1,4 +1,4 @@
-"""What the tests of sweeps on SLURM share: a cluster, a folder to launch from, and what is to be seen from there."""
+"""Helpers for the tests of sweeps on SLURM: a cluster, a folder to launch from, and the state of its sweeps."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from support.slurm_cluster import Cluster
 
 BIN = Path(sys.executable).parent
 COUNTED_JOB = Path(__file__).with_name("counted_job.py")
-QUEUE_SECONDS = 30.0  # for what was cancelled to leave the queue
+QUEUE_SECONDS = 30.0  # time for cancelled jobs to leave the queue
 HELD = "hydra.launcher.additional_parameters={hold: true}"
 
 
@@ -30,18 +30,18 @@ class Site:
         self.store = folder / "multirun"
 
     def line(self, *arguments: str, counted: bool = True) -> list[str]:
-        """A sweep's command line, its jobs counting their work."""
+        """Return the command line of a sweep, whose jobs count their work."""
         python = [f"hydra.launcher.python={sys.executable} {COUNTED_JOB}"] if counted else []
         return ["-m", "threads=1", "hydra/launcher=slurm", *python, *arguments]
 
     def submit(self, *arguments: str, code: int = 0) -> str:
-        """What `launch.py` says of a sweep that it submits and leaves to go on."""
+        """Submit a sweep with `launch.py`, which does not wait for it. Return its messages."""
         outcome = self._launch(*self.line("hydra.launcher.detach=true", *arguments))
         assert outcome.code == code, outcome
         return outcome.err
 
     def follow(self, *arguments: str) -> subprocess.Popen:
-        """`launch.py` in a process of its own, which follows its sweep to the end."""
+        """Start `launch.py` in its own process, which follows the sweep until it ends."""
         return self.start(sys.executable, str(ROOT / "launch.py"), *self.line(*arguments))
 
     def start(self, *command: str) -> subprocess.Popen:
@@ -56,41 +56,41 @@ class Site:
         )
 
     def bnft(self, *arguments: str, code: int = 0, seconds: float = 60) -> str:
-        """What `bnft` prints; it complains of nothing, and says which sweep is meant if none is named."""
+        """Return the output of `bnft`. It must print no error, only the name of the default sweep."""
         command = [str(BIN / "bnft"), *arguments]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=seconds)
         assert done.returncode == code and re.fullmatch(r"(bnft: sweep \S+ \(the newest.*\)\n)?", done.stderr), done
         return done.stdout
 
     def status(self, *sweeps: str) -> dict[str, dict[str, Any]]:
-        """What `bnft status --json` says of each run, by policy."""
-        found = json.loads(self.bnft("status", "--json", *sweeps))
-        return {standing["run"].rpartition("-")[0]: standing for standing in found}
+        """Return the output of `bnft status --json` for each run, by policy."""
+        statuses = json.loads(self.bnft("status", "--json", *sweeps))
+        return {status["run"].rpartition("-")[0]: status for status in statuses}
 
     def states(self, *sweeps: str) -> dict[str, str]:
-        return {policy: standing["state"] for policy, standing in self.status(*sweeps).items()}
+        return {policy: status["state"] for policy, status in self.status(*sweeps).items()}
 
     def sweeps(self) -> list[str]:
-        """The names of all sweeps, oldest first."""
+        """Return the names of all sweeps, oldest first."""
         return sorted(file.stem for file in (self.store / "sweeps").glob("*.json"))
 
     def arrays(self) -> list[dict[str, Any]]:
-        """The job arrays of the newest sweep."""
+        """Return the job arrays of the newest sweep."""
         return json.loads((self.store / "sweeps" / f"{self.sweeps()[-1]}.json").read_text())["arrays"]
 
     def job(self, policy: str) -> str:
-        """The number of a run's job that is queued or running."""
-        found = self.status()[policy]["job"]
-        assert found, f"{policy} has no job"
-        return found
+        """Return the number of a run's job that is queued or running."""
+        number = self.status()[policy]["job"]
+        assert number, f"{policy} has no job"
+        return number
 
     def queue(self) -> dict[str, str]:
-        """The state of every job in the queue."""
+        """Return the state of every job in the queue."""
         lines = self.cluster.run("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def about(self, job: str) -> dict[str, str]:
-        """What SLURM knows of a job, also of one that ended a moment ago."""
+        """Return SLURM's description of a job, which may have ended recently."""
         words = self.cluster.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
@@ -98,23 +98,23 @@ class Site:
         self.cluster.run("scontrol", "release", *jobs)
 
     def done(self, unit: str) -> int:
-        """How many units of work jobs have done; see counted_job.py."""
+        """Return how many units of work jobs have done; see counted_job.py."""
         return work(self.folder).count(unit)
 
 
 def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    """Wait until a condition holds; returns what it is then."""
+    """Wait until a condition holds, and return its value."""
     end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not so after {seconds:g} s"
+    while not (value := condition()):
+        assert time.monotonic() < end, f"the condition does not hold after {seconds:g} s"
         time.sleep(0.1)
-    return found
+    return value
 
 
 def visiting(
     cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch, launch: Callable[..., Outcome]
 ) -> Iterator[Site]:
-    for name in os.environ.keys() - cluster.environment.keys():  # as where the tests themselves run in a job
+    for name in os.environ.keys() - cluster.environment.keys():  # for example if the tests run in a job
         monkeypatch.delenv(name)
     sacct = folder / "bin" / "sacct"
     sacct.parent.mkdir()

@@ -1,4 +1,4 @@
-"""The program in processes of its own, with its work counted (see counted.py), and what it leaves behind."""
+"""Run the program in its own processes, with its work counted (see counted.py), and read the files that it writes."""
 
 import json
 import os
@@ -42,7 +42,7 @@ COUNTED = str(Path(__file__).with_name("counted.py"))
 
 
 def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen:
-    """In a session of its own: it can get signals as from a terminal, and all its processes can be found."""
+    """Start the program in its own session, so that it can receive signals, and `session` finds its processes."""
     environment = {**os.environ, "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     return subprocess.Popen(
@@ -57,7 +57,7 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen:
 
 
 def heeding_signals() -> None:
-    """As in a terminal: where the tests run in a shell's background, their processes would inherit deafness."""
+    """Restore the default handling of signals, as in a terminal. Background jobs of a shell ignore some signals."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
@@ -69,7 +69,7 @@ def finish(process: subprocess.Popen, code: int = 0, seconds: float = 120) -> tu
 
 
 def until(condition: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 60) -> None:
-    """Wait until `condition()`, or until the process has ended."""
+    """Wait until `condition()` holds or the process has ended."""
     end = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
@@ -79,35 +79,35 @@ def until(condition: Callable[[], object], process: subprocess.Popen | None = No
 
 
 def session(process: subprocess.Popen) -> list[int]:
-    """The processes that `process` started, itself included, however they were orphaned since."""
-    found = []
+    """Return the processes that `process` started, and itself. Orphaned processes are included."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state, _, _, number = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            except OSError:  # it has ended meanwhile
+            except OSError:  # the process has ended meanwhile
                 continue
             if int(number) == process.pid and state != "Z":
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def work(folder: Path) -> str:
-    """A letter for each unit of work done; see counted.py."""
+    """Return one letter for each unit of work; see counted.py."""
     file = folder / "work"
     return file.read_text() if file.exists() else ""
 
 
 def statuses(folder: Path) -> dict[str, dict]:
-    """The status of every run, by its name."""
-    found = {}
+    """Return the status of every run, by its name."""
+    result = {}
     for file in (folder / "multirun").glob("*/status.json"):
-        found[file.parent.name] = json.loads(file.read_text())
-    return found
+        result[file.parent.name] = json.loads(file.read_text())
+    return result
 
 
 def states(folder: Path) -> dict[str, dict]:
-    """The status of every run, by its policy."""
+    """Return the status of every run, by its policy."""
     return {name.rpartition("-")[0]: status for name, status in statuses(folder).items()}
 
 
@@ -116,31 +116,31 @@ def log_of(folder: Path, run: str) -> Path:
 
 
 def tensors(store: Path) -> dict[str, torch.Tensor]:
-    """Every tensor that runs leave, by file and name."""
+    """Return every tensor in the files of runs, by file and name."""
     files = [*store.glob("*/*.safetensors"), *store.glob("*/evaluation/*/*.safetensors")]
     return {f"{file.relative_to(store)}:{name}": value for file in files for name, value in load_file(file).items()}
 
 
 def left(folder: Path) -> dict[str, object]:
-    """What the runs of a folder came to, as what can be compared; the time that it took aside."""
+    """Return the results and histories of all runs of a folder, without their times, so that they can be compared."""
     store = folder / "multirun"
-    found: dict[str, object] = {}
+    records: dict[str, object] = {}
     for file in store.glob("*/evaluation/*/result.json"):
         result = json.loads(file.read_text())
         steps = [{key: value for key, value in step.items() if key != "seconds"} for step in result["cascade"]]
-        found[str(file.relative_to(store))] = [result["clean"], result["robust"], steps, result["warnings"]]
+        records[str(file.relative_to(store))] = [result["clean"], result["robust"], steps, result["warnings"]]
     for file in store.glob("*/history.jsonl"):
         lines = map(json.loads, file.read_text().splitlines())
         kept = [{key: value for key, value in line.items() if key not in ("seconds", "checksum")} for line in lines]
-        found[str(file.relative_to(store))] = kept
-    return found
+        records[str(file.relative_to(store))] = kept
+    return records
 
 
 def assert_same(calm: Path, stormy: Path, why: object = "") -> None:
-    """Both folders hold the same runs with the same bits, and nothing else."""
-    expected, found = tensors(calm / "multirun"), tensors(stormy / "multirun")
-    assert found.keys() == expected.keys(), why
-    assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == [], why
+    """Assert that both folders have the same runs with the same bits, and nothing else."""
+    expected, actual = tensors(calm / "multirun"), tensors(stormy / "multirun")
+    assert actual.keys() == expected.keys(), why
+    assert [name for name, value in expected.items() if not torch.equal(value, actual[name])] == [], why
     assert left(stormy) == left(calm), why
     lying = [file for file in (stormy / "multirun").rglob("*.tmp") if "status" not in file.name]
     assert [file for file in lying if file.parent.name != "sweeps"] == [], "what was left behind is cleared away"
@@ -149,12 +149,12 @@ def assert_same(calm: Path, stormy: Path, why: object = "") -> None:
 
 
 def ctrl_c(process):
-    """As a terminal does: to every process."""
+    """Send SIGINT to every process, as a terminal does."""
     os.killpg(process.pid, signal.SIGINT)
 
 
 def assert_stopped(process, seconds=10.0):
-    """It ends in time, with one line, and no process is left."""
+    """Assert that a process ends in time and with one line, and that none of its processes is left."""
     process.wait(timeout=seconds)
     _, err = finish(process, code=130)
     assert err.splitlines()[-1] == "interrupted; the same command continues from here"

@@ -1,4 +1,4 @@
-"""How the tests train."""
+"""The recipe with which tests train."""
 
 import torch
 

@@ -1,7 +1,7 @@
 """A real one-node SLURM cluster on loopback, for tests.
 
-It runs the SLURM and munge daemons of the system's own packages, as root, on ports, with a key and in a folder of
-its own, so that a cluster that is already there, or a second one from here, is neither seen nor disturbed.
+It runs the SLURM and munge daemons of the system's packages as root, with its own ports, key and folder. It therefore
+does not disturb other clusters on this machine, or another one that is started from here.
 
     with Cluster.start(tmp_path) as cluster:
         subprocess.run(["sbatch", "job.sh"], env=cluster.environment, check=True)
@@ -11,8 +11,8 @@ By hand:
     eval "$(python tests/slurm_cluster.py start FOLDER)"
     python tests/slurm_cluster.py stop FOLDER
 
-The intervals that SLURM waits are cut short where it lets them be: a requeued job starts again after some 6 seconds (a
-cluster in use waits two minutes), and a node is found to be down after some 15 seconds (there: five minutes).
+SLURM's intervals are shortened where possible. A requeued job starts again after about 6 seconds (two minutes on a real
+cluster), and a failed node is detected after about 15 seconds (five minutes on a real cluster).
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ NODE = "node0"
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 DAEMONS = ("slurmctld", "slurmd", "munged")
-# What sbatch, srun and the others take from the environment as if it were given as options.
+# Environment variables that sbatch, srun and other commands read as options.
 INHERITED = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SINFO_", "SCANCEL_", "SCONTROL_", "PMI_", "PMIX_")
 
 
 def missing() -> list[str]:
-    """What keeps a cluster from running here, as Debian packages or in words; empty if nothing does."""
+    """Return what is missing to run a cluster here, as Debian packages or in words; "" if nothing is."""
     packages = {package for binary, package in PACKAGES.items() if _binary(binary) is None}
     lacking = sorted(packages)
     if not sys.platform.startswith("linux"):
@@ -63,13 +63,13 @@ def missing() -> list[str]:
 
 
 class Cluster:
-    """One node, two partitions: `normal`, the default, and `urgent`, whose jobs requeue those of `normal`."""
+    """A cluster of one node with two partitions: `normal`, the default, and `urgent`, whose jobs requeue others."""
 
     def __init__(self, folder: Path) -> None:
-        """The cluster of a folder, whether or not it runs; `start` makes one."""
+        """Describe the cluster of a folder, which need not run. `start` creates one."""
         self.folder = folder.absolute()
         self.configuration = self.folder / "slurm.conf"
-        # Holds what has a socket in it. A link to a folder of /tmp: a socket's path has at most 107 characters.
+        # For files with a socket. It links to a folder of /tmp, because a socket's path has at most 107 characters.
         self._link = self.folder / "run"
 
     @classmethod
@@ -82,10 +82,10 @@ class Cluster:
         max_array_size: int = 1001,
         settings: Mapping[str, object] | None = None,
     ) -> Cluster:
-        """Start a cluster and return once its node is idle; RuntimeError, with the logs' ends, if that takes too long.
+        """Start a cluster and wait until its node is idle. If that takes too long, raise RuntimeError.
 
-        `cpus` is what the node claims to have, however many there are. `settings` are lines of slurm.conf to add or to
-        replace.
+        `cpus` is the number of CPUs that the node reports, which need not exist. `settings` are lines of slurm.conf to
+        add or to replace.
         """
         if lacking := missing():
             raise RuntimeError(f"a SLURM cluster cannot run here without: {', '.join(lacking)}")
@@ -104,19 +104,19 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment in which sbatch, squeue and the others reach this cluster, and no other."""
+        """The environment in which sbatch, squeue and other commands use this cluster."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED)}
         return kept | {"SLURM_CONF": str(self.configuration)}
 
     def run(self, *command: str, seconds: float = 30) -> str:
-        """What a command prints when run on this cluster; CalledProcessError if it fails."""
+        """Run a command on this cluster and return its output. Raise CalledProcessError if it fails."""
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=seconds, check=True
         )
         return done.stdout
 
     def node_state(self) -> str:
-        """The node's state as sinfo has it (idle, mixed, allocated, down; with a * if it does not answer), or ''."""
+        """Return the node's state from sinfo (idle, mixed, allocated, down; with a * if it does not answer), or ''."""
         with contextlib.suppress(subprocess.SubprocessError):
             return self.run("sinfo", "--noheader", "--partition=normal", "--format=%T", seconds=5).strip()
         return ""
@@ -128,7 +128,7 @@ class Cluster:
         self._wait(lambda: self._in_service(begun), "the node is not in service")
 
     def _in_service(self, begun: float) -> bool:
-        """Whether the controller has heard of a slurmd started since then; it may not have missed the one before."""
+        """Return whether the controller knows a slurmd that was started since then, and not the previous one."""
         with contextlib.suppress(subprocess.SubprocessError, KeyError, ValueError):
             words = self.run("scontrol", "--oneliner", "show", "node", NODE, seconds=5).split()
             started = dict(word.split("=", 1) for word in words if "=" in word)["SlurmdStartTime"]
@@ -137,23 +137,24 @@ class Cluster:
         return False
 
     def kill_slurmd(self, *, with_jobs: bool) -> None:
-        """Kill the node's daemon, with its jobs, as when a node fails, or alone, and the jobs run on unwatched.
+        """Kill the node's daemon, either with its jobs, as when a node fails, or alone, so that the jobs continue.
 
-        With its jobs: they are requeued once the node is found to be down, or is back. Alone: if the daemon is back
-        before that, the jobs never notice; if not, they are requeued and end as soon as it is back, maybe as failed.
+        With its jobs: they are requeued when SLURM detects the failure, or when the node is back. Alone: if the daemon
+        is back before the failure is detected, the jobs are not affected. Otherwise they are requeued, and end when it
+        is back, possibly as failed.
         """
         doomed = self._pids("slurmd")
         if with_jobs:
-            # First those who would report that a job has ended: a node that failed reports nothing.
+            # First the daemons that would report the end of a job: a node that failed reports nothing.
             doomed += self._pids("slurmstepd") + self._job_pids()
         _kill(doomed, signal.SIGKILL)
         self._wait(lambda: not any(map(_alive, doomed)), "slurmd's processes do not end")
 
     def restart_controller(self, *, hard: bool = False) -> None:
-        """Stop the controller, or with `hard` kill it, start it again and wait until it answers.
+        """Stop the controller, or kill it if `hard`, start it again, and wait until it answers.
 
-        A killed controller forgets what has happened since it last saved its state, some 5 seconds' worth: even jobs
-        that it has accepted. In either case it takes the node up again, and starts jobs, only some seconds later.
+        A killed controller forgets everything since it last saved its state, about 5 seconds, including accepted jobs.
+        In both cases, it uses the node and starts jobs only some seconds later.
         """
         controller = self._pids("slurmctld", "slurmscriptd")
         _kill(controller, signal.SIGKILL if hard else signal.SIGTERM)
@@ -161,7 +162,7 @@ class Cluster:
         self._start_slurmctld()
 
     def stop(self) -> None:
-        """Cancel every job and end every process of this cluster; the logs stay in the folder."""
+        """Cancel every job and end every process of this cluster. The logs stay in the folder."""
         if self._pids("slurmctld"):
             self._cancel_jobs()
         self._end()
@@ -175,13 +176,13 @@ class Cluster:
         self.stop()
 
     def _prepare(self, settings: dict[str, object], cpus: int, memory_mb: int) -> None:
-        """Make the folders, the key and the configuration."""
+        """Create the folders, the key and the configuration."""
         if any(letter.isspace() or letter in "#%\"'" for letter in str(self.folder)):
             raise ValueError(f"slurm.conf cannot name this folder: {self.folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_run_folder()
         run = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-        run.chmod(0o711)  # munged refuses a socket that not everyone can reach
+        run.chmod(0o711)  # munged refuses a socket that not all users can access
         self._link.symlink_to(run)
         (self.folder / "state").mkdir(exist_ok=True)
         (run / "spool").mkdir()
@@ -212,7 +213,7 @@ class Cluster:
         return False
 
     def _launch(self, daemon: str, *options: str) -> None:
-        """Run a daemon, which goes into the background by itself; what it says until then goes to a file."""
+        """Run a daemon, which moves to the background by itself. Its output until then goes to a file."""
         with (self.folder / f"{daemon}.out").open("ab") as output:
             code = subprocess.run(
                 [_binary(daemon) or daemon, *options],
@@ -227,7 +228,7 @@ class Cluster:
             raise RuntimeError(f"{daemon} does not start (exit status {code})\n{self._log_ends()}")
 
     def _cancel_jobs(self) -> None:
-        """Cancel every job and wait, not for long, until none of their processes is left."""
+        """Cancel every job, and wait a short time until none of their processes is left."""
         with contextlib.suppress(subprocess.SubprocessError):
             jobs = set(self.run("squeue", "--noheader", "--states=all", "--format=%A").split())
             if jobs:
@@ -235,14 +236,14 @@ class Cluster:
         _wait_until(lambda: not self._pids("slurmstepd"), STOP_SECONDS)
 
     def _end(self) -> None:
-        """End the daemons, then whatever of their jobs is left, then munged, without which the others cannot talk."""
+        """End the daemons, then the remaining processes of jobs, then munged, which the others need to communicate."""
         self._terminate(self._pids("slurmctld", "slurmd"))
         self._terminate(self._pids("slurmstepd", "slurmscriptd") + self._job_pids())
         self._terminate(self._pids("munged"))
         self._remove_run_folder()
 
     def _terminate(self, pids: list[int]) -> None:
-        """Ask processes to end, and kill those that have not after a while."""
+        """Ask processes to end, and kill those that are still running after a while."""
         _kill(pids, signal.SIGTERM)
         if not _wait_until(lambda: not any(map(_alive, pids)), STOP_SECONDS):
             _kill(filter(_alive, pids), signal.SIGKILL)
@@ -254,14 +255,14 @@ class Cluster:
             self._link.unlink()
 
     def _pids(self, *names: str) -> list[int]:
-        """The processes of this name that work with this cluster's slurm.conf."""
+        """Return the processes of these names that use this cluster's slurm.conf."""
         return [pid for pid in _all_pids() if _name(pid) in names and self._owns(pid)]
 
     def _job_pids(self) -> list[int]:
-        """The processes of this cluster's jobs: what slurmstepd started, and what has left it since."""
-        found = _descendants(self._pids("slurmstepd"))
-        found |= {pid for pid in _all_pids() if b"SLURM_JOB_ID" in _variables(pid) and self._owns(pid)}
-        return sorted(found)
+        """Return the processes of this cluster's jobs: descendants of slurmstepd, and those that were orphaned."""
+        pids = _descendants(self._pids("slurmstepd"))
+        pids |= {pid for pid in _all_pids() if b"SLURM_JOB_ID" in _variables(pid) and self._owns(pid)}
+        return sorted(pids)
 
     def _owns(self, pid: int) -> bool:
         return _variables(pid).get(b"SLURM_CONF") == os.fsencode(self.configuration)
@@ -271,14 +272,14 @@ class Cluster:
             raise RuntimeError(f"{trouble} after {START_SECONDS:.0f} s\n{self._log_ends()}")
 
     def _log_ends(self) -> str:
-        """The last lines of every log of this cluster."""
+        """Return the last lines of every log of this cluster."""
         logs = sorted([*self.folder.glob("*.log"), *self.folder.glob("*.out")])
         ends = [(log.name, log.read_text(errors="replace").splitlines()[-15:]) for log in logs]
         return "\n".join("\n".join([f"--- {name}", *lines]) for name, lines in ends if lines)
 
 
 def _settings(max_array_size: int) -> dict[str, object]:
-    """What of slurm.conf does not depend on where the cluster is."""
+    """Return the part of slurm.conf that does not depend on the folder of the cluster."""
     return {
         "ClusterName": "tests",
         "SlurmUser": "root",
@@ -315,7 +316,7 @@ def _settings(max_array_size: int) -> dict[str, object]:
 
 
 def _configuration(folder: Path, run: Path, settings: Mapping[str, object], cpus: int, memory_mb: int) -> str:
-    """The text of slurm.conf."""
+    """Return the text of slurm.conf."""
     host = socket.gethostname().split(".")[0]
     controller_port, node_port = _free_ports(2)
     placed = {
@@ -341,34 +342,34 @@ def _configuration(folder: Path, run: Path, settings: Mapping[str, object], cpus
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, from below those that the kernel hands to outgoing connections."""
-    found: list[int] = []
+    """Return free ports, below those that the kernel uses for outgoing connections."""
+    ports: list[int] = []
     for port in random.SystemRandom().sample(range(10000, 32000), 1000):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise RuntimeError("no free port on loopback")
 
 
 def _binary(name: str) -> str | None:
-    """Where a program is, also if the path leaves out the administrator's folders."""
+    """Return the path of a program. The administrator's folders are searched even if PATH does not have them."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/bin"]))
 
 
 def _all_pids() -> list[int]:
-    """Every process but this one and its parent."""
+    """Return every process except this one and its parent."""
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid not in (os.getpid(), os.getppid())]
 
 
 def _stat(pid: int) -> tuple[str, str, int] | None:
-    """A process's name, state letter and parent; None if there is no such process."""
+    """Return the name, state letter and parent of a process; None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    # The name stands in parentheses and may itself hold some.
+    # The name is in parentheses, and may itself contain some.
     before, _, after = text.rpartition(")")
     state, parent = after.split()[:2]
     return before.partition("(")[2], state, int(parent)
@@ -385,17 +386,17 @@ def _alive(pid: int) -> bool:
 
 
 def _descendants(pids: Iterable[int]) -> set[int]:
-    """The children of these processes, theirs, and so on; without the processes themselves."""
+    """Return the children of these processes, their children, and so on, without the processes themselves."""
     parents = {pid: stat[2] for pid in _all_pids() if (stat := _stat(pid))}
     known = set(pids)
     first = set(known)
-    while found := {pid for pid, parent in parents.items() if parent in known} - known:
-        known |= found
+    while children := {pid for pid, parent in parents.items() if parent in known} - known:
+        known |= children
     return known - first
 
 
 def _variables(pid: int) -> dict[bytes, bytes]:
-    """The environment that a process was started with."""
+    """Return the environment with which a process was started."""
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
@@ -410,7 +411,7 @@ def _kill(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether a condition comes true within this time."""
+    """Wait for a condition. Return whether it holds within this time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""`bnft sync` against the tests' own server."""
+"""Run `bnft sync` with the tests' own server."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ SYNC = (sys.executable, "-c", "from bnft.cli import main; main()", "sync")
 
 
 def sync(store, server, *arguments, **environment):
-    """`bnft sync`, begun."""
+    """Start `bnft sync`."""
     home = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     return subprocess.Popen(
         [*SYNC, *arguments],
@@ -28,7 +28,7 @@ def sync(store, server, *arguments, **environment):
 
 
 def assert_whole(store, server):
-    """The server has every row of every run once, with the store's values, and every file that a row names."""
+    """Assert that the server has every row of every run once, with the store's values, and all files of the rows."""
     assert sorted(server.runs) == sorted(run.name for run in store.runs())
     for run in store.runs():
         kept = server.runs[run.name]

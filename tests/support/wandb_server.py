@@ -1,7 +1,7 @@
-"""A W&B server on loopback that keeps what it is sent, as far as the real one does: a run's lines by their place.
+"""A W&B server on loopback that keeps everything that it receives. Like the real one, it keeps lines by their place.
 
-It answers what wandb's service process asks: GraphQL for a run's state, the file stream for its history, PUT for files.
-Beside it, what the tests of tracking share: reading offline runs back, and finding processes.
+It answers the requests of wandb's service process: GraphQL for a run's state, the file stream for its history, PUT for
+files. This module also has other helpers for tests of tracking: they read offline runs back and find processes.
 """
 
 import gzip
@@ -17,19 +17,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-KEY = "0123456789abcdef" * 2 + "01234567"  # what a key looks like
+KEY = "0123456789abcdef" * 2 + "01234567"  # the format of a key
 ENTITY = "someone"
 
 
 @dataclass
 class Kept:
-    """One run as the server has it. `received` counts every time that a line came for a place in `history`."""
+    """One run on the server. `received` counts the lines that were received for each place in `history`."""
 
     project: str
     fields: dict[str, Any] = field(default_factory=dict)
     history: dict[int, dict[str, Any]] = field(default_factory=dict)
     received: dict[int, int] = field(default_factory=dict)
-    changed: list[int] = field(default_factory=list)  # places whose line came again and was another
+    changed: list[int] = field(default_factory=list)  # places whose line was received again with other content
     events: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -37,25 +37,25 @@ class Kept:
 
     @property
     def config(self) -> dict[str, Any]:
-        found = json.loads(self.fields.get("config") or "{}")
-        return {key: value["value"] for key, value in found.items() if not key.startswith("_")}
+        config = json.loads(self.fields.get("config") or "{}")
+        return {key: value["value"] for key, value in config.items() if not key.startswith("_")}
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The history in order; it has no holes."""
+        """The history in order. Asserts that it has no gaps."""
         assert sorted(self.history) == list(range(len(self.history))), sorted(self.history)
         return [self.history[place] for place in sorted(self.history)]
 
 
 class WandbServer:
-    """Runs in a thread; a context manager. `trouble` makes it answer otherwise: a status for requests that match."""
+    """A context manager that runs the server in a thread. `status` and `status_of` make it answer with errors."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Kept] = {}
         self.requests: list[tuple[str, str]] = []  # method and path, or the GraphQL operation
-        self.status: int | None = None  # answered to everything, in place of what was asked for
-        self.status_of: dict[str, int] = {}  # to requests whose path or operation has this in it
-        self.delay = 0.0  # seconds before anything is answered
+        self.status: int | None = None  # the answer to all requests instead of the usual ones
+        self.status_of: dict[str, int] = {}  # the answer to requests whose path or operation contains the key
+        self.delay = 0.0  # seconds before each answer
         self.unknown: list[str] = []
         self.lock = threading.RLock()
         server = self
@@ -77,10 +77,10 @@ class WandbServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads W&B here, and nowhere else."""
+        """The environment variables with which W&B uses only this server."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY}
 
-    # what it answers
+    # operations that it answers
 
     def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
@@ -90,7 +90,7 @@ class WandbServer:
                 return {}
             return dict(answering(variables))
 
-    def _ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - named as it is asked for
+    def _ServerFeaturesQuery(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802 - the name of the operation
         return {"serverInfo": {"features": []}}
 
     def _Viewer(self, _: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -149,7 +149,7 @@ class WandbServer:
         return {"markRunFilesUploaded": {"success": True}}
 
     def stream(self, name: str, sent: dict[str, Any]) -> None:
-        """Take in a request of the file stream: lines go where their offset says."""
+        """Store a request of the file stream. The offset is the place of its first line."""
         with self.lock:
             run = self.runs[name]
             history = sent.get("files", {}).get("wandb-history.jsonl")
@@ -172,10 +172,10 @@ class WandbServer:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # the files of a run come all at once
+    request_queue_size = 128  # the files of a run are uploaded at the same time
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away in mid-request is what some tests are about."""
+        """Ignore clients that end during a request, because some tests kill them."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     kept: WandbServer
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def do_GET(self) -> None:
         self._take("GET", self.path, lambda: self._reply({}))
@@ -211,10 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply({"limits": {}})
 
     def _put(self, body: bytes) -> None:
-        found = re.fullmatch(r"/upload/([^/?]+)\?file=(.+)", self.path)
-        if found:
+        upload = re.fullmatch(r"/upload/([^/?]+)\?file=(.+)", self.path)
+        if upload:
             with self.kept.lock:
-                self.kept.runs[found.group(1)].files[found.group(2)] = body
+                self.kept.runs[upload.group(1)].files[upload.group(2)] = body
         self._reply({})
 
     def _take(self, method: str, what: str, reply: Any) -> None:
@@ -249,15 +249,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def read_back(folder: Path) -> list[dict[str, Any]]:
-    """The records of an offline W&B run, as W&B's own tool reads them."""
+    """Return the records of an offline W&B run, read with W&B's own tool."""
     (file,) = folder.glob("*.wandb")
     command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(file)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return [json.loads(line) for line in said.stdout.splitlines()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def without_credentials(monkeypatch: Any, folder: Path) -> None:
-    """W&B as it is where nobody has logged in."""
+    """Set up W&B as on a machine without credentials."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
@@ -265,15 +265,15 @@ def without_credentials(monkeypatch: Any, folder: Path) -> None:
 
 
 def children(parent: int, part: str) -> list[int]:
-    """The processes that `parent` started and whose command line has `part` in it."""
-    found = []
+    """Return the processes that `parent` started, and whose command line contains `part`."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state, above = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # it has ended meanwhile
+            except OSError:  # the process has ended meanwhile
                 continue
             if int(above) == parent and state != "Z" and part in command:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids

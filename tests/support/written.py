@@ -1,4 +1,4 @@
-"""Runs written by hand, with as little as a table needs."""
+"""Write runs by hand, with only the files that a table needs."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def rate(errors: int, images: int) -> dict[str, Any]:
 
 
 def outcomes(errors: int, images: int = IMAGES, shift: int = 0) -> list[bool]:
-    """Which of the images fall: `errors` of them, in one block that begins at image `shift`."""
+    """Return outcomes in which `errors` images are broken, in one block that begins at image `shift`."""
     return [shift <= index < shift + errors for index in range(images)]
 
 
@@ -61,10 +61,10 @@ def write(
     predictions: tuple[Sequence[int], Sequence[int]] | None = None,
     done: bool = True,
 ) -> Entry:
-    """Write the files of one run as a run does, with made-up numbers; returns its entry in a sweep.
+    """Write the files of one run, with made-up numbers. Return its entry in a sweep.
 
-    `predictions` has the classes that the model predicts for the test images, and the true ones; without it, the
-    outcomes are as those of the oldest results, which have none. `base` and `attack` are parts of the identity.
+    `predictions` has the classes that the model predicts for the test images, and the true ones. Without it, the
+    outcomes are like those of the oldest results, which have none. `base` and `attack` are parts of the identity.
     """
     fallen = outcomes(fallen) if isinstance(fallen, int) else list(fallen)
     overrides = overrides or {}

@@ -42,8 +42,9 @@ def put_run(store: Store, policy: str, seed: int = 0, **recipe: Any) -> str:
     """A run as far as a dashboard looks at it: its configuration and the record of its BN layers."""
     named = {"policy": policy, "seed": seed, **recipe}
     name = f"{policy}-{identity.digest(named)}"
-    config = {"run": {"name": name, "policy": policy, "overrides": {}, "identity": named}, "seed": seed}
-    config["title"] = paper.BY_POLICY[policy].title
+    title = paper.BY_POLICY[policy].title
+    record = {"name": name, "policy": policy, "title": title, "overrides": {}, "identity": named}
+    config = {"run": record, "seed": seed, "title": title}
     files.write_yaml(store.run(name).path / "config.yaml", config)
     arrays = {"epochs": torch.tensor([0])}
     arrays |= {

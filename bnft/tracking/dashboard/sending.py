@@ -86,7 +86,7 @@ def _kept(file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
     made = content.get("made") if isinstance(content, dict) else None
     if not isinstance(made, dict):
-        raise InputError(f"{file}: must be the specification of a dashboard, or not exist; it has other content")
+        raise InputError(f"{file}: must be a dashboard's specification, or not exist; it has other content")
     return made
 
 
