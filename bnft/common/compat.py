@@ -1,4 +1,4 @@
-"""The private and undocumented parts of PyTorch, torchvision and Python that bnft uses.
+"""The private and undocumented parts of PyTorch, torchvision, scikit-learn and Python that bnft uses.
 
 Any version may change them. Therefore each part is used through one function here, `pyproject.toml` has upper bounds
 for the packages, and `tests/common/test_compat.py` checks each part. PyTorch is imported inside the functions, because
@@ -9,6 +9,8 @@ for the packages, and `tests/common/test_compat.py` checks each part. PyTorch is
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
@@ -104,6 +106,19 @@ def autoaugment_operation(
 
     colour = None if fill is None else [float(value) for value in fill]
     return _apply_op(images, name, magnitude, interpolation=InterpolationMode.NEAREST, fill=colour)
+
+
+# scikit-learn
+
+
+def digits_file() -> Path:
+    """Return the file from which scikit-learn's `load_digits` reads.
+
+    Its place is undocumented. Importing `sklearn.datasets` would take a second. Since scikit-learn 0.9.
+    """
+    package = find_spec("sklearn")
+    assert package is not None and package.origin is not None
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 # Python

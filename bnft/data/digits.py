@@ -4,6 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
+from bnft.common.compat import digits_file
 from bnft.common.constraints import above, below
 from bnft.data.dataset import Arrays
 
@@ -14,10 +15,8 @@ def load(test_images: Annotated[int, above(0), below(1797)] = 500) -> Arrays:
     Args:
         test_images: the size of the test split. It consists of the last images of a fixed permutation.
     """
-    from sklearn.datasets import load_digits  # here, because the import takes a second
-
-    digits = load_digits()
-    order = np.random.RandomState(0).permutation(len(digits.images))  # NumPy never changes this stream
-    images = digits.images[order].astype(np.uint8)[..., np.newaxis]
-    labels = digits.target[order].astype(np.int64)
+    table = np.loadtxt(digits_file(), delimiter=",", dtype=np.int64)  # 64 pixels and the label of each image
+    order = np.random.RandomState(0).permutation(len(table))  # NumPy never changes this stream
+    images = table[order, :-1].astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = table[order, -1]
     return Arrays(images[:-test_images], labels[:-test_images], images[-test_images:], labels[-test_images:], levels=16)

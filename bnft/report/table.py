@@ -17,7 +17,7 @@ from bnft.report.verdicts import Verdict
 from bnft.runs.store import Store
 
 FORMATS = ("terminal", "md", "csv", "tex", "json")
-PLAIN_WIDTH = 132  # where the output is no terminal
+PLAIN_WIDTH = 140  # where the output is no terminal
 STYLES: dict[Verdict, str] = {
     "holds": "green",
     "does not hold": "red",

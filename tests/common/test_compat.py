@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_dir
@@ -26,6 +27,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
+from sklearn.datasets import load_digits
 from support.command import ROOT
 from torch import fx, nn
 
@@ -118,6 +120,14 @@ def test_autoaugment_is_in_parts() -> None:
         assert 0 <= chance <= 1 and isinstance(signed, bool) and (place is None or magnitudes.shape == (10,))
     images = torch.arange(2 * 3 * 4, dtype=torch.uint8).reshape(2, 3, 2, 2)
     assert torch.equal(own.autoaugment_operation(images, "Invert", 0.0), 255 - images)
+
+
+@uses("scikit-learn", COMMON)
+def test_the_digits_are_in_a_file() -> None:
+    digits, table = load_digits(), np.loadtxt(own.digits_file(), delimiter=",")
+    assert np.array_equal(table[:, :-1].reshape(-1, 8, 8), digits.images) and np.array_equal(
+        table[:, -1], digits.target
+    )
 
 
 # Python
