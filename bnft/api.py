@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnft.common.console import PLAIN_WIDTH
 from bnft.common.errors import Failure, InputError, UnwritableError, rejected
 from bnft.report import flat
 from bnft.report.flat import Records
 from bnft.report.rows import Selection, read, select
-from bnft.report.table import PLAIN_WIDTH, render, show
+from bnft.report.table import render, show
 from bnft.runs.store import Store
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def results(store: str | Path = "multirun", *names: str) -> Records:
     Returns:
         One dict for each evaluation of a run. It contains the name and settings of the run, `clean_error` and
         `robust_error` in percent with 95 % intervals (`clean_low`, `clean_high`) and numbers of images, the attack, and
-        the duration in seconds. Beside the errors are `clean_error_900`, `robust_error_correct`,
+        the duration in seconds. Further numbers are `clean_error_900`, `robust_error_correct`,
         `constant_error` and `largest_class`, all in percent; see docs/protocol.md.
 
     Raises:

@@ -164,6 +164,7 @@ def _commands(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _table(options: argparse.Namespace) -> None:
+    from bnft.common.console import output
     from bnft.report import table
     from bnft.report.rows import select
     from bnft.runs.selection import meant
@@ -172,7 +173,7 @@ def _table(options: argparse.Namespace) -> None:
     with meant(store, options.names) as names:
         selection = select(store, names)
     if options.format == "terminal":
-        table.show(selection, table._console())
+        table.show(selection, output())
     else:
         sys.stdout.write(table.render(selection, options.format))
     table.tell(selection)

@@ -27,7 +27,9 @@ from bnft.studies import paper
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "results.md"
-PICTURES = {"cifar10": ("figure1", "figure2", "figure3", "errors")}  # of a store's report, for docs/images/
+PICTURES = {
+    "cifar10": ("figure1", "figure2", "figure3", "errors")
+}  # figures of the report of each store that are copied to docs/images/
 
 
 def study(name: str) -> Study:
@@ -37,7 +39,7 @@ def study(name: str) -> Study:
 
 
 def table2(name: str) -> str:
-    """Return Table 2 beside the paper's numbers, and the claims."""
+    """Return Table 2 with the paper's numbers, and the claims."""
     return table.render(select(Store(DOCS / "results" / name), ["all"]), "md").rstrip()
 
 
@@ -61,15 +63,15 @@ def _difference(ours: Rate, published: float, images: int) -> str:
 
 
 def beside(name: str) -> str:
-    """What stands beside the errors: the constant classifier, the largest class, and the errors of subsets."""
+    """Return the further numbers: the constant classifier, the most predicted class, and errors on subsets."""
     quantities: tuple[Quantity, ...] = ("clean_error_900", "constant_error", "largest_class", "robust_error_correct")
-    found = study(name)
+    ours = study(name)
     lines = []
-    for row, label in zip(found.rows, found.labels(), strict=True):
+    for row, label in zip(ours.rows, ours.labels(), strict=True):
         values = [row.mean(quantity) for quantity in quantities]
         lines.append((label, *("" if value is None else f"{value:.1f}" for value in values)))
-    header = ("clean error %, first 900", "constant classifier %", "largest class %", "robust error % of the correct")
-    return _markdown(("Model", *header), lines)
+    header = ("Model", "clean error %, first 900", "constant classifier %", "most predicted class %")
+    return _markdown((*header, "robust error % of correct images"), lines)
 
 
 def seconds(name: str) -> str:

@@ -292,7 +292,7 @@ def test_nobody_reads_standard_output(tmp_path: Path, closing: str) -> None:
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )
-        noted = done.stderr.startswith("Note: 14 results from before checksums") and done.stderr.count("\n") == 1
+        noted = done.stderr.startswith("Note: 14 results without checksums") and done.stderr.count("\n") == 1
         assert (done.returncode, done.stdout, done.stderr if not noted else "") == (0, "", "")
 
 

@@ -1,1 +1,1 @@
-"""Reads what runs left in the store; every number shown is a function of result files alone."""
+"""Tables, figures and the report. All numbers follow from the result files in the store."""

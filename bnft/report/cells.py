@@ -1,4 +1,6 @@
-"""What a table says of rows and claims, in words and cells that its formats share."""
+"""The texts and cells of the tables of rows and claims, which all formats share."""
+
+from collections.abc import Sequence
 
 from bnft.common.errors import show
 from bnft.config.names import short
@@ -9,54 +11,62 @@ from bnft.runs import identity
 from bnft.studies import paper
 
 HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "shift of m", "learn %", "seeds")
-CLAIMS_TITLE = "The paper's claims, on our outcomes"
+CLAIMS_TITLE = "The paper's claims, tested on our results"
 CLAIMS_HEADER = ("claim", "difference of errors", "paper", "verdict")
-FLOOR = "†"  # before the robust error of a row that may be no better than a constant classifier
+FLOOR = "†"  # marks a row that may be no better than a constant classifier
 
 Labelled = tuple[Row, str, paper.PaperRow | None]
 
 
 def heading(study: Study) -> str:
-    """What a study is about, in one line."""
+    """Return one line that names the data, the model and the budget of a study."""
     evaluation = study.first.evaluation
     data = short(study.first.data.target)
     parameters = study.first.training.counts.parameters
     model = study.first.run.identity["model"]
-    source = str(model.get(identity.SOURCE, ""))[: identity.HASH_LENGTH]  # of a model of a person's own
-    own = f"{model['_target_']} as of source {source}, " if source else ""
+    source = str(model.get(identity.SOURCE, ""))[: identity.HASH_LENGTH]  # of a user's own model
+    own = f"{model['_target_']} (source {source}), " if source else ""
     return f"Table 2 on {data}: {own}{parameters:,} parameters, {evaluation.norm} eps {show(evaluation.eps)}"
 
 
 def labelled(study: Study) -> list[Labelled]:
-    """Each row with its name, and the paper's row beside which it is set."""
+    """Return each row with its label and the row of the paper that it is compared with, if any."""
     return [(row, label, study.published(row)) for row, label in zip(study.rows, study.labels(), strict=True)]
 
 
 def notes(study: Study) -> list[str]:
-    """What a reader must know of the numbers."""
-    found = [
-        f"In brackets: 95 % intervals (Wilson) for {_images(study)}. The paper's: {paper.CLEAN_IMAGES} clean,"
-        f" {paper.ROBUST_IMAGES:,} robust."
+    """Return the notes below a table, which explain its numbers."""
+    texts = [
+        f"Brackets contain 95 % intervals (Wilson) for {_images(study)}. The paper uses {paper.CLEAN_IMAGES} clean and"
+        f" {paper.ROBUST_IMAGES:,} attacked images."
     ]
-    found += _floor(study)
+    texts += _floor(study)
     different = setting.of_study(study)
     if different:
-        found.append(f"Not the paper's {' and '.join(different)}: compare the pattern, not absolute numbers.")
-    beside = setting.note([(label, row) for row, label, published in labelled(study) if published])
-    found += [beside] if beside else []
-    warned = {warning for row in study.rows for result in row.results for warning in result.result.warnings}
-    found += sorted(f"Note: {warning}" for warning in warned)
-    return found
+        texts.append(
+            f"These rows differ from the paper's in {_listed(different)}. Compare the pattern, not absolute numbers."
+        )
+    differences = setting.note([(label, row) for row, label, published in labelled(study) if published])
+    texts += [differences] if differences else []
+    warnings = {warning for row in study.rows for result in row.results for warning in result.result.warnings}
+    texts += sorted(f"Note: {warning}" for warning in warnings)
+    return texts
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Join items as `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
 def _floor(study: Study) -> list[str]:
-    """What the mark of a row means, if one has it."""
+    """Explain FLOOR, if a row has this mark."""
     floors = sorted({f"{row.mean('constant_error'):.1f}" for row in study.rows if row.at_floor})
     if not floors:
         return []
     return [
-        f"{FLOOR} No better than a constant classifier as far as the interval tells: always predicting the most"
-        f" frequent class has {' or '.join(floors)} % error on the attacked images, and no attack changes it."
+        f"{FLOOR} May be no better than a constant classifier, because the interval reaches its error. A constant"
+        " classifier always predicts the most frequent class. Its error on the attacked images is"
+        f" {' or '.join(floors)} % under any attack."
     ]
 
 
@@ -67,7 +77,7 @@ def _images(study: Study) -> str:
 
 
 def cells(row: Row, label: str, published: paper.PaperRow | None) -> list[str]:
-    """A line of the table, as HEADER has it."""
+    """Return one line of the table, with the columns of HEADER."""
     return [
         label,
         _rate(row.clean, 2),
@@ -86,7 +96,7 @@ def _shift(row: Row) -> str:
 
 
 def claim_cells(item: claims.Tested) -> tuple[str, ...]:
-    """A line of the table of claims, as CLAIMS_HEADER has it."""
+    """Return one line of the table of claims, with the columns of CLAIMS_HEADER."""
     return item.claim.text, difference(item), f"{item.claim.paper_difference:+.1f}", claims.verdict_text(item)
 
 
@@ -97,7 +107,7 @@ def _rate(rate: Rate, digits: int) -> str:
 
 
 def difference(item: claims.Tested) -> str:
-    """The difference that a claim is about, with its interval."""
+    """Return the difference that a claim is about, with its interval."""
     if item.difference is None:
         return "-"
     low, high = item.difference.interval
@@ -105,7 +115,7 @@ def difference(item: claims.Tested) -> str:
 
 
 def missing(selection: Selection) -> str:
-    """What was asked for and is not done; empty if nothing."""
+    """Return a text that names the requested runs that are not done; empty if all are done."""
     if not selection.missing:
         return ""
-    return f"Not done yet: {', '.join(selection.missing)}. The command that asked for them goes on with them."
+    return f"Not done yet: {', '.join(selection.missing)}. To compute them, repeat the command that requested them."

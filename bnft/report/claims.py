@@ -1,8 +1,8 @@
-"""The paper's claims (abstract and section 3.3), each tested on per-image outcomes of our own runs.
+"""The paper's claims (abstract and section 3.3), tested on the per-image outcomes of our own runs.
 
-Two rows are compared on the same images and the same seeds; see `bnft.common.paired` for the interval and the p-value,
-`bnft.report.verdicts` for what they say of a claim. The p-values of all claims of a study that can be tested are one
-family, adjusted by Holm's method.
+A claim compares two rows on the same images and the same seeds. `bnft.common.paired` computes the interval and the
+p-value, and `bnft.report.verdicts` derives the verdict from them. The p-values of all claims of a study that can be
+tested are adjusted together by Holm's method.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,20 @@ from bnft.report.verdicts import LARGE, MARGIN, Relation, Verdict, bounds, verdi
 from bnft.studies import paper
 
 Kind = Literal["robust", "clean"]
-CONSTANT = "constant"  # in place of a policy: the classifier that always predicts the most frequent class
+CONSTANT = "constant"  # instead of a policy: a classifier that always predicts the most frequent class
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That an error of `policy` is in some relation to that of `other`, a policy or CONSTANT.
+    """A claim about the errors of two policies.
 
-    `kind` is the error of `policy`, and `other_kind` that of `other` where it is another one.
+    Attributes:
+        text: the claim in words.
+        policy: the policy that the claim is about.
+        relation: how its error relates to the error of `other`.
+        other: the policy to compare with, or CONSTANT.
+        kind: which error of `policy` is compared.
+        other_kind: which error of `other` is compared; None for the same kind.
     """
 
     text: str
@@ -38,7 +44,7 @@ class Claim:
 
     @property
     def margin(self) -> float | None:
-        """The points within which two rows count as the same, for a claim that they are."""
+        """The difference in points below which errors count as equal; None unless the claim is that they are equal."""
         return MARGIN if self.relation == "same" else None
 
     @property
@@ -57,29 +63,30 @@ def _published(policy: str, kind: Kind) -> float:
 
 CLAIMS = (
     Claim("Adversarial training lowers robust error", "adv", "lower", "normal"),
-    Claim("BN statistics alone do not (reset)", "bn_stats", "same", "normal"),
-    Claim("BN statistics alone do not (no reset)", "bn_stats_no_reset", "same", "normal"),
-    Claim("BN parameters with statistics do", "bn_params", "lower", "normal"),
-    Claim("... without matching adversarial training", "bn_params", "higher", "adv"),
-    Claim("... and more than BN parameters alone", "bn_params", "lower", "bn_only_params"),
-    Claim("BN only, from scratch, does not", "bn_only", "same", "normal_bn_only"),
-    Claim("Fragile features give more than random ones", "bn_params", "lower", "bn_only"),
+    Claim("BN STATS (reset) does not change robust error", "bn_stats", "same", "normal"),
+    Claim("BN STATS (no reset) does not change robust error", "bn_stats_no_reset", "same", "normal"),
+    Claim("BN PARAMS lowers robust error", "bn_params", "lower", "normal"),
+    Claim("BN PARAMS is less robust than ADV", "bn_params", "higher", "adv"),
+    Claim("BN PARAMS is more robust than BN ONLY PARAMS", "bn_params", "lower", "bn_only_params"),
+    Claim("ADV +BN ONLY is as robust as NORMAL +BN ONLY", "bn_only", "same", "normal_bn_only"),
+    # BN PARAMS uses fragile features, ADV +BN ONLY random ones
+    Claim("BN PARAMS is more robust than ADV +BN ONLY", "bn_params", "lower", "bn_only"),
     Claim("Logits and first conv add little to BN PARAMS", "bn_params_logits_conv1", "same", "bn_params"),
-    Claim("Logits and first conv add little from scratch", "bn_only_logits_conv1", "same", "bn_only"),
+    Claim("Logits and first conv add little to ADV +BN ONLY", "bn_only_logits_conv1", "same", "bn_only"),
     Claim("Clean error rises slightly with BN STATS (reset)", "bn_stats", "slightly higher", "normal", "clean"),
     Claim(
         "Clean error rises slightly with BN STATS (no reset)", "bn_stats_no_reset", "slightly higher", "normal", "clean"
     ),
     Claim("Clean error rises much with BN PARAMS", "bn_params", "much higher", "normal", "clean"),
     Claim(
-        "Clean error is nearly as high for BN ONLY PARAMS",
+        "Clean error of BN ONLY PARAMS is near robust error",
         "bn_only_params",
         "nearly the same",
         "bn_only_params",
         "clean",
         "robust",
     ),
-    Claim("BN only, from scratch, is far from guessing", "bn_only", "far lower", CONSTANT, "clean"),
+    Claim("Clean error of ADV +BN ONLY is far below guessing", "bn_only", "far lower", CONSTANT, "clean"),
 )
 
 
@@ -87,10 +94,11 @@ CLAIMS = (
 class Tested:
     """A claim with its verdict.
 
-    Args:
-        claim: what is tested.
+    Attributes:
+        claim: the tested claim.
         verdict: one of `VERDICTS`.
-        difference: ours, in points; None where rows are missing, share no seed or were attacked within other budgets.
+        difference: our difference, in points. None if a row is missing, or if the rows share no seed or were attacked
+            within different budgets.
         adjusted_p: the p-value of the claim, adjusted for the number of claims.
         qualification: what the verdict is restricted to, such as "for these two networks"; empty if nothing.
     """
@@ -103,11 +111,11 @@ class Tested:
 
 
 def tested(study: Study) -> list[Tested]:
-    """All claims of which the study has at least one row."""
+    """Test all claims for which the study has at least one row."""
     present = {row.policy for row in study.rows if row.paper}
     sides = {claim: _sides(claim, study) for claim in CLAIMS if {claim.policy, claim.other} & present}
-    found = {claim: _difference(claim, pairs) for claim, pairs in sides.items()}
-    differences = {claim: difference for claim, difference in found.items() if difference is not None}
+    computed = {claim: _difference(claim, pairs) for claim, pairs in sides.items()}
+    differences = {claim: difference for claim, difference in computed.items() if difference is not None}
     p_values = [difference.p_value(*bounds(claim.relation)) for claim, difference in differences.items()]
     adjusted = dict(zip(differences, holm(p_values), strict=True))
     return [
@@ -128,7 +136,7 @@ Sides = list[tuple[StoredResult, StoredResult]]  # the results of both rows of a
 
 
 def _sides(claim: Claim, study: Study) -> Sides:
-    """What can be compared: the results of equal seeds; none if a row is missing or the budgets differ."""
+    """Return the results of equal seeds; none if a row is missing or the budgets differ."""
     first = study.paper_row(claim.policy)
     second = first if claim.other == CONSTANT else study.paper_row(claim.other)
     if first is None or second is None or (claim.kind == "robust" and first.budget != second.budget):
@@ -139,7 +147,7 @@ def _sides(claim: Claim, study: Study) -> Sides:
 
 
 def _difference(claim: Claim, sides: Sides) -> PairedDifference | None:
-    """Ours minus theirs, over the seeds and images that both have; None if errors of single images are not known."""
+    """Return the difference over the seeds and images that both rows have; None if per-image errors are not known."""
     ours = [_errors(first, claim.kind) for first, _ in sides]
     other: Kind | Literal["constant"] = "constant" if claim.other == CONSTANT else claim.other_kind or claim.kind
     theirs = [_errors(second, other) for _, second in sides]
@@ -152,12 +160,12 @@ def _difference(claim: Claim, sides: Sides) -> PairedDifference | None:
 
 
 def _errors(result: StoredResult, kind: Kind | Literal["constant"]) -> Errors | None:
-    found: Errors | None = getattr(result.per_image, kind)
-    return found
+    errors: Errors | None = getattr(result.per_image, kind)
+    return errors
 
 
 def _qualification(claim: Claim, sides: Sides) -> str:
-    """What a verdict is restricted to: single networks, or a base that several seeds share."""
+    """Return what a verdict is restricted to: single networks, or a base that several seeds share."""
     if len(sides) == 1:
         return "for this network" if claim.other in (claim.policy, CONSTANT) else "for these two networks"
     for results in zip(*sides, strict=True):
@@ -167,28 +175,29 @@ def _qualification(claim: Claim, sides: Sides) -> str:
     return ""
 
 
-def notes(found: Sequence[Tested]) -> list[str]:
-    """How the claims were tested, for a reader of their table."""
-    measured = [item for item in found if item.difference is not None]
+def notes(items: Sequence[Tested]) -> list[str]:
+    """Return the notes below the table of claims, which explain how they were tested."""
+    measured = [item for item in items if item.difference is not None]
     if not measured:
         return []
     lines = [
-        "In brackets: 95 % intervals of the paired difference, in points, not adjusted. Verdicts at 5 %, adjusted for"
-        f" {len(measured)} claims (Holm). The same: within {MARGIN:g} points of each other. Slightly, nearly: by less"
-        f" than {LARGE:g} points; much, far: by more."
+        "Brackets contain 95 % intervals of the paired difference in percentage points, not adjusted for the number of"
+        f" claims. Verdicts are at the 5 % level, adjusted for {len(measured)} claims (Holm). Errors that differ by"
+        f" less than {MARGIN:g} points count as equal. Slightly and near mean by less than {LARGE:g} points, much"
+        " and far by more."
     ]
     seeds = [item.difference.seeds for item in measured if item.difference is not None]
     if max(seeds) > 1:
         lines.append(
-            "Intervals of several seeds cover seeds and images: the widest of a hierarchical bootstrap, Student's t"
-            " over seeds and the interval over images. Rows of one seed that start from one base are compared within"
-            " the seed; they are no independent repetitions."
+            "Intervals of several seeds cover seeds and images. Each is the widest of a hierarchical bootstrap,"
+            " Student's t over seeds and the interval over images. Rows of one seed that start from the same base are"
+            " compared within this seed, because they are not independent."
         )
     if min(seeds) == 1:
-        lines.append("Intervals of one seed cover images alone: another seed can give another verdict.")
+        lines.append("Intervals of one seed cover images only. Another seed can give another verdict.")
     return lines
 
 
 def verdict_text(item: Tested) -> str:
-    """The verdict with what it is restricted to."""
+    """Return the verdict with its qualification."""
     return f"{item.verdict} {item.qualification}".strip()

@@ -1,4 +1,4 @@
-"""What the report's page says, as plain values for its template: tables, words, figures."""
+"""The content of the report's page, as plain values for its template: tables, texts and figures."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -13,20 +13,20 @@ from bnft.report.rows import Quantity, Rate, Row, Selection, Study
 from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
 from bnft.studies import paper
 
-AGAIN = "The same models, evaluated in another way: their BN layers and how they trained are shown above."
+AGAIN = "These are the same models with another evaluation. Their BN layers and training curves are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
 THRESHOLDS = (
-    "The paper gives no thresholds. Here, most layers are more than half of them; a histogram collapses if its"
-    f" interquartile range falls below {COLLAPSED:g} of NORMAL's in most layers, in part if it gets narrower in most; a"
-    f" cross-entropy hardly changes if it does by up to {100 * UNCHANGED:.0f} %. Mean m is lower if the interval of its"
-    " average difference leaves out zero, too; otherwise there is not enough data. No verdict is a test of"
-    " significance."
+    "The paper gives no thresholds. Here, most layers means more than half of them. A histogram collapses if its"
+    f" interquartile range is below {COLLAPSED:g} of NORMAL's in most layers. It collapses in part if it is narrower in"
+    f" most layers. The cross-entropy hardly changes if it changes by at most {100 * UNCHANGED:.0f} %. For mean m, the"
+    " interval of the average difference must also leave out zero. Otherwise, there is not enough data. No verdict is a"
+    " test of significance."
 )
 STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
 
 
 def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: str, summary: str) -> dict[str, Any]:
-    """Everything that the template shows; `drawings` has the figures of each study."""
+    """Return all values that the template shows. `drawings` has the figures of each study."""
     return {
         "title": title,
         "summary": summary,
@@ -39,12 +39,12 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
 
 
 class StudyDrawings:
-    """A study, its groups of rows, and their figures with the places of their files."""
+    """A study, its groups of rows, and their figures with the paths of their files."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.groups = [Read(group) for group in groups(study)]
-        self.again: list[bool] = []  # whether a group has no run that those before it lack
+        self.again: list[bool] = []  # whether all runs of a group are in earlier groups
         seen: set[str] = set()
         for read in self.groups:
             runs = {result.run_folder.name for series in read.group.series for result in series.row.results}
@@ -59,7 +59,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     study, main = drawings.study, drawings.groups[0]
     colours = {id(series.row): series.look for read in drawings.groups for series in read.group.series}
     reproductions, spent = costs.reproductions(study), costs.costs(study)
-    found, notes = costs.sweeps(study)
+    sweeps, notes = costs.sweeps(study)
     pairs = drawings.pairs
     tested = claims.tested(study)
     groups_shown = [
@@ -101,25 +101,27 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
             {
                 "label": one.label,
                 "run": one.run,
-                "command": one.command if one.exact else f"{one.command} (and what the run's config.yaml has beside)",
+                "command": one.command if one.exact else f"{one.command} (see also the run's config.yaml)",
                 "training": _seconds(cost.training),
                 "evaluation": _seconds(cost.evaluation),
                 "hardware": cost.hardware or "unknown",
             }
             for one, cost in zip(reproductions, spent, strict=False)
         ],
-        "sweeps": found[:10],
+        "sweeps": sweeps[:10],
         "reading_notes": list(dict.fromkeys([*main.notes, *notes, *drawings.unseen])),
         "links": _links(place, groups_shown, bool(pairs), bool(main.statements), bool(tested)),
     }
 
 
-def _links(place: str, shown: list[dict[str, Any]], pictures: bool, said: bool, claimed: bool) -> list[dict[str, str]]:
-    links = [("table2", "Table 2", True), ("claims", "Claims", claimed), ("statements", "Distributions", said)]
-    found = [{"id": f"{place}-{key}", "title": title} for key, title, there in links if there]
-    found += [{"id": one["id"], "title": one["title"].partition(":")[0]} for one in shown[0]["figures"]]
-    found += [{"id": f"{place}-gallery", "title": "Gallery"}] if pictures else []
-    return [*found, {"id": f"{place}-reproduce", "title": "Reproduce"}]
+def _links(
+    place: str, shown: list[dict[str, Any]], pictures: bool, stated: bool, claimed: bool
+) -> list[dict[str, str]]:
+    links = [("table2", "Table 2", True), ("claims", "Claims", claimed), ("statements", "Distributions", stated)]
+    shown_links = [{"id": f"{place}-{key}", "title": title} for key, title, is_shown in links if is_shown]
+    shown_links += [{"id": one["id"], "title": one["title"].partition(":")[0]} for one in shown[0]["figures"]]
+    shown_links += [{"id": f"{place}-gallery", "title": "Gallery"}] if pictures else []
+    return [*shown_links, {"id": f"{place}-reproduce", "title": "Reproduce"}]
 
 
 def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
@@ -148,7 +150,7 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
 
 
 def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:
-    """Error, interval and deviation as texts."""
+    """Return error, interval and deviation as texts."""
     low, high = rate.interval
     spread = "" if rate.deviation is None else f"{rate.deviation:.{digits}f}"
     return f"{rate.error:.{digits}f}", f"{low:.1f}", f"{high:.1f}", spread
@@ -159,7 +161,7 @@ def _percent(value: float | None) -> str:
 
 
 def _start(row: Row) -> str:
-    """What the runs of a row start from: the base by name, or its policy where each seed has its own."""
+    """Return what the runs of a row start from: the name of the base, or its policy if each seed has its own base."""
     if not row.first.run.identity.get("base"):
         return "scratch"
     bases = {stored.run.base for stored in row.results if stored.run.base is not None}
@@ -198,13 +200,13 @@ def _pair(pair: Pair, group: Group) -> dict[str, Any]:
         }
         for one in pair.pictures
     ]
-    stands, falls = names[pair.stands], names[pair.falls]
-    return {"title": f"{stands} stands, {falls} falls: {pair.count} of {pair.images} images", "pictures": pictures}
+    title = f"Robust for {names[pair.stands]}, broken for {names[pair.falls]}"
+    return {"title": f"{title}: {pair.count} of {pair.images} images", "pictures": pictures}
 
 
 def _class(prediction: int | None, confidence: float | None, fell_to: str | None = None) -> str:
     if prediction is None or confidence is None:
-        return "misclassified" if fell_to == "no attack" else "stands"
+        return "misclassified" if fell_to == "no attack" else "robust"
     return f"{prediction}, {100 * confidence:.0f} %"
 
 
@@ -214,5 +216,5 @@ def _seconds(value: float | None) -> str:
 
 def _environment(study: Study) -> str:
     versions = study.first.training.versions
-    said = ", ".join(f"{name} {value}" for name, value in versions.items())
-    return f"With {said}. Data: SHA-256 {study.first.data.sha256}."
+    shown = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return f"Versions: {shown}. SHA-256 of the data: {study.first.data.sha256}."

@@ -1,4 +1,4 @@
-"""What each run cost, on which hardware, and the command that gives its numbers again."""
+"""The cost and hardware of each run, and the command that reproduces it."""
 
 import re
 import shlex
@@ -18,11 +18,17 @@ PROGRAM = ("bnft", "run")
 
 @dataclass(frozen=True)
 class Cost:
-    """One run: seconds of its training and of its evaluation, and where it ran.
+    """The cost of one run. Values that were not recorded are None.
 
-    What was not kept is None. A run that others start from, and that was not evaluated, has no `label` and no
-    evaluation. A run that went on after an interruption counts the seconds of all of its parts. `epochs` is how many it
-    was trained for, `attacks` the seconds of each attack by name.
+    Attributes:
+        run: the name of the run.
+        label: the label of its row; None for a base that is not a row itself.
+        seed: its seed; None for such a base.
+        training: seconds of training, over all parts if the run was interrupted.
+        evaluation: seconds of evaluation; None for such a base.
+        hardware: the hardware of the training.
+        epochs: the number of epochs of the training.
+        attacks: seconds of each attack, by name.
     """
 
     run: str
@@ -40,31 +46,31 @@ class Cost:
 
 
 def costs(study: Study) -> list[Cost]:
-    """The cost of every run of a study, in its order, then of bases that are no row of it but whose model is there.
+    """Return the costs of the runs of a study, in its order, then those of bases that are not rows themselves.
 
-    A run that was evaluated in several ways stands there once for each; `training_seconds` counts it once.
+    A run that was evaluated in several ways is listed once for each. `training_seconds` counts it once.
     """
-    found = [
+    items = [
         _cost(result, label) for row, label in zip(study.rows, study.labels(), strict=True) for result in _by_seed(row)
     ]
-    known = {cost.run for cost in found}
+    known = {cost.run for cost in items}
     for row in study.rows:
         for result in _by_seed(row):
             base = result.run.base
             if base and base not in known:
                 known.add(base)
-                found += _base_cost(result.run_folder.path.parent / base)
-    return found
+                items += _base_cost(result.run_folder.path.parent / base)
+    return items
 
 
-def training_seconds(found: Iterable[Cost]) -> float:
-    """Seconds of training, each run once."""
-    return sum({cost.run: cost.training or 0.0 for cost in found}.values())
+def training_seconds(items: Iterable[Cost]) -> float:
+    """Return the seconds of training. Each run counts once."""
+    return sum({cost.run: cost.training or 0.0 for cost in items}.values())
 
 
-def evaluation_seconds(found: Iterable[Cost]) -> float:
-    """Seconds of all evaluations."""
-    return sum(cost.evaluation or 0.0 for cost in found)
+def evaluation_seconds(items: Iterable[Cost]) -> float:
+    """Return the seconds of all evaluations."""
+    return sum(cost.evaluation or 0.0 for cost in items)
 
 
 def _by_seed(row: Row) -> list[StoredResult]:
@@ -89,7 +95,7 @@ def _cost(result: StoredResult, label: str) -> Cost:
 def _base_cost(folder: Path) -> list[Cost]:
     try:
         record = RunFolder(folder).training()
-    except DamagedError:  # it is not there, or not whole
+    except DamagedError:  # it is missing or damaged
         return []
     hardware = record.hardware.name if record.hardware else None
     return [Cost(folder.name, None, None, record.seconds, None, hardware, None)]
@@ -97,10 +103,17 @@ def _base_cost(folder: Path) -> list[Cost]:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How to get the numbers of a run again: `command`, with its `versions` installed.
+    """How to reproduce a run.
 
-    The command is `exact` if it is the run's own; else it was put together from the policy, the seed and what is
-    overridden, which says nothing of a changed schedule, model or data set. `data` is the hash of the data.
+    Attributes:
+        run: the name of the run.
+        label: the label of its row.
+        seed: its seed.
+        command: the command.
+        exact: whether this is the run's own command. If not, it was derived from the policy, the seed and the
+            overrides, and lacks changes of the schedule, the model and the data set.
+        data: the SHA-256 of the data.
+        versions: the versions of the libraries.
     """
 
     run: str
@@ -113,7 +126,7 @@ class Reproduction:
 
 
 def reproductions(study: Study) -> list[Reproduction]:
-    """How to reproduce each run of a study, in its order."""
+    """Return how to reproduce each run of a study, in its order."""
     return [
         Reproduction(
             result.run_folder.name,
@@ -130,17 +143,17 @@ def reproductions(study: Study) -> list[Reproduction]:
 
 
 def command(result: StoredResult) -> str:
-    """The command line that makes this run, for a shell."""
+    """Return the command line of a run, quoted for a shell."""
     run = result.run
     line = run.line
     if line is None:
-        given = {"policy": run.policy, "seed": result.seed, **run.overrides}
-        line = [f"{key}={show(value)}" for key, value in given.items()]
+        values = {"policy": run.policy, "seed": result.seed, **run.overrides}
+        line = [f"{key}={show(value)}" for key, value in values.items()]
     return shlex.join([*PROGRAM, *(_plain(current(part)) for part in line)])
 
 
 def _plain(argument: str) -> str:
-    """`base_overrides=['a=1','b=2']` without the quotes that the program puts around simple items by itself."""
+    """Remove the quotes in `base_overrides=['a=1','b=2']`, which the program adds by itself."""
     return (
         re.sub(r"'([^',\[\]{}()]+=[^',\[\]{}()]*)'", r"\1", argument)
         if argument.startswith("base_overrides=")
@@ -150,7 +163,7 @@ def _plain(argument: str) -> str:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that asked for runs of a study, for `asked` of them; `commit` is that of the code, if it is known."""
+    """A sweep that requested `asked` runs of a study. `commit` is the commit of the code, if known."""
 
     name: str
     command: str
@@ -160,29 +173,29 @@ class Sweep:
 
 
 def sweeps(study: Study) -> tuple[list[Sweep], list[str]]:
-    """The sweeps that asked for runs of a study, newest first, and notes on those that cannot be read."""
+    """Return the sweeps that requested runs of a study, newest first, and notes on those that cannot be read."""
     runs = {result.run_folder.name for row in study.rows for result in row.results}
     store = Store(study.rows[0].results[0].run_folder.path.parent)
-    found, notes = [], []
+    readable, notes = [], []
     for name in reversed(store.sweeps()):
         try:
             record: dict[str, Any] = store.sweep(name)
             asked = len(runs & {entry["run"] for entry in record["runs"]})
-            said = _as_typed(str(record["command"]))
-            sweep = Sweep(name, said, record.get("commit"), str(record.get("time", "")), asked)
+            typed = _as_typed(str(record["command"]))
+            sweep = Sweep(name, typed, record.get("commit"), str(record.get("time", "")), asked)
         except InputError as error:
             notes.append(f"sweep {name}: cannot be read: {error}")
             continue
         if asked:
-            found.append(sweep)
-    return found, notes
+            readable.append(sweep)
+    return readable, notes
 
 
-def _as_typed(said: str) -> str:
-    """The command as it is typed, without the folder of the program; `python` stands before a script.
+def _as_typed(command: str) -> str:
+    """Return a recorded command as it is typed: without the folder of the program, and with `python` before a script.
 
-    What was kept of it has lost its quotes, so that arguments with spaces come back as several.
+    The record has no quotes, so an argument with spaces appears as several.
     """
-    program, _, rest = said.partition(" ")
+    program, _, rest = command.partition(" ")
     name = Path(program).name
     return f"{'python ' if name.endswith('.py') else ''}{name} {rest}".rstrip()

@@ -1,7 +1,7 @@
-"""Figures 1 and 2: how gamma, beta, mean, variance, m and b are distributed in each BN layer, and the mean m.
+"""The numbers of Figures 1 and 2: histograms of gamma, beta, mean, variance, m and b in each BN layer, and mean m.
 
-Rows come as `recorded.RowRecords` (Figure 1: their records) and as moments, which are BN layers at one epoch by seed:
-`RowRecords.ends` for trained models, `RowRecords.bases` for what they started from.
+The functions take records (Figure 1) or moments, which are the BN layers at one epoch, by seed. `RowRecords.ends` has
+those of trained models, and `RowRecords.bases` those that they started from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,23 @@ from bnft.report.recorded import Moment, channel_values, read
 from bnft.report.rows import Row
 
 BINS = 40
-CLIPPED = 0.5  # percent of the values at either end that may lie beyond the edges; the outermost bins count them too
+CLIPPED = 0.5  # percent of the values at either end that may lie beyond the edges; the outermost bins count them
 RESAMPLES = 4000  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """One quantity of one layer, for several records and epochs on common `edges`, of which there are bins + 1.
+    """Histograms of one quantity of one layer, for several records and epochs.
 
-    `counts[record][epoch][bin]` is a number of channels, for the epochs in `epochs[record]`; a record without the layer
-    has none. The outermost bins also count what lies beyond them, `beyond` values in all; values that are not
-    finite, `not_finite` of them, are left out. With `log10`, bins are of equal width on a logarithmic scale.
+    Attributes:
+        layer: the layer.
+        quantity: the quantity.
+        edges: the bins + 1 common edges of the bins.
+        log10: whether the bins have equal width on a logarithmic scale.
+        epochs: the epochs of each record. A record without the layer has none.
+        counts: `counts[record][epoch][bin]` is a number of channels. The outermost bins also count values beyond them.
+        beyond: the number of values beyond the outermost edges.
+        not_finite: the number of values that are not finite, which no bin counts.
     """
 
     layer: str
@@ -43,17 +49,26 @@ class Histograms:
 def histograms(
     records: Sequence[BatchNormRecord], layer: str, quantity: str, *, bins: int = BINS, log10: bool = False
 ) -> Histograms | None:
-    """Figure 1: histograms of a quantity (one of `records.QUANTITIES`); None if no record has the layer.
+    """Compute the histograms of Figure 1.
 
-    `log10` is for quantities that are above zero, as the variance; values that are not count in the first bin.
+    Args:
+        records: the records to compare.
+        layer: the layer.
+        quantity: one of `record.QUANTITIES`.
+        bins: the number of bins.
+        log10: use bins of equal width on a logarithmic scale, for positive quantities such as the variance. Values
+            that are not positive count in the first bin.
+
+    Returns:
+        The histograms; None if no record has the layer.
     """
-    found = [channel_values(record, layer, quantity) if layer in record.layers else None for record in records]
-    pooled = [values.ravel() for values in found if values is not None]
+    of_records = [channel_values(record, layer, quantity) if layer in record.layers else None for record in records]
+    pooled = [values.ravel() for values in of_records if values is not None]
     if not pooled:
         return None
     edges = common_edges(np.concatenate(pooled), bins, log10)
     counts, epochs = [], []
-    for record, values in zip(records, found, strict=True):
+    for record, values in zip(records, of_records, strict=True):
         counts.append(counted(values, edges) if values is not None else ())
         epochs.append(tuple(record.epochs) if values is not None else ())
     every = np.concatenate(pooled)
@@ -64,19 +79,19 @@ def histograms(
 
 
 def common_edges(values: NDArray[Any], bins: int = BINS, log10: bool = False) -> NDArray[np.float64]:
-    """`bins` + 1 edges of bins of equal width over the range of `values`, but for CLIPPED percent at either end."""
+    """Return the edges of bins of equal width over the range of `values`, without CLIPPED percent at either end."""
     finite = values[np.isfinite(values)]
     if log10:
         finite = np.log10(finite[finite > 0])
     low, high = np.percentile(finite, [CLIPPED, 100 - CLIPPED]).tolist() if len(finite) else (0.0, 0.0)
-    if high - low < 1e-6 * max(1.0, abs(low)):  # all alike: one bin in the middle holds them
+    if high - low < 1e-6 * max(1.0, abs(low)):  # all values are equal: they are in the middle bin
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, bins + 1)
     return 10**edges if log10 else edges
 
 
 def counted(values: NDArray[Any], edges: NDArray[np.float64]) -> tuple[tuple[int, ...], ...]:
-    """How many of each line of `values` (lines, n) lie in each bin; the outermost bins take what lies beyond."""
+    """Count the values of each line (lines, n) in each bin. The outermost bins also count values beyond them."""
     bins = len(edges) - 1
     lines, which = np.arange(len(values))[:, None], np.searchsorted(edges, values, side="right") - 1
     flat = (lines * bins + np.clip(which, 0, bins - 1))[np.isfinite(values)]
@@ -86,9 +101,13 @@ def counted(values: NDArray[Any], edges: NDArray[np.float64]) -> tuple[tuple[int
 
 @dataclass(frozen=True)
 class LayerMeans:
-    """Figure 2 for one row: the mean of a quantity over a layer's channels; over seeds its mean and deviation.
+    """The numbers of Figure 2 for one row.
 
-    A deviation is None where there is one seed; a mean is None where it is not finite.
+    Attributes:
+        layers: the layers.
+        means: the mean of a quantity over the channels of each layer and over seeds; None if it is not finite.
+        deviations: the standard deviation over seeds; None for one seed.
+        seeds: the seeds.
     """
 
     layers: tuple[str, ...]
@@ -98,7 +117,7 @@ class LayerMeans:
 
 
 def layer_means(moments: Mapping[int, Moment], quantity: str = "m") -> LayerMeans | None:
-    """The mean of a quantity in every layer; None where there are no records or no BN layers."""
+    """Return the mean of a quantity in each layer; None if there are no records or no BN layers."""
     layers = _layers(moments)
     if not layers:
         return None
@@ -110,12 +129,17 @@ def layer_means(moments: Mapping[int, Moment], quantity: str = "m") -> LayerMean
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """The mean m of one row minus that of another, averaged over the layers that both have.
+    """The mean m of one row minus that of another.
 
-    `deviation` is its standard deviation over the `seeds` that both rows have; None for fewer than two. `interval` is
-    the 95 % percentile bootstrap interval over layers: how far the average hangs on which layers there are. It takes
-    layers as independent, which they are not, and says nothing of other seeds. `lower` counts the layers in which the
-    first row's mean is the lower one. Layers with a mean that is not finite are left out.
+    Attributes:
+        layers: the layers that both rows have. Layers with a mean that is not finite are left out.
+        differences: the difference in each layer.
+        average: the average over layers.
+        deviation: its standard deviation over `seeds`; None for fewer than two.
+        interval: the 95 % percentile bootstrap interval of the average over layers. It treats layers as independent,
+            which they are not, and does not account for other seeds.
+        lower: the number of layers in which the first row has the lower mean.
+        seeds: the seeds that both rows have.
     """
 
     layers: tuple[str, ...]
@@ -130,7 +154,7 @@ class MeanDifference:
 def mean_difference(
     first: Mapping[int, Moment], second: Mapping[int, Moment], quantity: str = "m"
 ) -> MeanDifference | None:
-    """The difference of layer means, `first` minus `second`: between runs of equal seed where there are such."""
+    """Return `first` minus `second`, between runs of equal seed if there are any; None if no layer can be compared."""
     common = [seed for seed in first if seed in second]
     pairs = [({seed: first[seed]}, {seed: second[seed]}) for seed in common] or [(dict(first), dict(second))]
     tables = [_differences(ours, theirs, quantity) for ours, theirs in pairs]
@@ -153,7 +177,7 @@ def mean_difference(
 def shift_of_m(row: Row) -> float | None:
     """Return how far mean m of a row's BN layers has moved from the base, on average over layers and seeds.
 
-    None for a row that started from no base, and if a record cannot be read.
+    Return None if the row has no base, or if a record cannot be read.
     """
     records = read(row, most=2)
     moved = mean_difference(records.ends, records.bases)
@@ -161,7 +185,7 @@ def shift_of_m(row: Row) -> float | None:
 
 
 def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean of `values` (n,); the same on every call."""
+    """Return the 95 % percentile bootstrap interval of the mean of `values` (n,), with a fixed seed."""
     draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
     low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5]).tolist()
     return low, high
@@ -172,16 +196,16 @@ def _differences(ours: Mapping[int, Moment], theirs: Mapping[int, Moment], quant
     if means is None or others is None:
         return {}
     known = dict(zip(others.layers, others.means, strict=True))
-    found = {}
+    differences = {}
     for layer, mean in zip(means.layers, means.means, strict=True):
         other = known.get(layer)
         if mean is not None and other is not None:
-            found[layer] = mean - other
-    return found
+            differences[layer] = mean - other
+    return differences
 
 
 def _layers(moments: Mapping[int, Moment]) -> list[str]:
-    """The layers that all of the moments have, in the model's order."""
+    """Return the layers that all moments have, in the model's order."""
     every = [moment.record.layers for moment in moments.values()]
     return [layer for layer in every[0] if all(layer in layers for layers in every)] if every else []
 

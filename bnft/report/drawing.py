@@ -1,4 +1,4 @@
-"""All figures of one group of rows, from what its runs left in the store."""
+"""All figures of one group of rows, drawn from the files of its runs in the store."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,31 +17,31 @@ from bnft.report.recorded import RowRecords
 from bnft.report.rows import StoredResult
 from bnft.report.statements import PAPER_DIFFERENCE, Statement
 
-COMPARED = ("normal", "adv", "bn_params")  # that the paper's figures compare
-FEWEST = 3  # rows in those figures, where there are as many
-STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # whose change is none of learning
+COMPARED = ("normal", "adv", "bn_params")  # the policies in the paper's figures
+FEWEST = 3  # rows in these figures, if the group has as many
+STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # these learn no parameters
 
 
 @dataclass(frozen=True)
 class Read:
-    """What is read of a group's runs, each once."""
+    """The data of a group's runs. Each file is read once."""
 
     group: Group
 
     @cached_property
     def records(self) -> dict[str, RowRecords]:
-        """By label."""
+        """The BN records by label."""
         return {series.label: recorded.read(series.row) for series in self.group.series}
 
     @cached_property
     def scores(self) -> dict[str, RowScores]:
-        """By label."""
+        """The scores by label."""
         return {series.label: outcomes.read(series.row) for series in self.group.series}
 
     @cached_property
     def histories(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """By label, one list of lines per run; none of a run whose history is damaged."""
-        return {label: [lines for lines, _ in found] for label, found in self._histories.items()}
+        """The training histories by label, one list of lines per run. A damaged history has no lines."""
+        return {label: [lines for lines, _ in runs] for label, runs in self._histories.items()}
 
     @cached_property
     def _histories(self) -> dict[str, list[tuple[list[dict[str, Any]], str]]]:
@@ -49,31 +49,31 @@ class Read:
 
     @property
     def compared(self) -> list[Series]:
-        """The rows of Figures 1 to 3: the paper's three, with others in the place of those that are not there."""
-        found = self.group.of(*COMPARED)
-        others = [series for series in self.group.series if series not in found]
-        return [*found, *others[: max(0, FEWEST - len(found))]]
+        """The rows of Figures 1 to 3: the three of the paper, and others if some of these are missing."""
+        chosen = self.group.of(*COMPARED)
+        others = [series for series in self.group.series if series not in chosen]
+        return [*chosen, *others[: max(0, FEWEST - len(chosen))]]
 
     @property
     def notes(self) -> list[str]:
-        """On what could not be read."""
-        found = [note for rows in (self.records, self.scores) for row in rows.values() for note in row.notes]
-        return [*found, *(note for runs in self._histories.values() for _, note in runs if note)]
+        """Notes on files that could not be read."""
+        notes = [note for rows in (self.records, self.scores) for row in rows.values() for note in row.notes]
+        return [*notes, *(note for runs in self._histories.values() for _, note in runs if note)]
 
     @cached_property
     def statements(self) -> list[Statement]:
-        """What the paper says of distributions; nothing where it is about none of the rows."""
+        """The paper's statements about distributions; empty if none of them can be measured."""
         compared = self.group.by_policy
-        found = statements.statements(
+        measured = statements.statements(
             {policy: self.records[series.label] for policy, series in compared.items()},
             {policy: self.scores[series.label] for policy, series in compared.items()},
             {policy: series.row for policy, series in compared.items()},
         )
-        return found if any(one.verdict != "not measured" for one in found) else []
+        return measured if any(one.verdict != "not measured" for one in measured) else []
 
 
 def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:
-    """The lines of a run's history, and a note if they cannot be read."""
+    """Return the lines of a run's history, and a note if they cannot be read."""
     try:
         return result.run_folder.history(), ""
     except DamagedError as error:
@@ -81,13 +81,16 @@ def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:
 
 
 def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Figure]:
-    """The group's figures, without those that there is nothing to draw of.
+    """Return the group's figures, without those that have no data.
 
-    `again` leaves out those of models and their training, which are drawn in another group; every other is of how the
-    models were evaluated.
+    Args:
+        read: the data of the group.
+        every_epoch: whether Figure 1 has every logged epoch, rather than the last one only.
+        again: leave out the figures of models and their training, because another group shows them. The remaining
+            figures show how the models were evaluated.
     """
     group = read.group
-    found = [
+    figures = [
         errors.scatter(group),
         None if again else batchnorm.figure1(read.compared, read.records, every_epoch),
         None if again else batchnorm.figure2(*_means(read)),
@@ -98,16 +101,16 @@ def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Fig
         errors.cascade(group, {series.label: outcomes.cascade(series.row) for series in group.series}),
         runs.costs(group, _seconds(group)),
     ]
-    return [figure for figure in found if figure is not None]
+    return [figure for figure in figures if figure is not None]
 
 
 def _means(read: Read) -> tuple[Any, Any, str]:
-    found = {series.label: layer_means(read.records[series.label].ends) for series in read.compared}
-    caption = "The mean of m over a layer's channels, after training."
+    means = {series.label: layer_means(read.records[series.label].ends) for series in read.compared}
+    caption = "The mean of m over the channels of each layer, after training."
     if any(len(read.records[series.label].records) > 1 for series in read.compared):
-        caption += " Lines show one standard deviation over seeds."
+        caption += " Vertical lines show one standard deviation over seeds."
     tuned = {series.row.policy: read.records[series.label] for series in read.compared}
-    said = []
+    texts = []
     for policy, name in (("normal", "NORMAL"), ("adv", "ADV")):
         difference = None
         if policy in tuned and "bn_params" in tuned:
@@ -115,17 +118,25 @@ def _means(read: Read) -> tuple[Any, Any, str]:
         if difference is not None:
             low, high = difference.interval
             spread = f" ± {difference.deviation:.3f} over seeds" if difference.deviation is not None else ""
-            said.append(f"BN PARAMS minus {name} {difference.average:+.3f}{spread} [{low:+.3f}, {high:+.3f}]")
-    if said:
-        caption += f" Average difference over layers: {'; '.join(said)} (in brackets: bootstrap over layers)."
-        caption += f" The paper has {PAPER_DIFFERENCE} and leaves open which of the two it is."
-    return read.compared, {label: means for label, means in found.items() if means is not None}, caption
+            texts.append(f"BN PARAMS minus {name} {difference.average:+.3f}{spread} [{low:+.3f}, {high:+.3f}]")
+    if texts:
+        caption += (
+            f" Average difference over layers: {'; '.join(texts)} (brackets contain bootstrap intervals over layers)."
+        )
+        caption += f" The paper reports {PAPER_DIFFERENCE}, but does not say for which of the two."
+    return read.compared, {label: one for label, one in means.items() if one is not None}, caption
 
 
 def _scores(read: Read) -> tuple[Any, str]:
     scores = {series.label: read.scores[series.label] for series in read.compared}
     counts = sorted({len(one.clean) for row in scores.values() for one in row.scores.values()})
-    images = f"Of the {'/'.join(map(str, counts))} images that were attacked, before and after." if counts else ""
+    if not counts:
+        return [], ""
+    images = f"The histograms show the {'/'.join(map(str, counts))} attacked images without an attack"
+    if any(len(one.pgd) for row in scores.values() for one in row.scores.values()):
+        images += " and as PGD examples. PGD examples count whether they fool the model or not."
+    else:
+        images += ". These older results have no PGD examples."
     return score_histograms(scores), images
 
 
@@ -142,8 +153,8 @@ def _spread(read: Read) -> Figure | None:
         for line in one.details
     ]
     caption = (
-        "BN PARAMS relative to NORMAL in each layer; below one, the distribution is narrower around zero, or, of the"
-        " running variance, narrower."
+        "Spread of BN PARAMS divided by that of NORMAL, in each layer. Below one, γ and β are more concentrated around"
+        " zero, and the histogram of the running variance is narrower."
     )
     return batchnorm.layer_ratios([row for row in rows if row["ratio"] is not None], caption)
 
@@ -151,21 +162,22 @@ def _spread(read: Read) -> Figure | None:
 def _channels(read: Read) -> Figure | None:
     tuned = [series for series in read.group.series if series.row.policy not in STATISTICS_POLICIES]
     turned = {series.label: channels.turned_off(read.records[series.label]) for series in tuned}
-    found = {label: one for label, one in turned.items() if one is not None}
+    shown = {label: one for label, one in turned.items() if one is not None}
     caption = (
-        f"Channels that fine-tuning turned off: |m| fell below {100 * channels.NEAR_ZERO:.0f} % of the base's median in"
-        " that layer, or m was pushed from above zero to below it. Channels that were as quiet before do not count."
-        f" After training: {'; '.join(_turned(label, one) for label, one in found.items())}. If as many channels go up"
-        " through zero as down, that is drift rather than turning off."
+        f"Fine-tuning turns a channel off if |m| becomes smaller than {100 * channels.NEAR_ZERO:.0f} % of the base's"
+        " median in that layer, or if m changes from positive to negative. Channels with such a small |m| in the base"
+        f" do not count. After training: {'; '.join(_turned(label, one) for label, one in shown.items())}. If as many"
+        " channels change from negative to positive as from positive to negative, this is drift rather than turning"
+        " off."
     )
-    return batchnorm.channels(tuned, found, caption)
+    return batchnorm.channels(tuned, shown, caption)
 
 
 def _turned(label: str, one: TurnedOff) -> str:
-    """What became of a row's channels, in all layers and over its seeds."""
+    """Return the counts of a row's channels, over all layers and seeds."""
     keys = ("turned_off", "channels", "near_zero", "below_zero", "above_zero")
     off, every, near, below, above = (f"{sum(line[key] for line in one.last):,}" for key in keys)
-    return f"{label} {off} of {every} ({near} near zero, {below} pushed below it; {above} pushed above it)"
+    return f"{label} {off} of {every} ({near} near zero, {below} from positive to negative; {above} the other way)"
 
 
 def _seconds(group: Group) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""A small copy of finished runs: what table, claims and figures need, to be kept beside a paper or handed on.
+"""`bnft export`: a small copy of finished runs with the data of tables, claims and figures, to publish or share.
 
-It is a store like any other, so `bnft table` and `bnft report` read it. Left out are the adversarial images, and with
-them the gallery, the epochs of the BN record that no figure draws, and, unless asked for, the models.
+The copy is a store, so `bnft table` and `bnft report` can read it. It has no adversarial images, and therefore no
+gallery. It also lacks the epochs of the BN record that no figure shows, and the models, unless they are requested.
 """
 
 import re
@@ -19,25 +19,37 @@ from bnft.runs.result import Result, plain, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 
-FOLDERS = re.compile(r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/""")  # of an absolute path, alone or within an override
+FOLDERS = re.compile(
+    r"""(?:^|(?<=[=:'"\[,]))[/~][^'",\]=]*/"""
+)  # the folders of an absolute path, alone or within an override
 
 
 def export(store: Store, names: Sequence[str], target: Store, models: Collection[str]) -> list[RunFolder]:
-    """Copy results from `store` (sweeps or runs, as `picking.pick` takes them) into `target`; returns their runs there.
+    """Copy results from one store to another, and replace runs of the same names there.
 
-    `models` has the policies whose models go with them. What is in `target` under the same names is replaced. Raises
-    InputError for a policy of which no run was selected, and where runs are missing or damaged; writes nothing then.
+    Args:
+        store: the store to copy from.
+        names: sweeps or runs, as for `selection.pick`.
+        target: the store to copy to.
+        models: the policies whose models are copied too.
+
+    Returns:
+        The folders of the copied runs.
+
+    Raises:
+        InputError: if runs are missing or damaged, or if no run of a policy in `models` is selected. Nothing is
+            written then.
     """
     selection = select(store, names)
     policies = {result.run.policy for result in selection.results}
     if selection.missing:
-        raise InputError(f"{', '.join(selection.missing)}: must be done to be exported; name the runs that are")
+        raise InputError(f"{', '.join(selection.missing)}: must be done to be exported; name only runs that are done")
     for policy in models:
         if policy not in policies:
             raise InputError(f"--models {policy}: must be a policy of these runs ({', '.join(sorted(policies))})")
     for result in selection.results:
         if result.run.policy in models and not result.run_folder.trained:
-            raise InputError(f"--models: {result.run_folder.name} has no model any more; leave its policy out")
+            raise InputError(f"--models: {result.run_folder.name} has no model any more; leave out its policy")
     if target.root.resolve() == store.root.resolve():
         raise InputError(f"{target.root}: must be another folder than the store")
     runs = {result.run_folder.name: result.run_folder for result in selection.results}
@@ -61,12 +73,12 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
 
 
 def copy_model(run: RunFolder, copy: RunFolder) -> None:
-    """Put the model of a run beside the copy of its results; the same file, unless it is from before checksums."""
+    """Copy the model of a run. The file stays the same, unless it was written before checksums were introduced."""
     copy.save_model(*run.model())
 
 
 def _check(run: RunFolder, models: Collection[str]) -> None:
-    """Read all that is to be copied of a run beside its results. Raises DamagedError if something is not whole."""
+    """Read the files of a run that will be copied, apart from its results. Raise DamagedError if one is damaged."""
     run.config()
     try:
         run.history()
@@ -74,7 +86,7 @@ def _check(run: RunFolder, models: Collection[str]) -> None:
         if run.record().policy in models:
             run.model()
     except DamagedError as error:
-        raise DamagedError(f"{error}; move {run.path} away and ask for the run again, or leave it out") from None
+        raise DamagedError(f"{error}; move {run.path} away and compute the run again, or leave it out") from None
 
 
 def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
@@ -85,9 +97,9 @@ def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
 
 
 def portable(value: Any) -> Any:
-    """Plain data in which each file of this machine is named without its folders, which say nothing elsewhere.
+    """Remove the folders from all absolute paths in plain data, because they are meaningless on other machines.
 
-    What names a run, its `identity`, stays as it is.
+    The `identity` of a run is kept, because the run's name depends on it.
     """
     if isinstance(value, dict):
         return {key: inner if key == "identity" else portable(inner) for key, inner in value.items()}

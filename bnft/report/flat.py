@@ -1,4 +1,4 @@
-"""Results as flat records, one for each evaluation of a run, as a data frame wants them."""
+"""Results as flat records, one per evaluation of a run, for a data frame."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -11,14 +11,14 @@ from bnft.report.rows import Selection, StoredResult
 
 
 class Records(list[dict[str, Any]]):
-    """A list of dicts with equal keys, shown as a table in a notebook."""
+    """A list of dicts with equal keys. A notebook shows it as a table."""
 
     def _repr_html_(self) -> str:
         return html(self)
 
 
 def records(selection: Selection) -> Records:
-    """One record for each result, in the order of the table."""
+    """Return one record per result, in the order of the table."""
     return Records(
         _record(result, label)
         for study in selection.studies()
@@ -68,7 +68,7 @@ def _rate(name: str, rate: ErrorRate) -> dict[str, Any]:
 
 
 def html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with equal keys as a table in HTML."""
+    """Return rows with equal keys as a table in HTML."""
     if not rows:
         return "<p>no results</p>"
     head = _cells("th", rows[0])

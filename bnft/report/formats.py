@@ -26,7 +26,7 @@ from bnft.studies import paper
 
 
 def as_json(selection: Selection) -> str:
-    """`{"rows": [...], "claims": [...]}`, the studies one after another; errors in percent, differences in points."""
+    """Return `{"rows": [...], "claims": [...]}` of all studies, with errors in percent and differences in points."""
     studies = selection.studies()
     rows = [fields(*line) for study in studies for line in labelled(study)]
     tested = [_claim(item, study) for study in studies for item in claims.tested(study)]
@@ -34,16 +34,16 @@ def as_json(selection: Selection) -> str:
 
 
 def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
-    """One claim as a JSON object."""
-    found = item.difference
+    """Return one claim as a JSON object."""
+    difference = item.difference
     return {
         "text": item.claim.text,
         "verdict": item.verdict,
         "qualification": item.qualification or None,
-        "difference": found.value if found else None,
-        "interval": list(found.interval) if found else None,
-        "seeds": found.seeds if found else 0,
-        "images": found.images if found else 0,
+        "difference": difference.value if difference else None,
+        "interval": list(difference.interval) if difference else None,
+        "seeds": difference.seeds if difference else 0,
+        "images": difference.images if difference else 0,
         "margin": item.claim.margin,
         "adjusted_p": item.adjusted_p,
         "paper": item.claim.paper_difference,
@@ -52,7 +52,7 @@ def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
 
 
 def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
-    """One row as a JSON object; errors in percent."""
+    """Return one row as a JSON object, with errors in percent."""
     first = plain(row.first)
     return {
         "policy": row.policy,
@@ -98,7 +98,7 @@ _CLAIM += ["adjusted_p", "paper_difference"]
 
 
 def as_csv(selection: Selection) -> str:
-    """One table of rows and claims, which the first column tells apart: of a claim, `label` is its text."""
+    """Return one table of rows and claims. The column `kind` distinguishes them, and `label` of a claim is its text."""
     output = io.StringIO()
     writer = csv.DictWriter(output, ("kind", *_ROW, *_CLAIM), restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -127,8 +127,8 @@ def _csv_row(entry: dict[str, Any], row: Row) -> dict[str, Any]:
 
 def _csv_claim(entry: dict[str, Any]) -> dict[str, Any]:
     low, high = entry["interval"] or (None, None)
-    told = {"kind": "claim", "label": entry["text"], "paper_difference": entry["paper"]}
-    return {**entry, **told, "difference_low": low, "difference_high": high}
+    fields = {"kind": "claim", "label": entry["text"], "paper_difference": entry["paper"]}
+    return {**entry, **fields, "difference_low": low, "difference_high": high}
 
 
 def as_markdown(selection: Selection) -> str:
@@ -138,14 +138,14 @@ def as_markdown(selection: Selection) -> str:
 def _markdown(study: Study) -> str:
     lines = [f"**{heading(study)}**", "", *_pipes(HEADER, "lrrrrrrr", (cells(*line) for line in labelled(study)))]
     lines += ["", *notes(study), ""]
-    found = claims.tested(study)
-    if found:
-        lines += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, found)), "", *claims.notes(found)]
+    tested = claims.tested(study)
+    if tested:
+        lines += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, tested)), "", *claims.notes(tested)]
     return "\n".join(lines) + "\n"
 
 
 def _pipes(header: Sequence[str], sides: str, lines: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown; `sides` has for each column `l` or `r`, as in LaTeX."""
+    """Return a table in Markdown. `sides` has `l` or `r` for each column, as in LaTeX."""
     rows = [header, ["---" if side == "l" else "---:" for side in sides], *lines]
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
 
@@ -163,7 +163,7 @@ _TEX_SPECIAL = str.maketrans(
 
 
 def as_tex(selection: Selection) -> str:
-    """Tables for LaTeX with the package booktabs."""
+    """Return tables for LaTeX, which need the package booktabs."""
     return "\n".join(_tex(study) for study in selection.studies())
 
 
@@ -173,11 +173,11 @@ def _tex(study: Study) -> str:
     lines += [r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}", r"Model & ours & paper & ours & paper \\", r"\midrule"]
     lines += [_tex_line(cells(*line)[:5]) for line in labelled(study)]
     lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(study))]
-    found = claims.tested(study)
-    if found:
+    tested = claims.tested(study)
+    if tested:
         lines += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
-        lines += [_tex_line(claim_cells(item)) for item in found]
-        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(found))]
+        lines += [_tex_line(claim_cells(item)) for item in tested]
+        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(tested))]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,9 @@
-"""Images that fool one policy and not another, with what makes them do so.
+"""Images that fool one policy but not another, with their perturbations.
 
-That an image stands means that the attacks found nothing within the budget that changes its class. Since the
-adversarial image that is kept for it then is the image itself, the clean image of every pair is found in the store,
-without the data set: it stands for one policy, and its adversarial image fools the other.
+An image is robust if no attack fooled the model within the budget. The image that is stored for it is then the
+clean image. So the store has the clean image of every pair without the data set: from the policy for which the image is
+robust. The adversarial image is from the policy that it fools. In names, a robust image "stands" and a broken one
+"falls".
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,9 @@ from bnft.report.outcomes import Scores, scores, softmax
 from bnft.report.rows import Row, StoredResult
 from bnft.runs import layout
 
-SHOWN = 6  # images of a pair
+SHOWN = 6  # images per pair
 
-PAIRS = (  # the policy that stands, the policy that falls
+PAIRS = (  # the policy for which the images are robust, and the policy that they fool
     ("adv", "bn_params"),
     ("bn_params", "adv"),
     ("bn_params", "normal"),
@@ -34,10 +35,16 @@ PAIRS = (  # the policy that stands, the policy that falls
 
 @dataclass(frozen=True)
 class View:
-    """What one policy makes of an image. Confidences are probabilities from 0 to 1.
+    """The predictions of one policy for an image. Confidences are probabilities from 0 to 1.
 
-    `fell_to` is the attack that it fell to, "no attack" where the clean image is misclassified already, None where it
-    stands; only where it fell to an attack is there an adversarial prediction.
+    Attributes:
+        policy: the policy.
+        fell_to: the attack that broke the image; "no attack" if it is misclassified without an attack; None if it is
+            robust.
+        clean_prediction: the predicted class without an attack.
+        clean_confidence: its confidence.
+        adversarial_prediction: the predicted class of the adversarial image; None unless an attack broke the image.
+        adversarial_confidence: its confidence.
     """
 
     policy: str
@@ -50,11 +57,16 @@ class View:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, number `index` of the test images, which `stands` classifies correctly under attack, and `falls` not.
+    """An image that is robust for one policy of a pair, and broken for the other. Images are uint8 (H, W, C).
 
-    Images are uint8 of shape (H, W, C). `adversarial` is the one that fools `falls`; `perturbation` is grey where
-    nothing changed, and black or white at the largest change, `largest`, in pixel units (a share of the range).
-    `views` has one view for every policy that was asked for, the pair's own first.
+    Attributes:
+        index: its number in the test images.
+        label: its class.
+        clean: the clean image.
+        adversarial: the image that fools the other policy.
+        perturbation: the change: grey for none, black or white for the largest.
+        largest: the largest change of a pixel, for images in [0, 1].
+        views: a view per policy. Those of the pair come first.
     """
 
     index: int
@@ -68,10 +80,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """The images of `images` that both attacked on which `stands` stands, and `falls` fell to an attack: `count`.
+    """The images that are robust for one policy and broken for another.
 
-    `pictures` are a few of them: in the order of the test images, but at most one of each class before there is a
-    second of any.
+    Attributes:
+        stands: the policy for which they are robust.
+        falls: the policy for which an attack broke them.
+        count: the number of these images.
+        images: the number of images that were attacked for both policies.
+        pictures: some of these images, in the order of the test images. Each class appears once before any class
+            appears twice.
     """
 
     stands: str
@@ -84,24 +101,31 @@ class Pair:
 def gallery(
     rows: Mapping[str, Row], pairs: Sequence[tuple[str, str]] = PAIRS, shown: int = SHOWN
 ) -> tuple[list[Pair], list[str]]:
-    """The pairs of `rows` (by policy, or any other name that `pairs` uses), and notes on what cannot be read.
+    """Return the pairs of images, and notes on files that cannot be read.
 
-    Of each row one run is shown, of the lowest seed that all rows have, or else the row's lowest. Left out are pairs of
-    which a row is missing or has no images, or whose rows were attacked within different budgets. Raises DamagedError
-    for images that are not whole.
+    Each row is represented by the run with the lowest seed that all rows share, or else with its own lowest seed. Pairs
+    are left out if a row is missing, has no images, or was attacked within another budget.
+
+    Args:
+        rows: the rows by policy, or by other names that `pairs` uses.
+        pairs: the pairs of policies: for which images are robust, and which they fool.
+        shown: the number of images to show per pair.
+
+    Raises:
+        DamagedError: if the outcomes of a run are damaged.
     """
     notes: list[str] = []
     asked = {name for pair in pairs for name in pair}
-    found: dict[str, _Attacked] = {}
+    attacked: dict[str, _Attacked] = {}
     for name, result in _one_each({name: row for name, row in rows.items() if name in asked}).items():
         outcomes = result.outcomes()
         try:
-            found[name] = _attacked(result, outcomes)
+            attacked[name] = _attacked(result, outcomes)
         except DamagedError as error:
             notes.append(f"{result.run_folder.name}: no images: {error}")
-    able = [(stands, falls) for stands, falls in pairs if {stands, falls} <= found.keys()]
-    alike = [(stands, falls) for stands, falls in able if found[stands].budget == found[falls].budget]
-    return [_pair(stands, falls, found, shown) for stands, falls in alike], notes
+    complete = [(stands, falls) for stands, falls in pairs if {stands, falls} <= attacked.keys()]
+    comparable = [(stands, falls) for stands, falls in complete if attacked[stands].budget == attacked[falls].budget]
+    return [_pair(stands, falls, attacked, shown) for stands, falls in comparable], notes
 
 
 @dataclass(frozen=True)
@@ -120,9 +144,10 @@ class _Attacked:
         return self.attacks[fallen_at - 1] if fallen_at <= len(self.attacks) else f"attack {fallen_at}"
 
     def clean_is_kept(self) -> NDArray[np.bool_]:
-        """Of which images that stand the image itself is kept: those that score as the image itself does.
+        """Return a mask of the robust images whose stored image is the clean one, because both have the same scores.
 
-        An adversarial image that did not fool the model when it was scored again was kept too, though its image stands.
+        The stored image of a robust image can also be an adversarial one that did not fool the model when it was scored
+        again.
         """
         clean, kept = self.scores.clean, self.scores.adversarial
         same = np.abs(kept - clean).max(axis=1) <= 1e-3 * (1 + np.abs(clean).max(axis=1))
@@ -130,7 +155,7 @@ class _Attacked:
 
 
 def _one_each(rows: Mapping[str, Row]) -> dict[str, StoredResult]:
-    """One result of each row, of one seed if there is a seed that all have."""
+    """Return one result per row, of the same seed if all rows share one."""
     common = set.intersection(*(set(row.seeds) for row in rows.values())) if rows else set()
     chosen = {}
     for name, row in rows.items():
@@ -140,24 +165,24 @@ def _one_each(rows: Mapping[str, Row]) -> dict[str, StoredResult]:
 
 
 def _attacked(stored: StoredResult, outcomes: Mapping[str, NDArray[Any]]) -> _Attacked:
-    """Raises DamagedError if the images are not among the outcomes, or do not fit them."""
-    found = scores(stored)
+    """Return one run's images and scores. Raise DamagedError if the images are missing or do not fit the scores."""
+    kept = scores(stored)
     adversarial = outcomes.get("adversarial")
     if adversarial is None:
         raise DamagedError(f"{stored.folder.path / layout.OUTCOMES}: was exported without its images")
-    if adversarial.ndim != 4 or len(adversarial) != len(found.fallen_at):
-        raise DamagedError(f"{stored.folder.path / layout.OUTCOMES}: is damaged, images do not match their scores")
+    if adversarial.ndim != 4 or len(adversarial) != len(kept.fallen_at):
+        raise DamagedError(f"{stored.folder.path / layout.OUTCOMES}: is damaged, its images do not match their scores")
     evaluation = stored.result.evaluation
     attacks = tuple(step.attack for step in stored.result.cascade)
-    return _Attacked(found, adversarial, attacks, (evaluation.norm, evaluation.eps))
+    return _Attacked(kept, adversarial, attacks, (evaluation.norm, evaluation.eps))
 
 
-def _pair(stands: str, falls: str, found: Mapping[str, _Attacked], shown: int) -> Pair:
-    ours, theirs = found[stands], found[falls]
+def _pair(stands: str, falls: str, attacked: Mapping[str, _Attacked], shown: int) -> Pair:
+    ours, theirs = attacked[stands], attacked[falls]
     images = min(len(ours.adversarial), len(theirs.adversarial))
-    fits = ours.clean_is_kept()[:images] & (theirs.scores.fallen_at[:images] > 0)
-    indices = _varied(np.flatnonzero(fits).tolist(), ours.scores.labels, shown)
-    others = [name for name in found if name not in (stands, falls)]
+    shared = ours.clean_is_kept()[:images] & (theirs.scores.fallen_at[:images] > 0)
+    indices = _varied(np.flatnonzero(shared).tolist(), ours.scores.labels, shown)
+    others = [name for name in attacked if name not in (stands, falls)]
     pictures = []
     for index in indices:
         clean, adversarial = ours.adversarial[index], theirs.adversarial[index]
@@ -172,17 +197,17 @@ def _pair(stands: str, falls: str, found: Mapping[str, _Attacked], shown: int) -
                 _pixels(0.5 + change / (2 * largest) if largest else np.full(change.shape, 0.5)),
                 largest,
                 tuple(
-                    _view(name, found[name], index)
+                    _view(name, attacked[name], index)
                     for name in (stands, falls, *others)
-                    if index < len(found[name].adversarial)
+                    if index < len(attacked[name].adversarial)
                 ),
             )
         )
-    return Pair(stands, falls, int(fits.sum()), images, tuple(pictures))
+    return Pair(stands, falls, int(shared.sum()), images, tuple(pictures))
 
 
 def _varied(indices: Sequence[int], labels: NDArray[np.int64], count: int) -> list[int]:
-    """At most `count` of the indices: the first of each class, then the second of each, and so on."""
+    """Return at most `count` indices: the first of each class, then the second of each, and so on."""
     seen: dict[int, int] = {}
     turns = []
     for index in indices:
@@ -206,5 +231,5 @@ def _view(name: str, run: _Attacked, index: int) -> View:
 
 
 def _pixels(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """An image (C, H, W) in [0, 1] as uint8 of shape (H, W, C)."""
+    """Convert an image (C, H, W) in [0, 1] to uint8 (H, W, C)."""
     return np.rint(255 * np.clip(image.transpose(1, 2, 0), 0, 1)).astype(np.uint8)

@@ -1,36 +1,40 @@
-"""`bnft layers`: the layers of a model with their roles, and what the selectors of a freeze policy pick.
+"""`bnft layers`: the layers of a model with their roles, and the parameters that a freeze policy selects.
 
-Unlike the rest of the report, it needs PyTorch, since it builds the model.
+Unlike the rest of the report, this module needs PyTorch, because it builds the model.
 """
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from torch import nn
 
 from bnft.batchnorm.freezing import Freezing
+from bnft.common.console import output
 from bnft.common.errors import did_you_mean, rejected
 from bnft.config import build
 from bnft.config.compose import compose, composing, quoted
 from bnft.models.roles import Layer, layers_of
 
-PLAIN_WIDTH = 132  # if the output is no terminal
 HEADER = ("layer", "type", "role", "stage", "shape", "parameters", "picked")
 
 
 def choices() -> list[str]:
-    """The names that `model=` takes."""
+    """Return the names that `model=` accepts."""
     with composing() as loader:
         return list(loader.get_group_options("model"))
 
 
 def show(model: str, overrides: Sequence[str], selectors: Sequence[str]) -> None:
-    """Print the layers of a model and what the selectors pick, or if there are none those of its freeze policy.
+    """Print the layers of a model and the parameters that selectors pick.
 
-    `overrides` change the configuration as those of `bnft run` do. Raises InputError for what cannot be.
+    Args:
+        model: the name of the model.
+        overrides: changes of the configuration, as for `bnft run`.
+        selectors: the selectors; if empty, those of the freeze policy.
+
+    Raises:
+        InputError: if an argument is invalid.
     """
     names = choices()
     if model not in names:
@@ -44,7 +48,7 @@ def show(model: str, overrides: Sequence[str], selectors: Sequence[str]) -> None
     built, policy = build.model_without_data(config), config["freeze_policy"]
     parameters = list(selectors) or policy["parameters"]
     freezing = Freezing(built, parameters, policy["statistics"], config["seed"])
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PLAIN_WIDTH)
+    console = output()
     console.print(_table(built, freezing, f"{model}: what {', '.join(parameters)} picks"))
     console.print(str(freezing.counts()), markup=False)
 

@@ -1,8 +1,8 @@
-"""Figure 3, confidences and logits on clean images and on PGD examples, and robust error after each attack.
+"""The numbers of Figure 3 (confidences and logits on clean images and PGD examples) and of the cascade of attacks.
 
-All of it is about the n images that were attacked, the first of the test images. PGD examples are of all of these, see
+They are about the n attacked images, which are the first of the test images. There are PGD examples of all of them, see
 `evaluation.pgd.logits`. AutoAttack does not perturb an image that is misclassified already, or that no attack breaks.
-Its images therefore cannot show how a model sees adversarial images in general.
+Its images therefore cannot show how a model responds to adversarial images in general.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from bnft.runs import layout
 Array = NDArray[np.float64]
 Kind = Literal["clean", "adversarial", "fooled"]
 KINDS: dict[Kind, str] = {
-    "clean": "the attacked images before the attack",
+    "clean": "the attacked images, without an attack",
     "adversarial": "PGD examples of the same images, whether they fool the model or not",
-    "fooled": "the images with which the attack fooled the model, of images that were classified correctly before",
+    "fooled": "the adversarial images that fool the model, of images that are classified correctly without an attack",
 }
 QUANTITIES = ("confidence", "logit")
 
@@ -49,42 +49,42 @@ class Scores:
     fallen_at: NDArray[np.int64]
 
     def logits(self, kind: Kind) -> Array:
-        """The logits (images, classes) of one of KINDS."""
+        """Return the logits (images, classes) of one of KINDS."""
         if kind == "fooled":
             return self.adversarial[self.fallen_at > 0]
         return self.clean if kind == "clean" else self.pgd
 
     def values(self, quantity: str, kind: Kind) -> Array:
-        """The confidence of each image, or all of its logits, as one axis."""
+        """Return the confidence of each image, or the logits of all images and classes, as one axis."""
         logits = self.logits(kind)
         return confidence(logits) if quantity == "confidence" else logits.ravel()
 
 
 def softmax(logits: NDArray[Any]) -> Array:
-    """Probabilities (n, classes) of logits (n, classes)."""
+    """Return the probabilities (n, classes) of logits (n, classes)."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def confidence(logits: NDArray[Any]) -> Array:
-    """The probability (n,) of the predicted class, for logits (n, classes)."""
+    """Return the probability (n,) of the predicted class, for logits (n, classes)."""
     return softmax(logits).max(axis=1) if len(logits) else np.zeros(0)
 
 
 def scores(result: StoredResult) -> Scores:
-    """What a result's outcomes say of the attacked images. Raises DamagedError if they are not there or not whole."""
+    """Return the scores of the attacked images. Raise DamagedError if they are missing or damaged."""
     kept, file = result.scores, result.folder.path / layout.OUTCOMES
     try:
         fallen_at, adversarial = kept["fallen_at"].astype(np.int64), kept["adversarial_logits"].astype(np.float64)
         images = len(fallen_at)
         clean, labels = kept["clean_logits"][:images].astype(np.float64), kept["labels"][:images].astype(np.int64)
     except KeyError as error:
-        raise DamagedError(f"{file}: is damaged, it lacks {error.args[0]}") from None
+        raise DamagedError(f"{file}: is damaged, {error.args[0]} is missing") from None
     if not (clean.ndim == 2 and clean.shape == adversarial.shape and labels.shape == fallen_at.shape == (len(clean),)):
-        raise DamagedError(f"{file}: is damaged, its logits, labels and outcomes are not of the same images")
+        raise DamagedError(f"{file}: is damaged, its logits, labels and outcomes belong to different images")
     pgd = kept.get("pgd_logits", clean[:0]).astype(np.float64)
     if len(pgd) and pgd.shape != clean.shape:
-        raise DamagedError(f"{file}: is damaged, its PGD examples are not of the same images")
+        raise DamagedError(f"{file}: is damaged, its PGD examples belong to different images")
     return Scores(result.seed, clean, adversarial, pgd, labels, fallen_at)
 
 
@@ -96,29 +96,34 @@ class RowScores:
     notes: tuple[str, ...]
 
     def values(self, quantity: str, kind: Kind) -> Array:
-        """One of QUANTITIES on one of KINDS of images, over all seeds, as one axis."""
-        return np.concatenate([np.zeros(0), *(found.values(quantity, kind) for found in self.scores.values())])
+        """Return one of QUANTITIES on one of KINDS, over all seeds, as one axis."""
+        return np.concatenate([np.zeros(0), *(of_seed.values(quantity, kind) for of_seed in self.scores.values())])
 
 
 def read(row: Row) -> RowScores:
-    """The scores of all runs of a row. Never raises for what is missing or damaged."""
-    found: dict[int, Scores] = {}
+    """Read the scores of all runs of a row. Missing or damaged files give a note, not an error."""
+    by_seed: dict[int, Scores] = {}
     notes: list[str] = []
     for result in sorted(row.results, key=lambda result: result.seed):
         try:
-            found[result.seed] = scores(result)
+            by_seed[result.seed] = scores(result)
         except DamagedError as error:
             notes.append(f"{result.run_folder.name}: no outcomes of images: {error}")
-    if any(not len(one.pgd) for one in found.values()):
-        notes.append(f"{row.first.run.title}: Figure 3 lacks PGD examples, which older results do not have")
-    return RowScores(found, tuple(notes))
+    if any(not len(one.pgd) for one in by_seed.values()):
+        notes.append(f"{row.first.run.title}: older results have no PGD examples, so Figure 3 shows none")
+    return RowScores(by_seed, tuple(notes))
 
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """One row and kind of images: how many `values` lie in each bin, over all seeds, and their mean.
+    """A histogram of one row and one kind of images, over all seeds.
 
-    Of a confidence there is one value an image, of logits one for each image and class.
+    Attributes:
+        row: the label of the row.
+        kind: one of KINDS.
+        counts: the number of values in each bin.
+        values: the number of values: one per image for confidences, one per image and class for logits.
+        mean: the mean of the values; None if there are none.
     """
 
     row: str
@@ -130,7 +135,7 @@ class ScoreHistogram:
 
 @dataclass(frozen=True)
 class ScoreHistograms:
-    """Figure 3: one of QUANTITIES, for all rows and KINDS on common `edges`; outermost bins take what lies beyond."""
+    """Histograms of one of QUANTITIES, with common `edges`. The outermost bins also count values beyond them."""
 
     quantity: str
     edges: tuple[float, ...]
@@ -138,8 +143,8 @@ class ScoreHistograms:
 
 
 def score_histograms(rows: Mapping[str, RowScores], bins: int = BINS) -> list[ScoreHistograms]:
-    """Figure 3 for rows by label: confidence, from 0 to 1, then logits; nothing of rows without scores."""
-    found = []
+    """Compute the histograms of Figure 3 for rows by label. Rows without scores are left out."""
+    figures = []
     for quantity in QUANTITIES:
         values = {
             (label, kind): row.values(quantity, kind) for label, row in rows.items() if row.scores for kind in KINDS
@@ -152,12 +157,12 @@ def score_histograms(rows: Mapping[str, RowScores], bins: int = BINS) -> list[Sc
             ScoreHistogram(label, kind, counted(of[None], edges)[0], len(of), float(of.mean()) if len(of) else None)
             for (label, kind), of in values.items()
         ]
-        found.append(ScoreHistograms(quantity, tuple(edges.tolist()), tuple(drawn)))
-    return found
+        figures.append(ScoreHistograms(quantity, tuple(edges.tolist()), tuple(drawn)))
+    return figures
 
 
 def distance(first: Array, second: Array) -> float | None:
-    """The largest gap between two cumulative distributions (Kolmogorov-Smirnov), from 0, alike, to 1; None if empty."""
+    """Return the Kolmogorov-Smirnov distance of two samples, from 0 (equal) to 1; None if a sample is empty."""
     if not len(first) or not len(second):
         return None
     first, second = np.sort(first), np.sort(second)
@@ -167,14 +172,14 @@ def distance(first: Array, second: Array) -> float | None:
 
 
 def cascade(row: Row) -> list[dict[str, Any]]:
-    """Robust error after each attack, in percent: one dict a step, with a mean over seeds.
+    """Return the robust error after each attack, in percent, as one dict per step.
 
-    Each has `step`, `attack`, `error`, `deviation` over seeds (None for one), `low` and `high` (Wilson, 95 %, as for
-    `rows.Rate`), `images` and `seconds`. Step 0 is the error on the same images without an attack, left out where
-    outcomes cannot be read. Seeds that went through fewer attacks than others end the list where they end.
+    Each dict has `step`, `attack`, `error` (mean over seeds), `deviation` over seeds (None for one seed), `low` and
+    `high` (95 % interval as for `rows.Rate`), `images` and `seconds`. Step 0 is the error without an attack. It is left
+    out if outcomes cannot be read. The list ends with the seed that has the fewest attacks.
     """
     steps = []
-    before = [found.fallen_at == 0 for found in read(row).scores.values()]
+    before = [of_seed.fallen_at == 0 for of_seed in read(row).scores.values()]
     if before and all(map(len, before)):
         rates = [ErrorRate.of(int(wrong.sum()), len(wrong)) for wrong in before]
         steps.append(_step(0, "no attack", rates, 0.0))

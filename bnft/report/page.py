@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs nothing beside it, no network included."""
+"""The page of the report: one HTML file that needs no other files and no network."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from bnft.report import style
 from bnft.report.figures.base import Figure
 from bnft.report.groups import Series
 
-_MARKERS = {  # of a legend, as SVG around (13, 6)
+_MARKERS = {  # markers of a legend, as SVG around (13, 6)
     "circle": '<circle cx="13" cy="6" r="4" fill="{0}"/>',
     "square": '<rect x="9.5" y="2.5" width="7" height="7" fill="{0}"/>',
     "triangle-up": '<path d="M13 1.5 L17.5 10 L8.5 10 Z" fill="{0}"/>',
@@ -30,7 +30,7 @@ _MARKERS = {  # of a legend, as SVG around (13, 6)
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page of `content`, as `content.content` gives it."""
+    """Return the page with the given content, which comes from `content.content`."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_text("page.html"))
     return template.render(
@@ -44,7 +44,13 @@ def render(content: dict[str, Any]) -> str:
 
 
 def drawn(figure: Figure, place: str, files: str | None) -> dict[str, Any]:
-    """A figure for the template; `place` makes its ids unique, `files` is where its PDF and PNG are, if they exist."""
+    """Return a figure for the template.
+
+    Args:
+        figure: the figure.
+        place: a prefix that makes its ids unique.
+        files: the path of its PDF and PNG without suffix; None if they are not written.
+    """
     key = f"{place}-{figure.key}"
     return {
         "id": key,
@@ -62,7 +68,7 @@ def drawn(figure: Figure, place: str, files: str | None) -> dict[str, Any]:
 
 
 def legend(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """What each colour, dash and marker stands for."""
+    """Return the entries of a legend: label, colour, dash and marker of each row."""
     return [
         {
             "label": one.label,
@@ -75,14 +81,14 @@ def legend(series: Sequence[Series]) -> list[dict[str, Any]]:
 
 
 def picture(pixels: NDArray[np.uint8]) -> str:
-    """An image of shape (H, W, C), with one channel or three, as a PNG in a data URL."""
+    """Return an image (H, W, C) with one or three channels as a PNG in a data URL."""
     buffer = BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _json(value: Any) -> Markup:
-    """JSON that can stand in a script element."""
+    """Return JSON that is safe within a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
@@ -93,5 +99,5 @@ def _text(name: str) -> str:
 
 @cache
 def _bundle() -> str:
-    """Vega-Embed, with the Vega and Vega-Lite that it uses."""
+    """Return Vega-Embed with Vega and Vega-Lite as JavaScript."""
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))

@@ -1,4 +1,4 @@
-"""What became of each image in one evaluation, in a few bytes each, and what is counted from it beside the errors."""
+"""The outcome of each image in one evaluation, in a few bytes per image, and further numbers that follow from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ Errors = NDArray[np.bool_]  # whether each image is misclassified
 
 @dataclass(frozen=True)
 class PerImage:
-    """The errors of one evaluation. Percentages are None where an older result lacks what they are counted from.
+    """The errors of one evaluation. Percentages are None if an older result lacks the data for them.
 
-    Args:
-        robust: of the attacked images, which are the first test images: misclassified, with an attack or without.
-        clean: of all test images, without an attack; none in older results.
-        constant: of all test images, by a classifier that always predicts the most frequent of the attacked classes.
-        largest_class: how many of the attacked images the model takes for the class that it predicts most, in percent.
+    Attributes:
+        robust: whether each attacked image is misclassified, with or without an attack. The attacked images are the
+            first test images.
+        clean: whether each test image is misclassified without an attack; None in older results.
+        constant: the same for a classifier that always predicts the most frequent class of the attacked images.
+        largest_class: the share of the class that the model predicts most often for the attacked images, in percent.
     """
 
     robust: Errors
@@ -31,7 +32,7 @@ class PerImage:
 
     @classmethod
     def of(cls, outcomes: Mapping[str, NDArray[Any]]) -> "PerImage":
-        """From the outcomes of an evaluation, see `evaluation.Outcomes`."""
+        """Compute the errors from the outcomes of an evaluation, see `evaluation.Outcomes`."""
         robust = outcomes["fallen_at"] != STANDS
         if not {"clean_logits", "labels"} <= outcomes.keys() or not len(robust):
             return cls(robust)
@@ -42,18 +43,18 @@ class PerImage:
 
     @property
     def constant_error(self) -> float | None:
-        """The error of the constant classifier on the attacked images, which no attack changes."""
+        """The error of the constant classifier on the attacked images, in percent. No attack changes it."""
         return None if self.constant is None else _percent(self.constant[: len(self.robust)])
 
     @property
     def clean_error_900(self) -> float | None:
-        """The clean error on the first 900 test images, most likely those of the paper."""
+        """The clean error on the first 900 test images, in percent. Most likely, the paper uses these images."""
         enough = self.clean is not None and len(self.clean) >= CLEAN_IMAGES
         return _percent(self.clean[:CLEAN_IMAGES]) if self.clean is not None and enough else None
 
     @property
     def robust_error_correct(self) -> float | None:
-        """The robust error among the attacked images that are classified correctly without an attack."""
+        """The robust error among the attacked images that are classified correctly without an attack, in percent."""
         if self.clean is None:
             return None
         return _percent(self.robust[~self.clean[: len(self.robust)]])

@@ -1,4 +1,4 @@
-"""What the runs of a row recorded of their BN layers, read for figures: few epochs, and damage told, not raised."""
+"""The BN records of a row's runs for figures: only some epochs, and notes instead of errors for damaged files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from bnft.common.errors import DamagedError
 from bnft.report.rows import Row, StoredResult
 from bnft.runs.run_folder import RunFolder
 
-EPOCHS = 16  # of a long training that are kept, so that hundreds of runs fit into memory and a page
+EPOCHS = 16  # epochs to keep of a long training, so that hundreds of runs fit into memory and a page
 
 
 def channel_values(record: BatchNormRecord, layer: str, quantity: str) -> NDArray[np.float64]:
-    """One of `records.QUANTITIES` of a layer, of shape (logged epochs, channels); without warnings."""
+    """Return one of `record.QUANTITIES` of a layer, of shape (logged epochs, channels), without warnings."""
     with np.errstate(all="ignore"):
         return record.values(layer, quantity).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The BN layers of one run at one logged epoch, `position` in the record (-1 for the last)."""
+    """The BN layers of one run at one logged epoch. `position` is its position in the record (-1 for the last)."""
 
     record: BatchNormRecord
     position: int
 
     def values(self, layer: str, quantity: str) -> NDArray[np.float64]:
-        """One of `records.QUANTITIES`, of shape (channels,)."""
+        """Return one of `record.QUANTITIES`, of shape (channels,)."""
         return channel_values(self.record, layer, quantity)[self.position]
 
 
@@ -38,10 +38,14 @@ Moments = dict[int, Moment]  # by seed
 
 @dataclass(frozen=True)
 class RowRecords:
-    """The records of a row by seed, and notes on those that cannot be read.
+    """The BN records of a row.
 
-    `bases` has, by seed, what a run started from. A run's own epoch 0 is that, so that the base itself need not be
-    there; but where statistics were reset before epoch 0, it is the last epoch of the base, if that can be read.
+    Attributes:
+        records: the records by seed.
+        bases: the BN layers that each run started from, by seed. They are the run's own epoch 0, so the base itself can
+            be missing. If the statistics were reset before epoch 0, they are the last epoch of the base, if that can be
+            read.
+        notes: notes on records that cannot be read.
     """
 
     records: dict[int, BatchNormRecord]
@@ -55,23 +59,23 @@ class RowRecords:
 
     @property
     def first(self) -> BatchNormRecord | None:
-        """The record of the lowest seed that has one; None if none has."""
+        """The record of the lowest seed that has one; None if there is none."""
         return next(iter(self.records.values()), None)
 
     @property
     def layers(self) -> list[str]:
-        """The BN layers, in the order of the model; none if there is no record or the model has none."""
+        """The BN layers in the model's order; empty if there is no record or no BN layer."""
         return self.first.layers if self.first is not None else []
 
 
 def picked(epochs: Sequence[int], most: int = EPOCHS) -> list[int]:
-    """The positions of at most `most` (>= 2) of `epochs`, evenly spread, with the first and the last."""
+    """Return at most `most` (>= 2) positions in `epochs`, evenly spaced, including the first and the last."""
     count = min(most, len(epochs))
     return sorted({round(place) for place in np.linspace(0, len(epochs) - 1, count).tolist()})
 
 
 def read(row: Row, most: int = EPOCHS) -> RowRecords:
-    """The records of all runs of a row, at most `most` epochs of each. Never raises for what is missing or damaged."""
+    """Read the records of a row's runs, with at most `most` epochs each. Damaged files give notes, not errors."""
     records: dict[int, BatchNormRecord] = {}
     bases: Moments = {}
     notes: list[str] = []
@@ -107,7 +111,7 @@ def _base(result: StoredResult, record: BatchNormRecord) -> Moment | None:
 
 
 def _read(folder: RunFolder, most: int) -> BatchNormRecord:
-    """A run's record, thinned. Raises DamagedError unless it has every quantity of every layer at every epoch."""
+    """Read some epochs of a run's record. Raise DamagedError if quantities of layers or epochs are missing."""
     record = folder.batchnorm()
     arrays = record.arrays
     shape = arrays["epochs"].shape if "epochs" in arrays else ()
@@ -117,6 +121,6 @@ def _read(folder: RunFolder, most: int) -> BatchNormRecord:
         shapes = {arrays[f"{layer}.{quantity}"].shape for quantity in RECORDED}
         whole = whole and len(shapes) == 1 and all(len(one) == 2 and one[0] == shape[0] and one[1] for one in shapes)
     if not whole:
-        raise DamagedError(f"{folder.path / 'batchnorm.safetensors'}: is damaged, it lacks epochs or quantities")
+        raise DamagedError(f"{folder.path / 'batchnorm.safetensors'}: is damaged, epochs or quantities are missing")
     kept = picked(record.epochs, most)
     return BatchNormRecord({name: values[kept] for name, values in arrays.items()}, record.eps)

@@ -1,4 +1,4 @@
-"""Results, grouped into rows (runs equal but for their seed) and rows into studies (equal data and network)."""
+"""Results, grouped into rows (runs that differ only in their seed) and studies (rows with equal data and network)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +22,13 @@ from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies import paper
 
-STARTS = ("initialization", "normalization")  # keys of a model in which rows of a study can differ
+STARTS = ("initialization", "normalization")  # keys of a model that can differ between rows of a study
 Quantity = Literal["constant_error", "largest_class", "clean_error_900", "robust_error_correct"]
 
 
 @dataclass(frozen=True)
 class StoredResult:
-    """One evaluation of one run, and where it is kept."""
+    """One evaluation of one run, and its folder."""
 
     folder: EvaluationFolder
     result: Result
@@ -47,14 +47,11 @@ class StoredResult:
 
     @cached_property
     def scores(self) -> dict[str, NDArray[Any]]:
-        """What became of every image (see `evaluation.Outcomes`), without the images, to be kept in memory.
-
-        Raises DamagedError if it is not there or not whole.
-        """
+        """The outcomes without the images, kept in memory. Raises DamagedError if they are missing or damaged."""
         return self.outcomes(images=False)
 
     def outcomes(self, images: bool = True) -> dict[str, NDArray[Any]]:
-        """The outcomes, see `EvaluationFolder.outcomes`. Raises DamagedError, with the way out."""
+        """Read the outcomes, see `EvaluationFolder.outcomes`. Raise DamagedError if they are missing or damaged."""
         with _repairable():
             return self.folder.outcomes(images)
 
@@ -64,25 +61,29 @@ class StoredResult:
         outcomes = self.outcomes(images=False)
         if "fallen_at" not in outcomes:
             with _repairable():
-                raise DamagedError(f"{self.folder.path / layout.OUTCOMES}: is damaged, it lacks fallen_at")
+                raise DamagedError(f"{self.folder.path / layout.OUTCOMES}: is damaged, fallen_at is missing")
         return PerImage.of(outcomes)
 
 
 @contextmanager
 def _repairable() -> Iterator[None]:
-    """Adds to the refusal of what an evaluation left behind how it is made again."""
+    """Add to a DamagedError about an evaluation how to compute the file again."""
     try:
         yield
     except DamagedError as error:
-        raise DamagedError(f"{error}; with that file removed, the command that made it makes it again") from None
+        raise DamagedError(f"{error}; remove this file and repeat the command that wrote it") from None
 
 
 @dataclass(frozen=True)
 class Rate:
-    """An error in percent: the mean over seeds, its standard deviation (None for one seed), and the 95 % interval.
+    """An error of a row.
 
-    The interval is Wilson's for the mean error on that many images: it says how far another sample of images could
-    move the number, not how far another seed could.
+    Attributes:
+        error: the mean error over seeds, in percent.
+        deviation: its standard deviation over seeds; None for one seed.
+        interval: Wilson's 95 % interval for the mean error on this number of images. It shows how much the error could
+            change with another sample of images, not with another seed.
+        images: the number of images.
     """
 
     error: float
@@ -99,7 +100,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs of one policy that differ in nothing but their seed."""
+    """Runs of one policy that differ only in their seed."""
 
     results: tuple[StoredResult, ...]
 
@@ -129,7 +130,7 @@ class Row:
 
     @property
     def paper(self) -> paper.PaperRow | None:
-        """The paper's row, if this is one: the policy as it is, apart from data, model, schedule and seed."""
+        """The row of the paper, if this is one: only data, model, schedule and seed may differ from the policy."""
         return None if self.overrides else paper.BY_POLICY.get(self.policy)
 
     @property
@@ -139,70 +140,73 @@ class Row:
 
     @property
     def budgets_that_differ(self) -> dict[str, Any]:
-        """Norm and eps of the training attack and of the evaluation, where they differ."""
+        """Norm and eps of the training attack and of the evaluation, if they differ."""
         attack = self.first.run.identity.get("attack") or {}
-        found: dict[str, Any] = {}
+        budgets: dict[str, Any] = {}
         for key in ("norm", "eps"):
-            judged = getattr(self.first.evaluation, key)
-            if attack.get(key, judged) != judged:
-                found |= {f"attack.{key}": attack[key], f"evaluation.{key}": judged}
-        return found
+            evaluated = getattr(self.first.evaluation, key)
+            if attack.get(key, evaluated) != evaluated:
+                budgets |= {f"attack.{key}": attack[key], f"evaluation.{key}": evaluated}
+        return budgets
 
     @property
     def free(self) -> dict[str, Any]:
-        """What tells this row from another of its policy and overrides: schedule, evaluation, the attack's source."""
+        """The values that can differ between rows of equal policy and overrides, such as schedule and evaluation."""
         run, evaluation = identity.without(self.first.run.identity, "seed"), self.first.evaluation.settings
         attack = {identity.SOURCE: (run.get("attack") or {}).get(identity.SOURCE)}
-        told = {"model": run["model"], "schedule": run["schedule"], "data": run["data"], "attack": attack}
-        return {**told, "evaluation": evaluation, "base": run.get("base")}
+        trained = {"model": run["model"], "schedule": run["schedule"], "data": run["data"], "attack": attack}
+        return {**trained, "evaluation": evaluation, "base": run.get("base")}
 
     def mean(self, quantity: Quantity) -> float | None:
-        """What is counted from each image beside the errors, in percent: the mean over seeds; None if none has it."""
-        found = [getattr(result.per_image, quantity) for result in self.results]
-        known = [value for value in found if value is not None]
+        """Return the mean of a further number (see `PerImage`) over seeds, in percent; None if no seed has it."""
+        values = [getattr(result.per_image, quantity) for result in self.results]
+        known = [value for value in values if value is not None]
         return fmean(known) if known else None
 
     @property
     def at_floor(self) -> bool:
-        """Whether the row may be no better than a constant classifier: the interval of its robust error gets there."""
+        """Whether the interval of the robust error reaches the error of a constant classifier."""
         floor = self.mean("constant_error")
         return floor is not None and self.robust.interval[1] >= floor
 
 
 @dataclass(frozen=True)
 class Study:
-    """Rows on the same data and the same model, in the paper's order, others after them."""
+    """Rows with the same data and model: first those of the paper, in its order, then the others."""
 
     rows: tuple[Row, ...]
 
     @cached_property
     def first(self) -> Result:
-        """The first result of the rows that were evaluated as most are."""
+        """The first result of the rows with the most frequent evaluation."""
         return self.by_evaluation()[0][0].first
 
     def published(self, row: Row) -> paper.PaperRow | None:
-        """The paper's row beside which a row is set: none where it was attacked within another budget than most."""
+        """Return the row of the paper to compare a row with; None if its budget is not that of most rows."""
         usual = self.first.evaluation
         return row.paper if row.budget == (usual.norm, usual.eps) else None
 
     def by_evaluation(self) -> list[tuple[Row, ...]]:
-        """The rows that were evaluated alike, together; first those with the most rows of the paper, then by number."""
-        found: dict[str, list[Row]] = {}
+        """Group the rows by evaluation: first the group with the most rows of the paper, then by size."""
+        alike: dict[str, list[Row]] = {}
         for row in self.rows:
-            found.setdefault(canonical(row.first.evaluation.settings), []).append(row)
-        order = sorted(found.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
+            alike.setdefault(canonical(row.first.evaluation.settings), []).append(row)
+        order = sorted(alike.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
         return [tuple(rows) for rows in order]
 
     def paper_row(self, policy: str) -> Row | None:
-        """The one row that stands for a row of the paper, evaluated as most are; None if there is none, or several."""
-        found = [row for row in self.rows if row.paper and row.policy == policy]
-        if len(found) > 1:
+        """Return the row that corresponds to a row of the paper; None unless there is exactly one.
+
+        If there are several, the one with the most frequent evaluation counts.
+        """
+        rows = [row for row in self.rows if row.paper and row.policy == policy]
+        if len(rows) > 1:
             usual = self.by_evaluation()[0]
-            found = [row for row in found if row in usual]
-        return found[0] if len(found) == 1 else None
+            rows = [row for row in rows if row in usual]
+        return rows[0] if len(rows) == 1 else None
 
     def labels(self) -> list[str]:
-        """A name for each row that tells it from every other."""
+        """Return a unique name for each row."""
         plain = [_label(row.first.run.title, {**row.budgets_that_differ, **row.overrides}) for row in self.rows]
         labels = []
         for row, label in zip(self.rows, plain, strict=True):
@@ -210,7 +214,7 @@ class Study:
             telling: dict[str, Any] = {}
             for other in alike:
                 telling.update(identity.differences(row.free, other.free))
-            for key in ("norm", "eps"):  # the heading has those of most rows; `threat.eps` can make others differ
+            for key in ("norm", "eps"):  # the heading names those of most rows
                 telling.pop(f"evaluation.{key}", None)
                 own = getattr(row.first.evaluation, key)
                 if own != getattr(self.first.evaluation, key) and f"evaluation.{key}" not in label:
@@ -232,20 +236,20 @@ def _label(title: str, telling: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a table is about: the results found, and the runs that were asked for and are not done."""
+    """The results of a table, and the names of requested runs that are not done."""
 
     results: tuple[StoredResult, ...]
     missing: tuple[str, ...]
 
     @property
     def note(self) -> str:
-        """On results that nothing tells to be whole; empty if there are none."""
+        """A note on results without checksums; empty if there are none."""
         count = sum(result.result.outcomes is None for result in self.results)
-        many = f"{count} results from before checksums were" if count > 1 else "1 result from before checksums was"
+        many = f"{count} results without checksums were" if count > 1 else "1 result without a checksum was"
         return f"Note: {many} read unchecked" if count else ""
 
     def studies(self) -> list[Study]:
-        """The results in rows, the rows in studies."""
+        """Group the results into rows, and the rows into studies."""
         rows: dict[str, list[StoredResult]] = {}
         for result in self.results:
             run, settings = result.run, result.result.evaluation.settings
@@ -257,11 +261,11 @@ class Selection:
             network = {key: value for key, value in named["model"].items() if key not in STARTS}
             study = canonical([named["data"]["sha256"], network])
             studies.setdefault(study, []).append(Row(tuple(group)))
-        return [_sorted(found) for found in studies.values()]
+        return [_sorted(study_rows) for study_rows in studies.values()]
 
 
 def _sorted(rows: list[Row]) -> Study:
-    """The study of these rows, in the paper's order; of one policy, first what was attacked as most are."""
+    """Return the study of these rows, in the paper's order. Rows of one policy begin with the usual budget."""
     study = Study(tuple(sorted(rows, key=_position)))
     usual = study.by_evaluation()[0][0].budget
     return Study(tuple(sorted(study.rows, key=lambda row: (*_position(row), row.budget != usual, row.budget))))
@@ -272,9 +276,14 @@ def _position(row: Row) -> tuple[int, int]:
 
 
 def select(store: Store, names: Sequence[str] = ()) -> Selection:
-    """The results of sweeps and runs by name, as `pick` takes them; of all runs, those that are done.
+    """Read the results of some sweeps and runs.
 
-    Raises InputError for a name that is neither, and where the store is empty.
+    Args:
+        store: the store.
+        names: the names of sweeps or runs, as for `pick`. If all runs are requested, only those that are done count.
+
+    Raises:
+        InputError: if a name is neither a sweep nor a run, or if the store is empty.
     """
     picked = pick(store, names)
     wanted = {(entry["run"], entry["evaluation"]): None for sweep in picked.sweeps.values() for entry in sweep["runs"]}
@@ -282,14 +291,14 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         done = [folder.path.name for folder in store.run(name).evaluations()]
         wanted |= {(name, evaluation): None for evaluation in done or ([] if picked.everything else [""])}
     if picked.everything and not wanted:
-        raise InputError(f"store={store.root}: must be a folder with runs that are done; this one has none")
+        raise InputError(f"store={store.root}: must be a folder with runs that are done; this folder has none")
     return read(store, wanted)
 
 
 def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
-    """The results of some evaluations, each as its run and its id.
+    """Read the results of some evaluations, each given as the name of its run and its id.
 
-    Raises DamagedError if one is not whole, or not of its outcomes.
+    Raise DamagedError if a result is damaged, or does not belong to its outcomes.
     """
     results, missing = [], []
     for run, evaluation in wanted:

@@ -1,10 +1,10 @@
-"""What section 3.3 of the paper says of distributions, measured on our runs.
+"""The paper's statements about distributions (section 3.3), measured on our runs.
 
-The paper gives no thresholds; ours stand in the constants below. "Most layers" is more than half of them. Of several
-seeds, those that both rows have count, through their mean in each layer, or else all. A statement whose rows are
-missing is "not measured". Where a difference is averaged over layers, a statement holds only if the interval of the
-average leaves out zero; otherwise there is "not enough data". These are descriptions of the runs at hand: no verdict is
-a test of significance.
+The paper gives no thresholds. Ours are the constants below, and "most layers" means more than half of them. With
+several seeds, each layer counts with its mean over the seeds that both rows have, or over all seeds if they share none.
+A statement whose rows are missing is "not measured". A statement about a difference averaged over layers holds only if
+the interval of the average leaves out zero. Otherwise there is "not enough data". The verdicts describe the given runs.
+They are not tests of significance.
 """
 
 import math
@@ -21,8 +21,8 @@ from bnft.report.outcomes import QUANTITIES, Kind, RowScores, distance
 from bnft.report.recorded import Moments, RowRecords
 from bnft.report.rows import Row
 
-COLLAPSED = 0.5  # a spread below this part of the base's is a collapse
-UNCHANGED = 0.1  # a relative change of the cross-entropy up to this is none to speak of
+COLLAPSED = 0.5  # a spread below this fraction of the base's is a collapse
+UNCHANGED = 0.1  # a relative change of the cross-entropy up to this counts as hardly a change
 PAPER_DIFFERENCE = -0.177  # average difference of mean m (section 3.3)
 
 Verdict = Literal["holds", "holds in part", "does not hold", "not enough data", "not measured"]
@@ -31,11 +31,20 @@ Measure = Callable[[NDArray[np.float64]], float]
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement: the paper's in our words, what we measured in words, and whether it holds.
+    """A statement of the paper, and whether it holds for our runs.
 
-    `value` is our main number and `paper` the paper's, where it has one. `details` has a dict for each layer with
-    `layer` and our numbers, and the statement is true of `true` of `of` layers; for histograms of scores, it is one for
-    each histogram, with `quantity` and `kind`. `seeds` is how many seeds went in.
+    Attributes:
+        key: its name, as an identifier.
+        text: the paper's statement in our words.
+        measured: our measurements in words.
+        verdict: whether it holds.
+        value: our main number.
+        paper: the paper's number, if it gives one.
+        details: a dict per layer with `layer` and our numbers. For histograms of scores, a dict per histogram with
+            `quantity` and `kind`.
+        true: the number of layers (or histograms) for which the statement is true.
+        of: the number of all layers (or histograms).
+        seeds: the number of seeds.
     """
 
     key: str
@@ -53,9 +62,15 @@ class Statement:
 def statements(
     records: Mapping[str, RowRecords], scores: Mapping[str, RowScores], rows: Mapping[str, Row]
 ) -> list[Statement]:
-    """All statements, on rows by policy: what `recorded.read` and `outcomes.read` give of them, and they themselves.
+    """Return all statements.
 
-    NORMAL's BN layers are those of its row, and for seeds that are not there, those that BN PARAMS started from.
+    The BN layers of NORMAL are those of its row. For seeds that this row lacks, they are those that BN PARAMS started
+    from.
+
+    Args:
+        records: the BN records by policy, from `recorded.read`.
+        scores: the scores by policy, from `outcomes.read`.
+        rows: the rows by policy.
     """
     tuned, adv = _ends(records, "bn_params"), _ends(records, "adv")
     normal = {**(records["bn_params"].bases if "bn_params" in records else {}), **_ends(records, "normal")}
@@ -77,7 +92,7 @@ def _ends(records: Mapping[str, RowRecords], policy: str) -> Moments:
 
 
 def _concentration(quantity: str, tuned: Moments, normal: Moments, centre: float = 0.0) -> Statement:
-    """On `quantity` minus `centre`. The paper's gamma can be either: BN is often written with a scale of 1 + gamma."""
+    """Test the concentration of `quantity` minus `centre`. BN is also written with a scale of 1 + gamma, hence 1.0."""
     name = f"{quantity} - {centre:g}" if centre else quantity
     text = f"{name} is more concentrated around zero in BN PARAMS than in NORMAL, in most layers"
     key = f"{quantity}_minus_{centre:g}_concentrated" if centre else f"{quantity}_concentrated"
@@ -88,10 +103,10 @@ def _concentration(quantity: str, tuned: Moments, normal: Moments, centre: float
         return _not_measured(key, text, "BN PARAMS and NORMAL")
     deviations = [line["deviation"] for line in ratios if line["deviation"] is not None]
     median, true, narrower = float(np.median(sizes)), sum(x < 1 for x in sizes), sum(x < 1 for x in deviations)
-    measured = f"mean |{name}| is {median:.2f} times NORMAL's in the median layer, lower in {true} of {len(sizes)}"
+    measured = f"mean |{name}| is lower than NORMAL's in {true} of {len(sizes)} layers (median ratio {median:.2f})"
     if deviations:
         middle = float(np.median(deviations))
-        measured += f"; its standard deviation is {middle:.2f} times NORMAL's, lower in {narrower} of {len(deviations)}"
+        measured += f"; its standard deviation is lower in {narrower} of {len(deviations)} (median ratio {middle:.2f})"
     nearer, tighter = 2 * true > len(sizes), 2 * narrower > len(deviations)
     verdict: Verdict = "holds" if nearer and tighter else "holds in part" if nearer or tighter else "does not hold"
     return Statement(key, text, measured, verdict, median, None, tuple(ratios), true, len(sizes), _seeds(tuned, normal))
@@ -107,9 +122,9 @@ def _collapse(tuned: Moments, normal: Moments) -> Statement:
     median, true, narrower = float(np.median(widths)), sum(x < COLLAPSED for x in widths), sum(x < 1 for x in widths)
     middle = _median(ratios, "median")
     measured = (
-        f"its interquartile range is {median:.2f} times NORMAL's in the median layer"
-        f"{'' if middle is None else f', its median {middle:.2f} times'};"
-        f" the range is narrower in {narrower} of {len(widths)} layers, by more than half in {true}"
+        f"the interquartile range is smaller than NORMAL's in {narrower} of {len(widths)} layers, and below"
+        f" {COLLAPSED:g} times NORMAL's in {true} (median ratio {median:.2f})"
+        f"{'' if middle is None else f'; the median ratio of the median variance is {middle:.2f}'}"
     )
     part: Verdict = "holds in part" if 2 * narrower > len(widths) else "does not hold"
     verdict: Verdict = "holds" if 2 * true > len(widths) else part
@@ -119,31 +134,33 @@ def _collapse(tuned: Moments, normal: Moments) -> Statement:
 
 
 def _lower(key: str, text: str, other: str, tuned: Moments, theirs: Moments) -> Statement:
-    found = mean_difference(tuned, theirs)
-    if found is None:
+    difference = mean_difference(tuned, theirs)
+    if difference is None:
         return _not_measured(key, text, f"BN PARAMS and {other}")
-    of, (low, high) = len(found.layers), found.interval
-    spread = f" ± {found.deviation:.3f} over {len(found.seeds)} seeds" if found.deviation is not None else ""
-    measured = (
-        f"mean m minus {other}'s is {found.average:+.3f}{spread} on average over layers"
-        f" (bootstrap over layers [{low:+.3f}, {high:+.3f}]); it is lower in {found.lower} of {of} layers"
+    of, (low, high) = len(difference.layers), difference.interval
+    spread = (
+        f" ± {difference.deviation:.3f} over {len(difference.seeds)} seeds" if difference.deviation is not None else ""
     )
-    true = 2 * found.lower > of if other == "ADV" else found.average < 0
+    measured = (
+        f"BN PARAMS minus {other} is {difference.average:+.3f}{spread} on average over layers"
+        f" (bootstrap over layers [{low:+.3f}, {high:+.3f}]); mean m is lower in {difference.lower} of {of} layers"
+    )
+    true = 2 * difference.lower > of if other == "ADV" else difference.average < 0
     decided = high < 0 if true else other == "ADV" or low > 0
     details = [
-        {"layer": layer, "difference": difference}
-        for layer, difference in zip(found.layers, found.differences, strict=True)
+        {"layer": layer, "difference": value}
+        for layer, value in zip(difference.layers, difference.differences, strict=True)
     ]
     verdict: Verdict = "not enough data" if not decided else "holds" if true else "does not hold"
     seeds = _seeds(tuned, theirs)
     return Statement(
-        key, text, measured, verdict, found.average, PAPER_DIFFERENCE, tuple(details), found.lower, of, seeds
+        key, text, measured, verdict, difference.average, PAPER_DIFFERENCE, tuple(details), difference.lower, of, seeds
     )
 
 
 def _resemblance(scores: Mapping[str, RowScores], rows: Mapping[str, Row]) -> Statement:
     key = "scores_resemble_adv"
-    text = "Confidences and logits of BN PARAMS are distributed as ADV's, on clean and on adversarial images"
+    text = "Confidences and logits of BN PARAMS are distributed like those of ADV, on clean and adversarial images"
     details: list[dict[str, Any]] = []
     compared = ("bn_params", "adv", "normal")
     if set(compared) <= scores.keys() and len({rows[policy].budget for policy in compared if policy in rows}) == 1:
@@ -157,17 +174,22 @@ def _resemblance(scores: Mapping[str, RowScores], rows: Mapping[str, Row]) -> St
     if not details:
         return _not_measured(key, text, "BN PARAMS, ADV and NORMAL, attacked within one budget", "scores of images")
     true = sum(line["to_adv"] < line["to_normal"] for line in details)
-    said = ", ".join(
-        f"{line['quantity']}s {line['kind']} {line['to_adv']:.2f} and {line['to_normal']:.2f}" for line in details
+    distances = ", ".join(
+        f"{line['to_adv']:.2f} and {line['to_normal']:.2f} ({line['quantity']}s, {line['kind']} images)"
+        for line in details
     )
-    measured = f"distances (Kolmogorov-Smirnov) to ADV and to NORMAL: {said}; nearer to ADV in {true} of {len(details)}"
+    measured = (
+        f"Kolmogorov-Smirnov distances to ADV and to NORMAL: {distances};"
+        f" BN PARAMS is closer to ADV in {true} of {len(details)} cases"
+    )
     verdict: Verdict = "holds" if true == len(details) else "holds in part" if true else "does not hold"
     seeds = len(scores["bn_params"].scores)
     return Statement(key, text, measured, verdict, None, None, tuple(details), true, len(details), seeds)
 
 
 def _unchanged_loss(policy: str, how: str, rows: Mapping[str, Row]) -> Statement:
-    key, text = f"pgd_loss_{policy}", f"The cross-entropy on PGD examples hardly changes under BN STATS ({how})"
+    key = f"pgd_loss_{policy}"
+    text = f"The cross-entropy on PGD examples hardly changes from NORMAL to BN STATS ({how})"
     ours, before = rows.get(policy), rows.get("normal")
     if ours is None or before is None or ours.budget != before.budget:
         return _not_measured(key, text, f"BN STATS ({how}) and NORMAL, attacked within one budget", "results")
@@ -175,24 +197,24 @@ def _unchanged_loss(policy: str, how: str, rows: Mapping[str, Row]) -> Statement
     common = after.keys() & start.keys()
     if not after or not start:
         return _not_measured(key, text, f"BN STATS ({how}) and NORMAL", "cross-entropy on PGD examples")
-    found, base = (fmean(x[seed] for seed in common or x) for x in (after, start))
-    change = (found - base) / base if base else math.inf
-    measured = f"{base:.3f} before, {found:.3f} after ({100 * change:+.1f} %)"
+    loss, base = (fmean(x[seed] for seed in common or x) for x in (after, start))
+    change = (loss - base) / base if base else math.inf
+    measured = f"{base:.3f} for NORMAL, {loss:.3f} for BN STATS ({how}), a change of {100 * change:+.1f} %"
     if "adv" in rows and rows["adv"].budget == before.budget and (adv := pgd_losses(rows["adv"])):
-        measured += f"; ADV has {fmean(adv.values()):.3f}"
+        measured += f"; {fmean(adv.values()):.3f} for ADV"
     verdict: Verdict = "holds" if abs(change) <= UNCHANGED else "does not hold"
-    details = ({"before": base, "after": found},)
+    details = ({"before": base, "after": loss},)
     return Statement(key, text, measured, verdict, 100 * change, None, details, seeds=len(common) or len(after))
 
 
 def pgd_losses(row: Row) -> dict[int, float]:
-    """The mean cross-entropy on PGD examples by seed, of the results that have it."""
+    """Return the mean cross-entropy on PGD examples by seed, for the results that have it."""
     kept = {stored.seed: stored.result.pgd_loss for stored in row.results}
     return {seed: loss for seed, loss in kept.items() if loss is not None and math.isfinite(loss)}
 
 
 def _not_measured(key: str, text: str, rows: str, what: str = "records of BN layers") -> Statement:
-    return Statement(key, text, f"it takes {what} of {rows}", "not measured")
+    return Statement(key, text, f"requires {what} of {rows}", "not measured")
 
 
 def _seeds(ours: Moments, theirs: Moments) -> int:
@@ -200,13 +222,13 @@ def _seeds(ours: Moments, theirs: Moments) -> int:
 
 
 def _ratios(ours: Moments, theirs: Moments, quantity: str, measures: Mapping[str, Measure]) -> list[dict[str, Any]]:
-    """For each layer that both have, our measure divided by theirs; None where that is undefined."""
+    """Return our measure divided by theirs, for each layer that both have; None if the ratio is undefined."""
     common = sorted(ours.keys() & theirs.keys())
     sides = [[side[seed] for seed in common or side] for side in (ours, theirs)]
     if not all(sides):
         return []
     every = [moment.record.layers for side in sides for moment in side]
-    found = []
+    lines = []
     for layer in (layer for layer in every[0] if all(layer in layers for layers in every)):
         values = [[moment.values(layer, quantity) for moment in side] for side in sides]
         line: dict[str, Any] = {"layer": layer}
@@ -215,8 +237,8 @@ def _ratios(ours: Moments, theirs: Moments, quantity: str, measures: Mapping[str
                 first, second = (fmean(map(measure, side)) for side in values)
             ratio = first / second if second else math.nan
             line[name] = ratio if math.isfinite(ratio) else None
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 def _median(lines: list[dict[str, Any]], name: str) -> float | None:
@@ -229,6 +251,6 @@ def _deviation(values: NDArray[np.float64]) -> float:
 
 
 def _range(values: NDArray[np.float64]) -> float:
-    """The interquartile range."""
+    """Return the interquartile range."""
     low, high = np.percentile(values, [25, 75]).tolist()
     return high - low

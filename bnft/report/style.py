@@ -1,8 +1,8 @@
-"""How the report and the dashboard look: one colour a policy everywhere, told apart by dash and shape as well.
+"""The look of the report and the dashboard: each policy has one colour everywhere, and a dash and a shape.
 
-Colours are of medium luminance, so that they are readable on white and on black. The three policies that the paper's
-figures compare have those of Okabe and Ito (2008); the others were chosen so that the colour-blind tell apart all that
-share a dash. Policies of one family are near in hue, and differ in dash and shape.
+The colours have medium luminance, so they are readable on white and on black. The three policies in the paper's figures
+have colours of Okabe and Ito (2008). The other colours were chosen so that colour-blind people can distinguish all
+policies with the same dash. Policies of one family have similar hues, and differ in dash and shape.
 """
 
 from collections.abc import Iterable
@@ -23,12 +23,12 @@ POLICY_COLOURS = {
     "bn_params_logits_conv1": "#659F58",
 }
 OTHER_COLOURS = ("#7B5CC8", "#B48600", "#D070A1", "#5A6C76", "#846537", "#E07161")
-PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96")  # of what is no policy, such as the parts of a run's cost
+PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96")  # for other things than policies, such as the parts of a run's cost
 
 SOLID: list[int] = []
 DASHES = (SOLID, [6, 2], [2, 2], [8, 2, 2, 2])
 SHAPES = ("circle", "square", "triangle-up", "diamond")
-_MEMBER = {  # of its family
+_MEMBER = {  # number within its family, which selects dash and shape
     "normal_bn_only": 1,
     "normal_bn_only_logits_conv1": 2,
     "bn_only": 1,
@@ -41,7 +41,7 @@ _MEMBER = {  # of its family
 
 @dataclass(frozen=True)
 class Look:
-    """How one row is drawn."""
+    """The colour, dash and shape of one row."""
 
     colour: str
     dash: tuple[int, ...]
@@ -49,26 +49,26 @@ class Look:
 
 
 def looks(policies: Iterable[str]) -> dict[str, Look]:
-    """The look of each policy; those that are not in the paper get a colour each, in their order."""
-    found: dict[str, Look] = {}
+    """Return the look of each policy. Policies that are not in the paper get other colours, in their order."""
+    by_policy: dict[str, Look] = {}
     others = 0
     for policy in policies:
-        if policy in found:
+        if policy in by_policy:
             continue
         member = _MEMBER.get(policy, 0)
         colour = POLICY_COLOURS.get(policy)
         if colour is None:
             colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
-            member, others = others % len(DASHES), others + 1  # with six colours, a dozen are told apart
-        found[policy] = Look(colour, tuple(DASHES[member]), SHAPES[member])
-    return found
+            member, others = others % len(DASHES), others + 1  # six colours distinguish twelve policies
+        by_policy[policy] = Look(colour, tuple(DASHES[member]), SHAPES[member])
+    return by_policy
 
 
 SCREEN_FONT = "system-ui, sans-serif"
 
 
 def screen(text: str, line: str) -> dict[str, Any]:
-    """The Vega-Lite configuration of a page whose text and grid lines have these colours."""
+    """Return the Vega-Lite configuration of a page with these colours of text and grid lines."""
     return {
         "background": "transparent",
         "font": SCREEN_FONT,

@@ -1,15 +1,14 @@
-"""Table 2, ours beside the paper's, in the terminal; `formats` has md, csv, tex and json."""
+"""Print Table 2 with our numbers and the paper's. `bnft.report.formats` has the formats md, csv, tex and json."""
 
 import io
 import os
-import sys
 from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bnft.common.console import notice
+from bnft.common.console import PLAIN_WIDTH, notice, output
 from bnft.report import claims, formats
 from bnft.report.cells import CLAIMS_HEADER, CLAIMS_TITLE, HEADER, cells, claim_cells, heading, labelled, missing, notes
 from bnft.report.rows import Selection, Study, read, select
@@ -17,7 +16,6 @@ from bnft.report.verdicts import Verdict
 from bnft.runs.store import Store
 
 FORMATS = ("terminal", "md", "csv", "tex", "json")
-PLAIN_WIDTH = 140  # where the output is no terminal
 STYLES: dict[Verdict, str] = {
     "holds": "green",
     "does not hold": "red",
@@ -28,23 +26,23 @@ STYLES: dict[Verdict, str] = {
 
 
 def render(selection: Selection, form: str) -> str:
-    """The selected results in one of FORMATS, without colours."""
+    """Return the selected results in one of FORMATS, without colours."""
     if form == "terminal":
-        output = io.StringIO()
-        show(selection, Console(file=output, width=PLAIN_WIDTH, color_system=None))
-        return output.getvalue()
-    written = {"json": formats.as_json, "csv": formats.as_csv, "tex": formats.as_tex, "md": formats.as_markdown}
-    return written[form](selection)
+        text = io.StringIO()
+        show(selection, Console(file=text, width=PLAIN_WIDTH, color_system=None))
+        return text.getvalue()
+    writers = {"json": formats.as_json, "csv": formats.as_csv, "tex": formats.as_tex, "md": formats.as_markdown}
+    return writers[form](selection)
 
 
 def show(selection: Selection, console: Console) -> None:
-    """Print tables, claims and what is missing."""
+    """Print the tables, the claims, and the names of missing runs."""
     for study in selection.studies():
         table = Table(title=heading(study), title_justify="left", title_style="bold", pad_edge=False)
         for position, name in enumerate(HEADER):
             table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
         for line in labelled(study):
-            table.add_row(*map(Text, cells(*line)))  # as text, since a label's brackets are no markup
+            table.add_row(*map(Text, cells(*line)))  # Text, because the brackets of a label are not markup
         console.print(table)
         _print(notes(study), console)
         _show_claims(study, console)
@@ -53,16 +51,16 @@ def show(selection: Selection, console: Console) -> None:
 
 
 def _show_claims(study: Study, console: Console) -> None:
-    found = claims.tested(study)
-    if not found:
+    tested = claims.tested(study)
+    if not tested:
         return
     table = Table(title=CLAIMS_TITLE, title_justify="left", title_style="bold", pad_edge=False)
     for name in CLAIMS_HEADER:
         table.add_column(name, justify="left" if name in ("claim", "verdict") else "right")
-    for item in found:
+    for item in tested:
         table.add_row(*map(Text, claim_cells(item)), style=STYLES[item.verdict])
     console.print(table)
-    _print(claims.notes(found), console)
+    _print(claims.notes(tested), console)
 
 
 def _print(lines: Iterable[str], console: Console) -> None:
@@ -71,31 +69,27 @@ def _print(lines: Iterable[str], console: Console) -> None:
 
 
 def print_sweep(store: Store, name: str) -> None:
-    """The table of one sweep, on standard output."""
+    """Print the table of one sweep."""
     selection = select(store, [name])
-    show(selection, _console())
+    show(selection, output())
     tell(selection)
 
 
 def print_wanted(store: Store, wanted: Iterable[tuple[str, str]]) -> None:
-    """The table of some evaluations of runs, on standard output."""
-    show(read(store, wanted), _console())
+    """Print the table of some evaluations, given as names of runs and ids."""
+    show(read(store, wanted), output())
 
 
 def print_result(store: Store, run: str, evaluation: str) -> None:
-    """What one run came to, on standard output."""
+    """Print the result of one run."""
     selection = read(store, [(run, evaluation)])
-    console = _console()
+    console = output()
     show(selection, console)
-    console.print(f"kept in {store.run(run).path}{os.sep}; figures: `bnft report {run}`", markup=False, highlight=False)
+    console.print(f"in {store.run(run).path}{os.sep}; figures: `bnft report {run}`", markup=False, highlight=False)
     tell(selection)
 
 
 def tell(selection: Selection) -> None:
-    """What is to be said of results beside their tables, on standard error."""
+    """Print the note on the selected results to standard error, if there is one."""
     if selection.note:
         notice(selection.note)
-
-
-def _console() -> Console:
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PLAIN_WIDTH)

@@ -1,4 +1,4 @@
-"""From an interval and a p-value to what is said of a claim, in one of five strings."""
+"""The verdict on a claim, which follows from an interval and a p-value."""
 
 from math import inf
 from typing import Literal, get_args
@@ -9,10 +9,10 @@ Verdict = Literal["holds", "does not hold", "differs by less than the margin", "
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Relation = Literal["lower", "far lower", "same", "nearly the same", "slightly higher", "higher", "much higher"]
 
-MARGIN = 3.0  # points; what differs by less counts as the same
-LARGE = 10.0  # points; what the paper calls slight is below it, what it calls much or far is above it
+MARGIN = 3.0  # points; errors that differ by less count as equal
+LARGE = 10.0  # points; a slight difference is smaller, a large one (much, far) is larger
 
-RANGES: dict[Relation, tuple[float, float]] = {  # within which a claim is true of a difference
+RANGES: dict[Relation, tuple[float, float]] = {  # the differences for which a claim is true
     "lower": (-inf, 0.0),
     "far lower": (-inf, -LARGE),
     "same": (-MARGIN, MARGIN),
@@ -24,17 +24,21 @@ RANGES: dict[Relation, tuple[float, float]] = {  # within which a claim is true 
 
 
 def bounds(relation: Relation) -> list[float]:
-    """The differences at which a claim turns from true to false; a verdict needs an interval that has none of them."""
+    """Return the differences at which a claim turns from true to false. A verdict needs an interval without them."""
     return [bound for bound in RANGES[relation] if abs(bound) < inf]
 
 
 def verdict(relation: Relation, interval: tuple[float, float], p_value: float) -> Verdict:
-    """What an interval of a difference, in points, says of a claim.
+    """Return the verdict on a claim.
 
-    A claim holds if the interval lies within the range in which it is true, and does not hold if it lies outside of it.
-    Either takes a `p_value`, that of `bounds` adjusted for the number of claims, below 5 %. Where two rows are claimed
-    to be the same and the interval leaves out zero, they differ by less than the margin. The interval that decides this
-    is the unadjusted one, which is shown.
+    A claim holds if the interval lies within the range in which the claim is true. It does not hold if the interval
+    lies outside this range. Both require a p-value below 5 %. If two rows are claimed to be the same, and the interval
+    lies within the margin but leaves out zero, they differ by less than the margin.
+
+    Args:
+        relation: the relation that is claimed.
+        interval: the interval of the difference in points, not adjusted.
+        p_value: the p-value for `bounds`, adjusted for the number of claims.
     """
     (low, high), (least, most) = interval, RANGES[relation]
     if p_value >= ALPHA or not (high < least or low > most or least < low <= high < most):

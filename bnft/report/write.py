@@ -1,4 +1,4 @@
-"""Writes the report: a folder with `index.html`, and each figure as PDF and PNG in `figures/`."""
+"""Write the report: a folder with `index.html`, and each figure as PDF and PNG in `figures/`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +19,29 @@ from bnft.runs.selection import default
 from bnft.runs.store import Store
 
 TITLE = "Batch normalisation in adversarial training"
-PRINTED_GROUPS = 3  # of a study, the largest, whose figures are also written for print
-EVERY_EPOCH_GROUPS = 3  # of all, whose histograms are there at every logged epoch: they take the most of a page
-PIXELS_PER_POINT = 300 / 72  # of a PNG
+PRINTED_GROUPS = 3  # number of groups of a study whose figures are also written for print
+EVERY_EPOCH_GROUPS = 3  # number of groups with histograms at every logged epoch, which are the largest part of a page
+PIXELS_PER_POINT = 300 / 72  # resolution of a PNG
 
 
 def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Path:
-    """Write the report of sweeps or runs (as `picking.pick` takes them); returns the path of its page.
+    """Write the report of some sweeps or runs.
 
-    Raises InputError if there is nothing to report on, or the folder cannot be written to.
+    Args:
+        store: the store.
+        names: the names of sweeps or runs, as for `selection.pick`.
+        folder: the folder of the report; None for one within the store.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: if no run is done, or the folder cannot be written to.
     """
     asked = list(names) or default(store)
     selection = select(store, asked)
     if not selection.results:
-        raise InputError(f"{', '.join(asked)}: has no run that is done yet; name another sweep or a run, or all")
+        raise InputError(f"{', '.join(asked)}: has no run that is done yet; name another sweep or run, or all")
     folder = folder or store.root / layout.REPORTS / "+".join(asked)[:100]
     drawings = [StudyDrawings(study) for study in selection.studies()]
     whole = 0
@@ -47,7 +56,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
         prefix = f"study{number}-" if len(drawings) > 1 else ""
         drawing.common = _written([common] if common else [], folder, prefix, True)
     _clear(
-        folder, [place for drawing in drawings for found in (*drawing.figures, drawing.common) for _, place in found]
+        folder, [place for drawing in drawings for pairs in (*drawing.figures, drawing.common) for _, place in pairs]
     )
     index = folder / "index.html"
     files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, drawings))).encode())
@@ -56,7 +65,7 @@ def report(store: Store, names: Sequence[str], folder: Path | None = None) -> Pa
 
 
 def _clear(folder: Path, written: Sequence[str | None]) -> None:
-    """Remove the figures that an earlier report left here and this one does not have."""
+    """Remove the figures of an earlier report that this one does not have."""
     kept = {Path(place).name for place in written if place is not None}
     for file in (folder / "figures").glob("*.*"):
         if file.suffix in (".pdf", ".png") and file.stem not in kept:
@@ -64,16 +73,16 @@ def _clear(folder: Path, written: Sequence[str | None]) -> None:
 
 
 def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) -> list[tuple[Figure, str | None]]:
-    """Each figure with the place of its files, from the page; None where it is not written for print."""
-    found: list[tuple[Figure, str | None]] = []
+    """Write figures for print. Return each with the path of its files, relative to the page; None if not printed."""
+    with_paths: list[tuple[Figure, str | None]] = []
     for figure in figures:
         name = f"figures/{prefix}{figure.key}" if printed else None
         if name is not None:
             specification = figure.printed()
             files.write(folder / f"{name}.pdf", vl_convert.vegalite_to_pdf(specification))
             files.write(folder / f"{name}.png", vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_POINT))
-        found.append((figure, name))
-    return found
+        with_paths.append((figure, name))
+    return with_paths
 
 
 def _summary(store: Store, asked: Sequence[str], drawings: Sequence[StudyDrawings]) -> str:

@@ -1,1 +1,1 @@
-"""Studies: rows, published numbers to set beside them, and claims."""
+"""Studies: the published numbers and settings that rows are compared with."""

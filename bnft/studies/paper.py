@@ -1,4 +1,4 @@
-"""What the paper reports: Table 2 of Walter, Stutz and Schiele, "On Fragile Features and Batch Normalization in
+"""The numbers and settings of the paper: Walter, Stutz and Schiele, "On Fragile Features and Batch Normalization in
 Adversarial Training".
 """
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of Table 2, errors in percent."""
+    """One row of Table 2, with errors in percent."""
 
     policy: str
     title: str
@@ -36,14 +36,14 @@ BY_POLICY = {row.policy: row for row in ROWS}
 ORDER = {row.policy: position for position, row in enumerate(ROWS)}
 
 EPS = 8 / 255  # L-infinity, pixel units
-CONSTANT_ERROR = 90.0  # of a classifier that always predicts one of the ten classes, which are equally frequent
-STEP_SIZE = 0.007  # of PGD
+CONSTANT_ERROR = 90.0  # error of always predicting the same one of ten equally frequent classes
+STEP_SIZE = 0.007  # step size of PGD
 TRAINING_IMAGES = 50_000
-PRECISION = "fp32"  # not stated; the default of PyTorch
+PRECISION = "fp32"  # not stated in the paper; the default of PyTorch
 DATA = "cifar10"
-MODEL_PARAMETERS = 4_327_754  # ResNet-20 at 64 channels, of which BN is 0.145 % (Table 1: 0.15 %)
+MODEL_PARAMETERS = 4_327_754  # ResNet-20 with 64 channels; BN has 0.145 % of them (Table 1: 0.15 %)
 
-LEARNING_SHARES = {  # Table 1, in percent of all parameters; in brackets where statistics change and nothing learns
+LEARNING_SHARES = {  # Table 1, in percent of all parameters; in brackets if only statistics change
     "normal": "100.00",
     "adv": "100.00",
     "normal_bn_only": "0.15",
@@ -86,16 +86,16 @@ _PGD = {
 
 
 def setting(policy: str) -> dict[str, Any]:
-    """How the paper trained a row, in the form of a run's identity, without what names the row.
+    """Return the paper's training of a row, in the form of a run's identity.
 
-    Where the paper says nothing, it is the choice of docs/protocol.md, which gives the source of each.
+    Values that the paper does not state are those of docs/protocol.md, which gives the source of each choice.
     """
     clean, tuned = policy in _ON_CLEAN_IMAGES, policy in _FROM_NORMAL
     length = "statistics" if policy.startswith("bn_stats") else "finetune" if tuned else "scratch"
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "model": _MODEL,
         "data": {"augmentation": "autoaugment" if clean else "crop_flip"},
         "schedule": {"epochs": _EPOCHS[length], **_SGD, "shape": _STEP},
     }
-    found |= {} if clean else {"attack": _PGD}
-    return found | ({"base": setting("normal")} if tuned else {})
+    values |= {} if clean else {"attack": _PGD}
+    return values | ({"base": setting("normal")} if tuned else {})

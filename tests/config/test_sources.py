@@ -309,7 +309,7 @@ def test_a_sweep_after_an_edit_computes_with_the_edited_network(
     project.edit("helper", "WIDTH = 2", "WIDTH = 3")
     new_heading, new_rows = shown(finish(start(project.folder, *line))[0])
     assert [row["parameters"] for row in new_rows] == [22 * 3 + 10]
-    assert f"{project.target('net', 'Net')} as of source" in heading and heading != new_heading
+    assert f"{project.target('net', 'Net')} (source " in heading and heading != new_heading
     (run,) = new_rows[0]["runs"]
     assert run not in rows[0]["runs"]
     written = yaml.safe_load((store.run(run).path / "config.yaml").read_text())["run"]["sources"]

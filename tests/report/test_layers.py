@@ -19,7 +19,7 @@ def layers(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyte
     def call(*arguments: str) -> list[list[str]]:
         main(["layers", *arguments])
         lines = capsys.readouterr().out.splitlines()
-        assert max(map(len, lines)) <= 132
+        assert max(map(len, lines)) <= 140
         assert list(tmp_path.iterdir()) == [], "nothing is written"
         rows = [line for line in lines if line.startswith("│")]
         return [*([cell.strip() for cell in row.strip("│").split("│")] for row in rows), [lines[-1]]]

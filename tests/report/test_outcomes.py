@@ -120,7 +120,7 @@ def test_outcomes_without_logits_or_with_those_of_other_images_leave_a_note(stor
     rows = made_up.rows(store)
     found = {policy: outcomes.read(row) for policy, row in rows.items()}
     assert found["adv"].notes[0].startswith(f"{lacking.name}: no outcomes of images") and found["adv"].scores == {}
-    assert "lacks adversarial_logits" in found["adv"].notes[0] and "same images" in found["bn_stats"].notes[0]
+    assert "adversarial_logits is missing" in found["adv"].notes[0] and "different images" in found["bn_stats"].notes[0]
     assert outcomes.score_histograms(found) == []
     pairs, notes = gallery.gallery(rows)
     assert pairs == [] and len(notes) == 2
@@ -132,7 +132,7 @@ def test_older_results_without_pgd_examples_leave_a_note_and_no_adversarial_hist
     del kept["pgd_logits"]
     made_up.run(store, "adv", outcomes=kept)
     found = outcomes.read(made_up.rows(store)["adv"])
-    assert found.notes == ("ADV: Figure 3 lacks PGD examples, which older results do not have",)
+    assert found.notes == ("ADV: older results have no PGD examples, so Figure 3 shows none",)
     assert {of.kind: of.values for of in outcomes.score_histograms({"ADV": found})[0].histograms}["adversarial"] == 0
 
 

@@ -218,7 +218,7 @@ def test_several_seeds_are_one_row_and_one_line(browser: "Browser", seeds: Writt
         for panel in page.locator("figure[id$=training] .chart").all():
             assert panel.locator(".mark-line.role-mark path").count() == 4  # not one a seed
         shown = page.locator("figure[id$=training] figcaption").text_content() or ""
-        assert "Means over seeds" in shown
+        assert "means over seeds" in shown
 
 
 # Figure 1
@@ -399,7 +399,7 @@ def test_axes_say_what_they_are_of(browser: "Browser", table2: Written) -> None:
         "error (%)",
         "learning rate",
     }
-    assert expected | {"seconds a run"} <= titles
+    assert expected | {"seconds per run"} <= titles
 
 
 def test_print_leaves_nothing_out(browser: "Browser", table2: Written, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_print_leaves_nothing_out(browser: "Browser", table2: Written, tmp_path:
         assert page.locator(".chart:not([data-drawn])").count() > 0
         page.pdf(path=tmp_path / "page.pdf")
     text = subprocess.run([program, tmp_path / "page.pdf", "-"], capture_output=True, text=True, check=True).stdout
-    for title in ("robust error (%)", "channels", "mean of m", "confidence", "cross-entropy", "seconds a run"):
+    for title in ("robust error (%)", "channels", "mean of m", "confidence", "cross-entropy", "seconds per run"):
         assert title in text, title
     assert "fab-t" in text  # the last of the charts
 
@@ -650,16 +650,16 @@ def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monke
     assert "base.seed" not in "".join(study.labels())
 
 
-def test_claims_and_what_stands_beside_the_errors_are_on_the_page(table2: Written) -> None:
+def test_claims_and_further_numbers_are_on_the_page(table2: Written) -> None:
     """One seed of every row: the claims speak of two networks, and say how they were tested."""
     text = " ".join(re.sub(r"<[^>]+>", " ", table2.index.read_text().partition("<script")[0]).split())
     for words in (
-        "Beside the errors",
+        "Further numbers",
         "constant classifier's error %",
         "differences from the paper's setting",
         "schedule.epochs=5 (paper: 150)",
         "holds for these two networks",
-        "BN only, from scratch, is far from guessing",
-        "not adjusted. Verdicts at 5 %, adjusted for 15 claims (Holm)",
+        "Clean error of ADV +BN ONLY is far below guessing",
+        "Verdicts are at the 5 % level, adjusted for 15 claims (Holm)",
     ):
         assert words in text, words

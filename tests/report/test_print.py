@@ -100,7 +100,7 @@ def test_text_of_figures_can_be_read_and_searched(figures: dict[str, Path]) -> N
         "training": ("cross-entropy", "epoch", "learning rate", "NORMAL", "BN STATS (reset)"),
         "channels": ("channels turned off (%)", "BN PARAMS"),
         "cascade": ("apgd-ce", "square", "robust error (%)", "ADV"),
-        "cost": ("seconds a run", "training", "evaluation"),
+        "cost": ("seconds per run", "training", "evaluation"),
         "eps": ("eps (pixel units)", "0.1", "0.15"),
     }
     for name, words in expected.items():

@@ -260,7 +260,7 @@ def test_a_damaged_result_is_refused_by_table_report_and_export(
         said = called(capsys, *command, *store)
         line = refusal(said, file)
         assert (said.out == "" and "damaged" in line) or how == "gone"
-        assert "the command that made it makes it again" in line
+        assert "repeat the command that wrote it" in line
     assert sorted(tmp_path.rglob("*")) == before
     said = called(capsys, "status", *store)
     named = [line for line in said.out.splitlines() if line.startswith("adv-")]
@@ -278,7 +278,7 @@ def test_damaged_images_are_refused_by_the_report_alone(
         flip_tensor(file, name)
     assert called(capsys, "table", *store).code == 0
     assert called(capsys, "export", str(tmp_path / "kept"), *store).code == 0, "which leaves the images out"
-    assert "does not match its checksum; with that file removed" in refusal(called(capsys, "report", *store), file)
+    assert "does not match its checksum; remove this file" in refusal(called(capsys, "report", *store), file)
     assert not (made.store.root / "reports").exists()
 
 
@@ -345,7 +345,7 @@ def test_files_from_before_checksums_are_read_with_one_note(
     usual = called(capsys, "table", *store)
     without_checksums(made.store.root)
     said = called(capsys, "table", *store)
-    note = "Note: 3 results from before checksums were read unchecked\n"
+    note = "Note: 3 results without checksums were read unchecked\n"
     (which,) = usual.err.splitlines(keepends=True)
     assert "the newest" in which and (said.code, said.out) == (0, usual.out)
     assert sorted(said.err.splitlines(keepends=True)) == sorted([which, note])
@@ -361,9 +361,10 @@ def test_a_table_reads_no_images(made: MadeStore, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(files, "_digest", lambda tensor, digest=files._digest: digest(tensor[: len(tensor)]))
     read = []
     real = files._read
-    monkeypatch.setattr(files, "_read", lambda *given: read.append(given[2]) or real(*given))
+    monkeypatch.setattr(files, "_read", lambda *given: read.append((given[0].name, given[2])) or real(*given))
     table.render(select(made.store), "md")
-    assert read and all(set(IMAGES) <= set(without) for without in read)
+    outcomes = [without for name, without in read if name == "outcomes.safetensors"]
+    assert outcomes and all(set(IMAGES) <= set(without) for without in outcomes)
 
 
 # runs that are asked for again
@@ -460,7 +461,7 @@ def test_a_base_from_before_checksums_is_used_with_a_note(launch: Launch, normal
     said = launch("policy=bn_params", *TINY, f"base={normal.path}")
     assert said.code == 0 and said.err.count("has no checksum and was read unchecked") == 1
     said = launch("policy=normal", *TINY)
-    assert said.code == 0 and "Note: 1 result from before checksums was read unchecked" in said.err
+    assert said.code == 0 and "Note: 1 result without a checksum was read unchecked" in said.err
 
 
 class Told:

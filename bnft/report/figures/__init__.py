@@ -1,1 +1,1 @@
-"""The report's figures, drawn with Altair. Each becomes charts on the page, and one picture for print."""
+"""The figures of the report, drawn with Altair: as charts on the page, and as one picture for print."""

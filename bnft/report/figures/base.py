@@ -1,4 +1,4 @@
-"""What a figure is, on the page and in print."""
+"""Figures with their panels, controls and data, for the page and for print."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of a figure, without a width; the page gives it one, and print another."""
+    """One chart of a figure. It has no width, because the page and print set different ones."""
 
     title: str
     chart: Chart
@@ -26,10 +26,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Control:
-    """Something that a reader sets for all panels of a figure: a signal of theirs, and what it can be.
+    """A slider or list that sets a signal in all panels of a figure.
 
-    Of the choices, number `start` is set at first. With a slider the signal is the number of the choice, which itself
-    is what the page says beside it; else it is the choice.
+    Attributes:
+        signal: the name of the signal.
+        label: the label on the page.
+        choices: the possible values.
+        start: the number of the initial choice.
+        slider: whether it is a slider. The signal of a slider is the number of the choice, and the page shows the
+            choice next to it. The signal of a list is the choice itself.
     """
 
     signal: str
@@ -41,7 +46,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: what it shows, in words and in charts. `wide` figures span both columns of a paper."""
+    """A figure with its texts and charts. `wide` figures span both columns of a paper."""
 
     key: str
     title: str
@@ -51,19 +56,19 @@ class Figure:
     controls: tuple[Control, ...] = ()
     height: int = 220
     wide: bool = False
-    tall: bool = False  # in print too
+    tall: bool = False  # whether print uses `height` too
     datasets: "Datasets" = field(kw_only=True)
 
     def screen(self) -> list[dict[str, Any]]:
-        """The Vega-Lite specification of each panel, as wide as its place on the page."""
+        """Return the Vega-Lite specification of each panel, as wide as its container on the page."""
         sized = [panel.chart.properties(width="container", height=self.height, autosize=_FIT) for panel in self.panels]
         specifications = [self.datasets.put_into(chart.to_dict(validate=False)) for chart in sized]
         return list(map(_without_legends, specifications)) if self.series else specifications
 
     def printed(self) -> dict[str, Any]:
-        """One specification for all panels, in points, as wide as one or both columns of a paper."""
+        """Return one specification for all panels, in points, as wide as one or both columns of a paper."""
         across, columns = (PAGE, self.columns) if self.wide else (COLUMN, 1)
-        for beside in range(4 if self.wide else 2, 0, -1):  # entries of the legend side by side, as long as they fit
+        for beside in range(4 if self.wide else 2, 0, -1):  # legend entries per line, until they fit
             width = across / columns - AXIS_POINTS
             for _ in range(FITS):
                 specification = self._printed(round(width), columns, beside)
@@ -71,13 +76,13 @@ class Figure:
                 if -columns < too_wide <= 0:
                     return specification
                 if round(width - (too_wide + 0.5) / columns) < LEAST * across / columns:
-                    break  # panels alone are not what is too wide
+                    break  # narrower panels alone do not help
                 width -= (too_wide + 0.5) / columns
         return specification
 
     @property
     def columns(self) -> int:
-        """How many panels stand side by side where there is room."""
+        """The number of panels side by side, if there is room."""
         return 2 if len(self.panels) in (2, 4) else min(len(self.panels), 3)
 
     def _printed(self, width: int, columns: int, beside: int) -> dict[str, Any]:
@@ -88,23 +93,23 @@ class Figure:
         return self.datasets.put_into(whole.configure(**{**PRINT, "legend": legend}).to_dict(validate=False))
 
 
-AXIS_POINTS = 40  # that a panel's vertical axis takes in print, about
-LEAST = 0.25  # of a panel's share of the width that is its plot, at least
-FITS = 4  # attempts at the width, since what axes and legends take shows only in the drawing
+AXIS_POINTS = 40  # approximate width of a panel's vertical axis in print
+LEAST = 0.25  # the plot takes at least this fraction of a panel's width
+FITS = 4  # attempts at the width, because only a drawing shows how wide axes and legends are
 
 
 def _width(specification: dict[str, Any]) -> float:
-    """The width of a drawing, in pixels, which are points in a PDF."""
-    found = re.search(r'<svg[^>]* width="([0-9.]+)"', vl_convert.vegalite_to_svg(specification))
-    assert found is not None
-    return float(found[1])
+    """Return the width of a drawing in pixels, which are points in a PDF."""
+    match = re.search(r'<svg[^>]* width="([0-9.]+)"', vl_convert.vegalite_to_svg(specification))
+    assert match is not None
+    return float(match[1])
 
 
 _FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
 
 
 def _without_legends(specification: Any) -> Any:
-    """The same without the legends of rows, of which the page has one for all panels."""
+    """Remove the legends of rows, because the page has one for all panels."""
     if isinstance(specification, list):
         return [_without_legends(item) for item in specification]
     if not isinstance(specification, dict):
@@ -117,62 +122,69 @@ ROW = alt.Tooltip("row:N", title="row")
 
 
 class Datasets:
-    """The data of a figure, beside its charts, since Altair copies a chart with all that is in it again and again."""
+    """The data of a figure, kept outside of its charts, because Altair copies charts with their data many times."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Rows] = {}
 
     def add(self, rows: Iterable[dict[str, Any]]) -> alt.NamedData:
-        """What a chart refers to these rows by."""
+        """Add rows, and return the reference to them for a chart."""
         name = f"data{len(self._rows)}"
         self._rows[name] = list(rows)
         return alt.NamedData(name=name)
 
     def put_into(self, specification: dict[str, Any]) -> dict[str, Any]:
-        """The specification with the rows that it refers to."""
+        """Return the specification with the rows that it refers to."""
         used = sorted(_names(specification) & self._rows.keys())
         return {**specification, "datasets": {name: self._rows[name] for name in used}}
 
 
 def _names(specification: Any) -> set[str]:
-    """The names of data in a specification."""
+    """Return the names of data in a specification."""
     if isinstance(specification, list):
         return set().union(*map(_names, specification)) if specification else set()
     if not isinstance(specification, dict):
         return set()
-    found = set().union(*map(_names, specification.values())) if specification else set()
+    names = set().union(*map(_names, specification.values())) if specification else set()
     named = specification.get("data")
-    return found | {named["name"]} if isinstance(named, dict) and "name" in named else found
+    return names | {named["name"]} if isinstance(named, dict) and "name" in named else names
 
 
 def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str, title: str) -> Chart:
-    """`key` of `lines`, which have `row` and `epoch` beside it: the mean over seeds in a band from lowest to highest.
+    """Draw the mean of a quantity over seeds at each epoch, in a band from the lowest to the highest seed.
 
-    What is not finite is left out.
+    Values that are not finite are left out.
+
+    Args:
+        sets: the data of the figure.
+        series: the rows, which give colours and dashes.
+        lines: dicts with `row`, `epoch` and `key`.
+        key: the quantity.
+        title: the title of the vertical axis.
     """
-    found: dict[tuple[str, int], list[float]] = {}
+    values_by_epoch: dict[tuple[str, int], list[float]] = {}
     for line in lines:
         if line[key] is not None and isfinite(line[key]):
-            found.setdefault((line["row"], line["epoch"]), []).append(line[key])
+            values_by_epoch.setdefault((line["row"], line["epoch"]), []).append(line[key])
     rows = [
         {"row": row, "epoch": epoch, "mean": sum(values) / len(values), "low": min(values), "high": max(values)}
-        for (row, epoch), values in found.items()
+        for (row, epoch), values in values_by_epoch.items()
     ]
     base = alt.Chart(sets.add(rows))
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     tooltip = [ROW, "epoch:Q", alt.Tooltip("mean:Q", title=title, format=".4g")]
-    short = len({line["epoch"] for line in rows}) == 1  # a line of one point is none
+    short = len({line["epoch"] for line in rows}) == 1  # a line of one point would be invisible
     line = base.mark_line(point=short).encode(
         x=x, y=alt.Y("mean:Q", title=title), color=colour(series), strokeDash=dash(series), tooltip=tooltip
     )
-    if all(len(values) == 1 for values in found.values()):
+    if all(len(values) == 1 for values in values_by_epoch.values()):
         return line
     band = base.mark_area(opacity=0.12).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour(series))
     return alt.layer(band, line)
 
 
 def colour(series: Sequence[Series], lines: bool = True) -> alt.Color:
-    """The field `row`, which holds a series' label, as its colour; of `lines`, or else of points."""
+    """Encode the field `row`, which is the label of a series, as the colour of lines or points."""
     labels, colours = [one.label for one in series], [one.look.colour for one in series]
     return alt.Color("row:N", scale=alt.Scale(domain=labels, range=colours), sort=labels, legend=_legend(lines))
 
@@ -188,6 +200,6 @@ def shape(series: Sequence[Series]) -> alt.Shape:
 
 
 def _legend(lines: bool) -> alt.Legend:
-    """For print; see `_without_legends` for the page. Lines are so long that their dashes are told apart."""
+    """Return the legend for print; see `_without_legends` for the page. Lines are long enough to show their dashes."""
     symbol, size = ("stroke", 200) if lines else (alt.Undefined, alt.Undefined)
     return alt.Legend(title=None, orient="bottom", symbolLimit=0, symbolOpacity=1, symbolType=symbol, symbolSize=size)

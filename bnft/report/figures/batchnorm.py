@@ -25,16 +25,22 @@ AXES = {
 
 
 def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_epoch: bool = True) -> Figure | None:
-    """Histograms of every quantity: of any layer, by a list, and at any logged epoch, by a slider.
+    """Draw histograms of each quantity. A list selects the layer, and a slider the logged epoch.
 
-    `records` is by label. Rows without a record are left out; of several seeds, the first is drawn.
+    Args:
+        series: the rows. Rows without a record are left out.
+        records: the records by label. With several seeds, the first one is drawn.
+        every_epoch: whether to include all logged epochs, rather than the last one only.
+
+    Returns:
+        The figure; None if no row has a record.
     """
     sets = Datasets()
     shown = [one for one in series if one.label in records and records[one.label].layers]
     if not shown:
         return None
-    found = [records[one.label].first for one in shown]
-    drawn = [record for record in found if record is not None]
+    first_records = [records[one.label].first for one in shown]
+    drawn = [record for record in first_records if record is not None]
     layers = drawn[0].layers
     places = max(len(record.epochs) for record in drawn)
     steps = list(range(places)) if every_epoch else [places - 1]
@@ -51,15 +57,15 @@ def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_e
         )
     controls = [Control("layer", "layer", tuple(layers), start)]
     if len(steps) > 1:
-        told = tuple(_told(step, shown, [record.epochs for record in drawn]) for step in steps)
-        controls.append(Control("step", "after epoch", told, len(steps) - 1, slider=True))
+        choices = tuple(_epochs_at(step, shown, [record.epochs for record in drawn]) for step in steps)
+        controls.append(Control("step", "after epoch", choices, len(steps) - 1, slider=True))
     epochs = " · ".join(f"{one.label}: {_some(record.epochs)}" for one, record in zip(shown, drawn, strict=True))
     seeds = {seed for one in shown for seed in list(records[one.label].records)[:1]}
     caption = (
-        "Channels in each bin, of one BN layer. m = γ / √(σ² + ε) and b = β − m μ are what BN does to its input"
-        " (Equation 1). Bins are the same for all rows and epochs; the outermost also count what lies beyond them. The"
-        f" paper shows its 8th layer after training. Seed {', '.join(map(str, sorted(seeds)))}; the slider goes over"
-        f" the logged epochs ({epochs}), 0 being before training."
+        "Number of channels in each bin, for one BN layer. BN maps its input z to m z + b, with m = γ / √(σ² + ε) and"
+        " b = β − m μ (Equation 1). All rows and epochs have the same bins; the outermost bins also count values beyond"
+        f" them. The paper shows its 8th layer after training. Seed {', '.join(map(str, sorted(seeds)))}. The slider"
+        f" selects a logged epoch ({epochs}); epoch 0 is before training."
     )
     title = "Figure 1: BN layers, channel by channel"
     return Figure(
@@ -67,31 +73,34 @@ def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_e
     )
 
 
-def _told(step: int, shown: Sequence[Series], logged: Sequence[Sequence[int]]) -> str:
-    """At which epoch each row is at a step: one number where all are at the same."""
-    found = [epochs[min(step, len(epochs) - 1)] for epochs in logged]
-    if len(set(found)) == 1:
-        return str(found[0])
-    return ", ".join(f"{epoch} ({one.label})" for one, epoch in zip(shown, found, strict=True))
+def _epochs_at(step: int, shown: Sequence[Series], logged: Sequence[Sequence[int]]) -> str:
+    """Return the epoch of each row at a step of the slider, or one number if all rows have the same."""
+    at_step = [epochs[min(step, len(epochs) - 1)] for epochs in logged]
+    if len(set(at_step)) == 1:
+        return str(at_step[0])
+    return ", ".join(f"{epoch} ({one.label})" for one, epoch in zip(shown, at_step, strict=True))
 
 
 def _some(epochs: Sequence[int]) -> str:
     if len(epochs) <= 2 or epochs == list(range(epochs[0], epochs[-1] + 1)):
         return f"{epochs[0]} to {epochs[-1]}"
-    return f"{len(epochs)} of {epochs[0]} to {epochs[-1]}"
+    return f"{len(epochs)} epochs from {epochs[0]} to {epochs[-1]}"
 
 
 def _lines(shown: Sequence[Series], histogram: Histograms, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """One line a row and step; short names, since there are thousands. A row with fewer epochs stays at its last."""
+    """Return one dict per row and step. Its keys are short, because there are thousands of them.
+
+    A row with fewer epochs stays at its last one.
+    """
     low, high = histogram.edges[0], histogram.edges[-1]
-    found = []
+    lines = []
     for one, counts, epochs in zip(shown, histogram.counts, histogram.epochs, strict=True):
         for step in steps if counts else ():
             place = min(step, len(counts) - 1)
             line = {"row": one.label, "l": histogram.layer, "s": step, "e": epochs[place]}
-            drawn = [*counts[place], counts[place][-1]]  # a step needs the place where the last bin ends
-            found.append({**line, "c": drawn, "a": _short(low), "z": _short(high)})
-    return found
+            drawn = [*counts[place], counts[place][-1]]  # the last bin needs an end
+            lines.append({**line, "c": drawn, "a": _short(low), "z": _short(high)})
+    return lines
 
 
 def _short(value: float) -> float:
@@ -101,7 +110,7 @@ def _short(value: float) -> float:
 def _histogram(
     sets: Datasets, shown: Sequence[Series], rows: list[dict[str, Any]], layer: str, step: int, log: bool
 ) -> Chart:
-    """Steps of one quantity's histogram; `layer` and `step` are signals that the page sets."""
+    """Draw the histogram of one quantity as steps. The page sets the signals `layer` and `step`."""
     place = "datum.i / datum.n"
     x = f"datum.a * pow(datum.z / datum.a, {place})" if log else f"datum.a + (datum.z - datum.a) * {place}"
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, nice=False)
@@ -125,14 +134,14 @@ def _histogram(
 
 
 def figure2(series: Sequence[Series], means: Mapping[str, LayerMeans], caption: str) -> Figure | None:
-    """The mean of the normalized weight m in every layer; `means` is by label."""
+    """Draw the mean of the normalized weight m in each layer. `means` is by label."""
     sets = Datasets()
     shown = [one for one in series if one.label in means]
     rows: list[dict[str, Any]] = []
     for one in shown:
-        found = means[one.label]
+        of_row = means[one.label]
         for number, (layer, mean, spread) in enumerate(
-            zip(found.layers, found.means, found.deviations, strict=True), 1
+            zip(of_row.layers, of_row.means, of_row.deviations, strict=True), 1
         ):
             if mean is not None:
                 low, high = (mean - spread, mean + spread) if spread is not None else (mean, mean)
@@ -160,21 +169,21 @@ def figure2(series: Sequence[Series], means: Mapping[str, LayerMeans], caption: 
     )
 
 
-def channels(series: Sequence[Series], found: Mapping[str, TurnedOff], caption: str) -> Figure | None:
-    """The share of channels turned off: in each layer after training, and in all over the epochs. By label."""
+def channels(series: Sequence[Series], turned: Mapping[str, TurnedOff], caption: str) -> Figure | None:
+    """Draw the share of turned-off channels, per layer after training, and over epochs. `turned` is by label."""
     sets = Datasets()
-    shown = [one for one in series if one.label in found]
+    shown = [one for one in series if one.label in turned]
     if not shown:
         return None
     by_layer: dict[tuple[str, str], list[float]] = {}
     by_epoch = [
         {"row": one.label, "epoch": line["epoch"], "share": line["share"]}
         for one in shown
-        for line in found[one.label].epochs
+        for line in turned[one.label].epochs
     ]
     order: dict[str, int] = {}
     for one in shown:
-        for line in found[one.label].last:
+        for line in turned[one.label].last:
             by_layer.setdefault((one.label, line["layer"]), []).append(line["share"])
             order.setdefault(line["layer"], len(order) + 1)
     rows = [
@@ -194,14 +203,14 @@ def channels(series: Sequence[Series], found: Mapping[str, TurnedOff], caption: 
         )
     )
     epochs = over_epochs(sets, shown, by_epoch, "share", share)
-    if any(len(found[one.label].which) > 1 for one in shown):
-        caption += " Means over seeds; the band goes from the lowest seed to the highest."
+    if any(len(turned[one.label].which) > 1 for one in shown):
+        caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
     panels = (Panel("in each layer, after training", layers), Panel("in all layers, over epochs", epochs))
     return Figure("channels", "Channels turned off", caption, panels, tuple(shown), wide=True, datasets=sets)
 
 
 def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
-    """Spread of each quantity in each layer, relative to the base; lines of `layer`, `quantity` and `ratio`."""
+    """Draw the spread of quantities per layer, relative to the base. Rows have `layer`, `quantity` and `ratio`."""
     sets = Datasets()
     if not rows:
         return None
@@ -222,11 +231,11 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
     line = (
         alt.Chart(sets.add([{"one": 1}])).mark_rule(strokeDash=[3, 3], opacity=0.6, color="#808080").encode(y="one:Q")
     )
-    panel = Panel("BN PARAMS against NORMAL", alt.layer(line, chart))
+    panel = Panel("BN PARAMS relative to NORMAL", alt.layer(line, chart))
     return Figure("spread", "Concentration: how narrow the distributions become", caption, (panel,), datasets=sets)
 
 
 def _layer_axis() -> alt.X:
-    """BN layers by number, from 1."""
+    """Return the axis of BN layers by number, counted from 1."""
     axis = alt.Axis(tickMinStep=1, format="d")
     return alt.X("n:Q", title="BN layer", axis=axis, scale=alt.Scale(nice=False, zero=False))

@@ -1,4 +1,4 @@
-"""Figures of errors under attack: against clean error, over eps, and after each attack."""
+"""Figures of robust error: against clean error, over eps, and after each attack."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from bnft.report.style import looks
 
 
 def scatter(group: Group) -> Figure | None:
-    """Robust against clean error, with intervals; each seed small beside its row, the paper's beside ours."""
+    """Draw robust against clean error, with intervals and single seeds, and the paper's errors in a second panel."""
     sets = Datasets()
     rows: Rows = []
     seeds: Rows = []
@@ -60,18 +60,18 @@ def scatter(group: Group) -> Figure | None:
             .mark_point(filled=True, size=14, opacity=0.6)
             .encode(x=x, y=y, color=shades, tooltip=tip)
         )
-    panels = [Panel("ours", alt.layer(*layers))]
+    panels = [Panel("our runs", alt.layer(*layers))]
     if published:
         theirs = (
             alt.Chart(sets.add(published))
             .mark_point(filled=True, opacity=1)
             .encode(x=x, y=y, color=shades, shape=shapes, tooltip=[ROW, "clean:Q", "robust:Q"])
         )
-        panels.append(Panel("the paper's, on CIFAR-10", theirs))
+        panels.append(Panel("the paper, on CIFAR-10", theirs))
     return Figure(
         "errors",
         "Robust against clean error",
-        f"Lines are 95 % intervals: how far another sample of images could move the number. {_seeds(group)}",
+        f"Lines are 95 % intervals: another sample of images could change the error this much. {_seeds(group)}",
         tuple(panels),
         group.series,
         height=300,
@@ -81,19 +81,21 @@ def scatter(group: Group) -> Figure | None:
 
 
 def over_eps(study: Study) -> Figure | None:
-    """Robust error over the budget, where rows were evaluated within several."""
+    """Draw robust error over eps, for rows that were evaluated within several budgets; None if there are none."""
     sets = Datasets()
     rows: Rows = []
     drawn = {}
     for group in _by_policy(study):
-        found = {row.budget: row for row in group if not _other_overrides(row)}
-        norms = {norm for norm, _ in found}
-        if len(found) < 2 or len(norms) > 1:
+        by_budget = {row.budget: row for row in group if not _other_overrides(row)}
+        norms = {norm for norm, _ in by_budget}
+        if len(by_budget) < 2 or len(norms) > 1:
             continue
         first = group[0]
         label = first.first.run.title
         drawn[label] = first
-        rows += [{"row": label, "eps": eps, **_rate("robust", row.robust)} for (_, eps), row in sorted(found.items())]
+        rows += [
+            {"row": label, "eps": eps, **_rate("robust", row.robust)} for (_, eps), row in sorted(by_budget.items())
+        ]
     if not rows:
         return None
     look = looks(row.policy for row in drawn.values())
@@ -111,16 +113,16 @@ def over_eps(study: Study) -> Figure | None:
         tooltip=[ROW, "eps:Q", alt.Tooltip("robust:Q", format=".1f")],
     )
     rule = base.mark_rule(opacity=0.5).encode(x=x, y="robust_low:Q", y2="robust_high:Q", color=colour(series))
-    caption = "The same models, evaluated within several budgets. Lines are 95 % intervals."
+    caption = "The same models, evaluated within several budgets. Vertical lines are 95 % intervals."
     return Figure(
         "eps", "Robust error over eps", caption, (Panel("robust error", alt.layer(line, rule)),), series, datasets=sets
     )
 
 
 def cascade(group: Group, steps: dict[str, list[dict[str, Any]]]) -> Figure | None:
-    """Robust error after each attack of the cascade; `steps` has each label's, from `outcomes.cascade`."""
+    """Draw robust error after each attack of the cascade. `steps` is by label, from `outcomes.cascade`."""
     sets = Datasets()
-    rows = [{"row": label, **step} for label, found in steps.items() for step in found]
+    rows = [{"row": label, **step} for label, of_row in steps.items() for step in of_row]
     if not rows:
         return None
     order = list(dict.fromkeys(row["attack"] for row in rows))
@@ -135,7 +137,7 @@ def cascade(group: Group, steps: dict[str, list[dict[str, Any]]]) -> Figure | No
             tooltip=[ROW, "attack:O", alt.Tooltip("error:Q", format=".1f")],
         )
     )
-    caption = "Robust error after each attack: each is run only on the images that withstood those before it."
+    caption = "Robust error after each attack. Each attack runs only on the images that no earlier attack has broken."
     return Figure(
         "cascade",
         "Cascade: robust error after each attack",
@@ -155,15 +157,15 @@ def _rate(name: str, rate: Rate) -> dict[str, float]:
 def _seeds(group: Group) -> str:
     counts = sorted({len(series.row.seeds) for series in group.series})
     if counts == [1]:
-        return "One seed a row."
-    return f"Large points are means over {'/'.join(map(str, counts))} seeds, small ones the seeds themselves."
+        return "Each row has one seed."
+    return f"Large points are means over {'/'.join(map(str, counts))} seeds, and small points are single seeds."
 
 
 def _by_policy(study: Study) -> Iterable[list[Row]]:
-    found: dict[str, list[Row]] = {}
+    by_policy: dict[str, list[Row]] = {}
     for row in study.rows:
-        found.setdefault(row.policy, []).append(row)
-    return found.values()
+        by_policy.setdefault(row.policy, []).append(row)
+    return by_policy.values()
 
 
 def _other_overrides(row: Row) -> dict[str, Any]:

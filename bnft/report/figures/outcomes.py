@@ -1,4 +1,4 @@
-"""Figure 3 of the paper: confidences and logits, on clean and on adversarial images."""
+"""Figure 3 of the paper: confidences and logits, on clean and adversarial images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,17 +9,26 @@ from bnft.report.figures.base import Datasets, Figure, Panel, colour, dash
 from bnft.report.groups import Series
 from bnft.report.outcomes import ScoreHistograms
 
-KIND_TITLES = {"clean": "clean images", "adversarial": "after the attack"}
+KIND_TITLES = {"clean": "clean images", "adversarial": "PGD examples"}
 
 
-def figure3(series: Sequence[Series], found: Sequence[ScoreHistograms], images: str) -> Figure | None:
-    """Histograms of confidence and of logits, as shares of all values; `images` says which images they are of."""
+def figure3(series: Sequence[Series], quantities: Sequence[ScoreHistograms], images: str) -> Figure | None:
+    """Draw histograms of confidences and logits, as shares of all values.
+
+    Args:
+        series: the rows.
+        quantities: the histograms of confidences and of logits.
+        images: the part of the caption that describes the images.
+
+    Returns:
+        The figure; None if there are no histograms.
+    """
     sets = Datasets()
-    if not found:
+    if not quantities:
         return None
-    shown = [one for one in series if any(drawn.row == one.label for drawn in found[0].histograms)]
+    shown = [one for one in series if any(drawn.row == one.label for drawn in quantities[0].histograms)]
     panels = []
-    for histograms in found:
+    for histograms in quantities:
         for kind, title in KIND_TITLES.items():
             rows: list[dict[str, Any]] = []
             for drawn in histograms.histograms:
@@ -45,10 +54,7 @@ def figure3(series: Sequence[Series], found: Sequence[ScoreHistograms], images: 
                 )
             )
             panels.append(Panel(f"{histograms.quantity}, {title}", chart))
-    caption = (
-        f"Confidence is the probability of the predicted class; of logits, all classes count. {images} Adversarial"
-        " images are PGD examples of all of these images, whether they fool the model or not."
-    )
+    caption = f"Confidence is the probability of the predicted class. Logits are those of all classes. {images}"
     return Figure(
         "figure3", "Figure 3: confidence and logits", caption, tuple(panels), tuple(shown), wide=True, datasets=sets
     )

@@ -1,4 +1,4 @@
-"""Figures of runs: how they trained, and what they cost."""
+"""Figures of the training and the cost of runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, over_ep
 from bnft.report.groups import Group
 from bnft.report.style import PART_COLOURS
 
-CURVE_POINTS = 60  # of a long training that are drawn, at most
+CURVE_POINTS = 60  # drawn epochs of a long training, at most
 
 
 def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> Figure | None:
-    """Loss and errors over epochs; `histories` has each label's runs, each a list of lines."""
+    """Draw loss and errors over epochs. `histories` has by label a list of lines per run."""
     sets = Datasets()
     rows: Rows = []
     for series in group.series:
@@ -29,24 +29,24 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
         for key, title, axis in (
             ("loss", "training loss", "cross-entropy"),
             ("error", "training error", "error (%)"),
-            ("clean_error", "clean training error, eval mode", "error (%)"),
+            ("clean_error", "clean training error, in eval mode", "error (%)"),
             ("lr", "learning rate", "learning rate"),
         )
     ]
     caption = (
-        "Loss and error of the batches that were trained on: adversarial ones, but for the rows called NORMAL. The"
-        " clean error is that of 1,000 training images after each epoch. Learning rates of rows with one schedule lie"
-        " on each other."
+        "Loss and error are those of the training batches, which are adversarial except for the rows called NORMAL. The"
+        " clean error is measured on 1,000 training images after each epoch. Rows with the same schedule have the same"
+        " learning rates."
     )
     if any(len(series.row.results) > 1 for series in group.series):
-        caption += " Means over seeds; bands go from the lowest seed to the highest."
+        caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
     return Figure(
         "training", "Training curves", caption, tuple(panels), group.series, wide=True, height=200, datasets=sets
     )
 
 
 def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
-    """What each row cost: seconds of training and of evaluation, a run."""
+    """Draw the seconds of training and evaluation per run of each row."""
     sets = Datasets()
     rows = [
         {"row": line["row"], "part": part, "seconds": line[part]}
@@ -62,7 +62,7 @@ def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
         .mark_bar()
         .encode(
             y=alt.Y("row:N", title=None, sort=order),
-            x=alt.X("sum(seconds):Q", title="seconds a run"),
+            x=alt.X("sum(seconds):Q", title="seconds per run"),
             color=alt.Color(
                 "part:N",
                 sort=["training", "evaluation"],
@@ -72,10 +72,10 @@ def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
             tooltip=[ROW, "part:N", alt.Tooltip("sum(seconds):Q", format=".1f")],
         )
     )
-    caption = "Mean over seeds, without what a run's base cost."
+    caption = "Mean over seeds, without the cost of a run's base."
     return Figure(
         "cost",
-        "Cost: what each run took",
+        "Cost: time of each run",
         caption,
         (Panel("seconds", chart),),
         (),

@@ -1,7 +1,7 @@
-// Draws each chart from its specification when it comes into sight, and sets its signals from the controls beside it.
+// Draw each chart when it scrolls into view, and set its signals from the controls of its figure.
 const looks = JSON.parse(document.getElementById("looks").textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-const drawn = new Map(); // element of a chart -> its view
+const drawn = new Map(); // from the element of a chart to its view
 
 function controls(figure) {
   return [...figure.querySelectorAll("[data-signal]")].map((control) => [
@@ -38,10 +38,10 @@ window.addEventListener("beforeprint", () => document.querySelectorAll(".chart:n
 
 document.querySelectorAll("[data-signal]").forEach((control) => {
   const figure = control.closest("figure");
-  const said = control.parentElement.querySelector("output");
-  const told = control.dataset.told ? JSON.parse(control.dataset.told) : null;
+  const output = control.parentElement.querySelector("output");
+  const choices = control.dataset.choices ? JSON.parse(control.dataset.choices) : null;
   const set = () => {
-    if (said) said.textContent = told ? told[Number(control.value)] : control.value;
+    if (output) output.textContent = choices ? choices[Number(control.value)] : control.value;
     figure.querySelectorAll(".chart").forEach((element) => {
       const view = drawn.get(element);
       if (!view) return;
