@@ -41,6 +41,11 @@ def notes(study: Study) -> list[str]:
         f" {paper.ROBUST_IMAGES:,} attacked images."
     ]
     texts += _floor(study)
+    if any(row.first.run.identity.get("base") for row in study.rows):
+        texts.append(
+            "The shift of m is how far mean m (Equation 1) of the BN layers has moved from that of the base, averaged"
+            " over layers."
+        )
     different = setting.of_study(study)
     if different:
         texts.append(
@@ -84,15 +89,16 @@ def cells(row: Row, label: str, published: paper.PaperRow | None) -> list[str]:
         f"{published.clean_error:.2f}" if published else "",
         f"{FLOOR} {_rate(row.robust, 1)}" if row.at_floor else _rate(row.robust, 1),
         f"{published.robust_error:.1f}" if published else "",
-        _shift(row),
+        shift(row),
         f"{row.first.training.counts.share:.3f}",
         str(len(row.seeds)),
     ]
 
 
-def _shift(row: Row) -> str:
-    shift = shift_of_m(row)
-    return "" if shift is None else f"{shift:+.3f}"
+def shift(row: Row) -> str:
+    """Return the shift of m of a row; empty for a row without a base."""
+    moved = shift_of_m(row)
+    return "" if moved is None else f"{moved:+.3f}"
 
 
 def claim_cells(item: claims.Tested) -> tuple[str, ...]:

@@ -142,6 +142,7 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "share": f"({counts.statistics_share:.3f})" if changing else f"{learning:.3f}",
         "paper_share": paper.LEARNING_SHARES.get(row.policy, "") if published else "",
         "seeds": len(row.seeds),
+        "shift": cells.shift(row),
         "start": _start(row),
         "examples": "PGD" if identity.get("attack") else "clean images",
         "parameters": ", ".join(SELECTORS.get(name, name) for name in policy["parameters"]),

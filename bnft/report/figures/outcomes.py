@@ -38,6 +38,8 @@ def figure3(series: Sequence[Series], quantities: Sequence[ScoreHistograms], ima
                         {"row": drawn.row, "x": edge, "share": round(share, 3)}
                         for edge, share in zip(histograms.edges, [*shares, shares[-1]], strict=True)
                     ]
+            if not rows:  # older results have no PGD examples
+                continue
             chart = (
                 alt.Chart(sets.add(rows))
                 .mark_line(interpolate="step-after")
