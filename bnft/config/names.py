@@ -20,6 +20,10 @@ FORMER = {
 RENAMED = {"data.eps": "threat.eps"}
 """Keys of the configuration that have another name now."""
 
+BEFORE_RECIPES = ("recipe.head=pytorch", "recipe.last_gamma=zeros")
+"""What gives the initial values of protocols before RECIPES_SINCE."""
+RECIPES_SINCE = 3
+
 
 def current(line: str) -> str:
     """Return an override with the current name of its key."""

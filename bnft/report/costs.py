@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import DamagedError, InputError, show
-from bnft.config.names import current
+from bnft.config.names import BEFORE_RECIPES, RECIPES_SINCE, current
 from bnft.report.rows import Row, StoredResult, Study
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
@@ -149,6 +149,8 @@ def command(result: StoredResult) -> str:
     if line is None:
         values = {"policy": run.policy, "seed": result.seed, **run.overrides}
         line = [f"{key}={show(value)}" for key, value in values.items()]
+    if run.identity.get("protocol", 1) < RECIPES_SINCE:
+        line = [*line, *BEFORE_RECIPES]
     return shlex.join([*PROGRAM, *(_plain(current(part)) for part in line)])
 
 

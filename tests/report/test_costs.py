@@ -14,6 +14,7 @@ from support import made_up
 from bnft.common import files
 from bnft.config.compose import quoted
 from bnft.report.costs import _plain, costs, evaluation_seconds, reproductions, sweeps, training_seconds
+from bnft.runs import identity
 from bnft.runs.store import Store
 
 HARDWARE = {"device": "cuda:0", "precision": "amp", "threads": 4, "name": "a GPU, amp"}
@@ -136,3 +137,10 @@ def test_overrides_of_a_base_are_shown_as_they_can_be_typed(typed: str) -> None:
     shown = _plain(kept)
     assert quoted(shown) == kept, "which means the same to the program"
     assert shown.count("'") <= typed.count("'")
+
+
+def test_the_command_of_an_older_protocol_has_its_initial_values(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "PROTOCOL", 2)
+    made_up.run(store, "normal", line=["policy=normal", "data.eps=0.1"])
+    (found,) = reproductions(made_up.study(store))
+    assert found.command == "bnft run policy=normal threat.eps=0.1 recipe.head=pytorch recipe.last_gamma=zeros"
