@@ -84,8 +84,22 @@ def test_refresh_follows_the_model():
     torch.testing.assert_close(folded.refresh()(EXAMPLE), model(EXAMPLE), rtol=1e-4, atol=1e-4)
 
 
+class ByType(nn.Module):
+    """Computes something else where its input is no tensor, as while it is traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        z = self.bn(self.conv(x)).mean((2, 3))
+        return z if isinstance(x, torch.Tensor) else 2 * z
+
+
 @pytest.mark.parametrize(
-    "model", [Branching(), nn.Sequential(nn.Flatten(), nn.Linear(192, 3))], ids=["branching", "no BN"]
+    "model",
+    [Branching(), ByType(), nn.Sequential(nn.Flatten(), nn.Linear(192, 3))],
+    ids=["branching", "traced wrongly", "no BN"],
 )
 def test_what_cannot_be_folded_is_used_as_it_is(model):
     model.eval()

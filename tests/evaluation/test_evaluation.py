@@ -69,12 +69,13 @@ def test_verdicts_after_each_attack_equal_the_official_ones(model, digits: Datas
         assert torch.equal(ours, official_verdicts(model, digits, names[:number])), names[number - 1]
 
 
-def test_adversarial_images_equal_the_official_ones(model, digits: Dataset):
-    official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=["apgd-ce", "square"], seed=3)
+@pytest.mark.parametrize("attacks", [["apgd-ce", "square"], ["fab", "apgd-dlr"]])
+def test_adversarial_images_equal_the_official_ones(model, digits: Dataset, attacks):
+    official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=attacks, seed=3)
     official.verbose = False
     x, y = digits.pixels(digits.x_test[:24]), digits.y_test[:24]
     expected, _ = official.run_standard_evaluation(x, y, batch_size=10)
-    config = replace(STANDARD, version="custom", attacks=["apgd-ce", "square"])
+    config = replace(STANDARD, version="custom", attacks=attacks)
     outcomes, _ = evaluate(model, *digits.test, config, Watched())
     torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
 

@@ -259,6 +259,7 @@ def test_rows_attacked_within_different_budgets_are_not_compared(store: Store) -
 
 def test_claims_without_their_rows_are_left_out(store: Store) -> None:
     write(store, "mine", title="MINE")
+    write(store, "adv", overrides={"attack.eps": 0.3})  # no row of the paper
     assert claims.tested(study(store)) == [] and parsed(store, "all")["claims"] == []
     assert "claims" not in render(select(store, ["all"]), "terminal")
 
