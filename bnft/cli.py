@@ -75,14 +75,16 @@ def _parser() -> argparse.ArgumentParser:
         "--format", default="terminal", choices=("terminal", "md", "csv", "tex", "json"), help="default: %(default)s"
     )
     table.set_defaults(call=_table)
-    report = commands.add_parser("report", help="write a page with the table and the figures, and PDFs of the figures")
+    report = commands.add_parser("report", help="write a page with tables and figures, and the figures as PDF and PNG")
     report.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     report.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write it (default: reports/NAME in the store)"
     )
     report.set_defaults(call=_report)
     export = commands.add_parser("export", help="write a small copy of results, to keep beside a paper")
-    export.add_argument("folder", type=_store, metavar="FOLDER", help="where to write it; usable with --store")
+    export.add_argument(
+        "folder", type=_store, metavar="FOLDER", help="the folder to write to; other commands read it with --store"
+    )
     export.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     export.add_argument(
         "--models",
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(call=_export)
     layers = commands.add_parser("layers", help="show the layers of a model, and the parameters that a selector picks")
-    layers.add_argument("model", nargs="?", metavar="MODEL", help="an option of the group model (default: list them)")
+    layers.add_argument("model", nargs="?", metavar="MODEL", help="a value of model=; without it, print all values")
     layers.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for `bnft run`, such as policy=bn_params")
     layers.add_argument(
         "--select", nargs="+", metavar="SELECTOR", help="selectors to show (default: freeze_policy.parameters)"
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     wait.set_defaults(call=_wait)
     cancel = commands.add_parser("cancel", help="end what was launched or submitted for a sweep, and nothing else")
     cancel.set_defaults(call=_cancel)
-    sync = commands.add_parser("sync", help="upload to W&B what it does not have yet")
+    sync = commands.add_parser("sync", help="upload the records that W&B does not have yet")
     sync.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     sync.add_argument("--entity", help="a user or team in W&B (default: wandb.entity of the runs)")
     sync.add_argument("--project", help="a project in W&B (default: wandb.project of the runs)")
@@ -119,9 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.add_argument("--entity", required=True, help="the user or team that owns the project in W&B")
     dashboard.add_argument("--project", required=True, help="the project in W&B that has the runs")
     dashboard.add_argument("--layer", metavar="NAME", help="BN layer shown in histograms (default: the 8th)")
-    dashboard.add_argument("--dry-run", action="store_true", help="write the specification only; needs no credentials")
     dashboard.add_argument(
-        "--output", type=Path, metavar="FILE", help="for the specification (default: dashboard-SWEEP.json in the store)"
+        "--dry-run", action="store_true", help="only write the specification to a file; needs no credentials"
+    )
+    dashboard.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write it (default: dashboard-SWEEP.json in the store)"
     )
     dashboard.set_defaults(call=_dashboard)
     job = commands.add_parser(JOB)  # no help: not for users
