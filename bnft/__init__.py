@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bnft.common.errors import DamagedError as DamagedError
     from bnft.common.errors import InputError as InputError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _ERRORS = ("DamagedError", "InputError")
 _API = ("RunsFailedError", "Table", "evaluate", "load", "plan", "results", "run", "table")

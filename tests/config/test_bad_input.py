@@ -307,7 +307,10 @@ def write_run(folder: Path, named: bool = True) -> None:
     """A run in the store that is not trained yet; unless `named`, the folder of another."""
     contents = {"model": {"width": 16}, "seed": 7}
     name = f"normal-{identity.digest(contents)}" if named else "normal-0123456789"
-    files.write_yaml(folder / "multirun" / name / "config.yaml", {"run": {"name": name, "identity": contents}})
+    files.write_yaml(
+        folder / "multirun" / name / "config.yaml",
+        {"run": {"name": name, "policy": "normal", "title": "NORMAL", "identity": contents}},
+    )
 
 
 BASES: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
@@ -335,7 +338,11 @@ BASES: dict[str, tuple[Callable[[Path], object], str, tuple[str, ...]]] = {
         ("must fit the model: ", " has shape (3, 1, 3, 3) and must have (16, 1, 3, 3)"),
     ),
     "itself": (lambda folder: None, "bn_params", ("a policy that does not start from itself",)),
-    "not trained": (write_run, f"normal-{identity.digest({'model': {'width': 16}, 'seed': 7})}", ("that is trained",)),
+    "not trained": (
+        write_run,
+        f"normal-{identity.digest({'model': {'width': 16}, 'seed': 7})}",
+        ("must be a trained run",),
+    ),
 }
 
 
@@ -460,7 +467,7 @@ def broken(*arguments: object, **keywords: object) -> None:
     [
         "bnft.runs.execution.execute",
         "bnft.runs.plan.plan",
-        "bnft.config.check.check",
+        "bnft.config.compose.check",
         "bnft.config.build.dataset",
         "bnft.config.build.model",
     ],
