@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from bnft.report import cells, claims, costs, setting
+from bnft.report import cells, claims, costs
 from bnft.report.drawing import Read
 from bnft.report.figures.base import Figure
 from bnft.report.gallery import Pair, gallery
@@ -135,7 +135,6 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "robust": _rate(row.robust, 1),
         "floor": cells.FLOOR if row.at_floor else "",
         **{name: _percent(row.mean(name)) for name in get_args(Quantity)},
-        "differences": setting.told(setting.differences(row)) if published else [],
         "paper_clean": f"{published.clean_error:.2f}" if published else "",
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
         "learning": f"{learning:.3f}",
