@@ -656,7 +656,7 @@ def test_claims_and_further_numbers_are_on_the_page(table2: Written) -> None:
     for words in (
         "Further numbers",
         "constant classifier's error %",
-        "Differences from the paper's setting",
+        "Differences from the paper",
         "schedule.epochs=5 (paper: 150)",
         "holds for these two networks",
         "Clean error of ADV +BN ONLY is far below guessing",
