@@ -89,6 +89,7 @@ def storm(calm, stormy, kinds):
     assert undisturbed.count("a") <= redone.count("a") <= undisturbed.count("a") + set_back, story
 
 
+@pytest.mark.long
 def test_whatever_is_killed_the_same_command_ends_with_the_same_bits(calm, tmp_path):
     storm(calm, tmp_path, ("worker", "launcher", "everything"))
 
@@ -148,9 +149,10 @@ def starts_and_is_interrupted(folder, send):
     return process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "signals",
-    [[ctrl_c], pytest.param([told_to_end, all_told_to_end, hangup], marks=pytest.mark.long)],
+    [[ctrl_c], [told_to_end, all_told_to_end, hangup]],
     ids=["Ctrl-C", "other signals"],
 )
 def test_an_interrupted_sweep_saves_in_mid_epoch_and_repeats_nothing(calm, tmp_path, signals):
@@ -232,6 +234,7 @@ LOGGED = {
 }
 
 
+@pytest.mark.long
 def test_each_run_that_fails_is_listed_and_nobody_elses_trouble(tmp_path, launch):
     names = [what.split()[0] for what in TROUBLES]
     line = ("-m", "policy=adv", *TINY, "attack._target_=mischief.attack", f"+attack.name=good,{','.join(names)},better")
