@@ -53,14 +53,15 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
     if target.root.resolve() == store.root.resolve():
         raise InputError(f"{target.root}: must be another folder than the store")
     runs = {result.run_folder.name: result.run_folder for result in selection.results}
+    with_model = {result.run_folder.name for result in selection.results if result.run.policy in models}
     for run in runs.values():
-        _check(run, models)
+        _check(run, run.name in with_model)
     for run in runs.values():
         copy = target.run(run.name)
         files.write_yaml(copy.path / layout.CONFIG, portable(run.config()))
         files.write_json(copy.path / layout.STATUS, {"state": "done", "stage": "evaluated"})
         _copy_logs(run, copy)
-        if run.record().policy in models:
+        if run.name in with_model:
             copy_model(run, copy)
         else:
             (copy.path / layout.MODEL).unlink(missing_ok=True)
@@ -77,13 +78,13 @@ def copy_model(run: RunFolder, copy: RunFolder) -> None:
     copy.save_model(*run.model())
 
 
-def _check(run: RunFolder, models: Collection[str]) -> None:
+def _check(run: RunFolder, with_model: bool) -> None:
     """Read the files of a run that will be copied, apart from its results. Raise DamagedError if one is damaged."""
     run.config()
     try:
         run.history()
         run.batchnorm()
-        if run.record().policy in models:
+        if with_model:
             run.model()
     except DamagedError as error:
         raise DamagedError(f"{error}; move {run.path} away and compute the run again, or leave it out") from None
