@@ -6,9 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from bnft.attacks.ball import Ball, Norm, per_image
 from bnft.common.constraints import above, at_least, number
-
-Norm = Literal["Linf", "L2"]
 
 
 def pgd(
@@ -55,7 +54,7 @@ def start(
     inputs: torch.Tensor, *, generator: torch.Generator, eps: float, norm: Norm, random_start: bool
 ) -> torch.Tensor:
     """Return the images from which `pgd` starts. This is the only random part of `pgd`."""
-    return _Ball(inputs, eps, norm).random_point(generator) if random_start else inputs.clone()
+    return Ball(inputs, eps, norm).random_point(generator) if random_start else inputs.clone()
 
 
 def climb(
@@ -74,7 +73,7 @@ def climb(
 
     For the other arguments, see `pgd`.
     """
-    ball = _Ball(inputs, eps, norm)
+    ball = Ball(inputs, eps, norm)
     worst, worst_loss = adversarial, torch.full((len(inputs),), -torch.inf, device=inputs.device)
     for _ in range(iterations):
         adversarial = adversarial.detach().requires_grad_()
@@ -96,44 +95,4 @@ def _worse(
     worst: torch.Tensor, worst_loss: torch.Tensor, images: torch.Tensor, loss: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     higher = loss > worst_loss
-    return torch.where(higher[:, None, None, None], images, worst), torch.where(higher, loss, worst_loss)
-
-
-class _Ball:
-    """The images in [0, 1] within eps of the inputs."""
-
-    def __init__(self, inputs: torch.Tensor, eps: float, norm: Norm) -> None:
-        self.inputs, self.eps, self.norm = inputs, eps, norm
-        if norm == "Linf":  # both conditions are one pair of bounds
-            self.lower, self.upper = (inputs - eps).clamp(0, 1), (inputs + eps).clamp(0, 1)
-
-    def random_point(self, generator: torch.Generator) -> torch.Tensor:
-        """Draw points uniformly in the ball, and project them to [0, 1]."""
-        shape, device = self.inputs.shape, self.inputs.device
-        if self.norm == "Linf":
-            uniform = torch.rand(shape, generator=generator, device=device)
-            return self.project(self.inputs + self.eps * (2 * uniform - 1))
-        normal = torch.randn(shape, generator=generator, device=device)
-        radius = torch.rand(len(normal), generator=generator, device=device) ** (1 / normal[0].numel())
-        return self.project(self.inputs + self.eps * radius[:, None, None, None] * _unit(normal))
-
-    def direction(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Return the step of size one that increases a linear loss the most."""
-        return gradient.sign() if self.norm == "Linf" else _unit(gradient)
-
-    def project(self, points: torch.Tensor) -> torch.Tensor:
-        if self.norm == "Linf":
-            return torch.minimum(torch.maximum(points, self.lower), self.upper)
-        difference = points - self.inputs
-        shrink = (self.eps / _length(difference).clamp_min(1e-12)).clamp_max(1)
-        return (self.inputs + shrink * difference).clamp(0, 1)
-
-
-def _length(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(1).norm(dim=1)[:, None, None, None]
-
-
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    largest = x.abs().flatten(1).amax(1)[:, None, None, None]
-    x = x / largest.clamp_min(torch.finfo(x.dtype).tiny)  # the square of a very small gradient would be 0
-    return x / _length(x).clamp_min(1e-12)
+    return torch.where(per_image(higher), images, worst), torch.where(higher, loss, worst_loss)

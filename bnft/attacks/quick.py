@@ -1,0 +1,138 @@
+"""An attack on many images that spends its passes on the images that are closest to being broken.
+
+It begins with a few steps of Auto-PGD (Croce and Hein, 2020) for all images, on the cross-entropy and on the difference
+of logits ratio, and with random stripes, which need no gradient (the start of Square Attack, Andriushchenko et al.,
+2020). The margin that an image has left then says how close it is: the largest other logit minus that of the true
+class, divided by the margin without an attack. Only the closest images are attacked further, towards their closest
+target classes. An image is not attacked any more once it is broken.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from bnft.attacks.apgd import apgd_search
+from bnft.attacks.ball import Ball, Norm
+from bnft.attacks.found import Found
+from bnft.attacks.losses import cross_entropy, dlr, targeted_margin
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of targeted attacks: on which share of all images, on how many target classes, and how long."""
+
+    share: float
+    targets: int
+    iterations: int
+
+
+FIRST_ITERATIONS = 10  # on the cross-entropy
+STRIPES = 10  # random stripes
+SECOND_ITERATIONS = 20  # on the difference of logits ratio
+ROUNDS = (Round(0.3, 2, 15), Round(0.15, 4, 25), Round(0.06, 9, 50))
+FEW = 16  # a round attacks at least so many images
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of the attack on N images.
+
+    Attributes:
+        found: the adversarial image or the closest point of each image.
+        hidden: bool (N,), whether a random stripe came closer than the gradient steps for all images. If this is true
+            for many images, the gradients of the model do not show where adversarial images are.
+    """
+
+    found: Found
+    hidden: torch.Tensor
+
+
+def quick_attack(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    eps: float,
+    norm: Norm,
+    thorough: bool = False,
+) -> Outcome:
+    """Search an adversarial image for each image, once.
+
+    Use it inside of `no_trace` (`bnft.attacks.base`). On devices other than the CPU, it waits for the device between
+    its parts only.
+
+    Args:
+        model: maps images to logits (N, classes).
+        inputs: float images (N, C, H, W) in [0, 1].
+        labels: their labels (N,).
+        generator: draws all random numbers.
+        eps: the maximal size of a perturbation, in pixel units.
+        norm: the norm of perturbations.
+        thorough: whether the rounds attack all images that are left, towards all classes, instead of the closest ones.
+
+    Returns:
+        What was found. Points are in [0, 1] and within `eps` of the inputs.
+    """
+    search = partial(apgd_search, model, generator=generator, eps=eps, norm=norm)
+    with torch.no_grad():
+        found = Found.at(inputs, model(inputs).float(), labels)
+    clean, classes = found.closest, found.margins.shape[1]
+    hidden = torch.zeros_like(found.broken)
+    for iterations, loss in ((FIRST_ITERATIONS, cross_entropy), (SECOND_ITERATIONS, dlr)):
+        if len(left := found.standing()):
+            found.take(left, search(inputs[left], labels[left], iterations=iterations, loss=loss))
+    if len(left := found.standing()):
+        stripes = random_stripes(
+            model, inputs[left], labels[left], generator=generator, eps=eps, norm=norm, queries=STRIPES
+        )
+        hidden[left] = stripes.broken | (stripes.closest > found.closest[left])
+        found.take(left, stripes)
+    for part in ROUNDS:
+        left = found.standing()
+        count = len(left) if thorough else max(FEW, int(part.share * len(inputs)))
+        tried = classes - 1 if thorough else min(part.targets, classes - 1)
+        left = left[(found.closest / clean)[left].argsort(stable=True)[:count]]
+        targets = found.margins.argsort(dim=1, descending=True, stable=True)[:, :tried]
+        for images in left.split(max(1, len(inputs) // tried)):  # so that batches do not become larger
+            found.take(
+                images,
+                search(
+                    inputs[images],
+                    labels[images],
+                    iterations=part.iterations,
+                    loss=targeted_margin,
+                    targets=targets[images],
+                ),
+            )
+    return Outcome(found, hidden)
+
+
+@torch.no_grad()
+def random_stripes(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    eps: float,
+    norm: Norm,
+    queries: int,
+) -> Found:
+    """Try perturbations of vertical stripes with random signs. For the arguments, see `quick_attack`."""
+    count, channels, _, width = inputs.shape
+    ball = Ball(inputs, eps, norm)
+    images = torch.arange(count, device=inputs.device)
+    found: Found | None = None
+    for _ in range(queries):
+        signs = torch.rand((count, channels, 1, width), generator=generator, device=inputs.device).sub(0.5).sign()
+        points = ball.project(inputs + eps * ball.direction(signs.expand_as(inputs)))
+        logits = model(points).float()
+        if found is None:
+            found = Found.at(points, logits, labels)
+        else:
+            found.offer(images, points, logits, labels)
+    assert found is not None
+    return found
