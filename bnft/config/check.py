@@ -17,6 +17,9 @@ USUAL_ATTACK = "bnft.attacks.pgd.pgd"  # attack=none has its keys
 ATTACK_SUPPLIES = ("model", "inputs", "labels", "generator")
 SHAPE_SUPPLIES = ("progress",)
 
+NEEDED = {"autoattack": ("version",), "quick": ("restarts",), "pgd": ("iterations", "step_size", "restarts")}
+"""The settings of an evaluation without a default that each attack needs."""
+
 SCHEMA = annotations_of(Config)
 _ROOT = TypeAdapter(Config)
 
@@ -70,6 +73,8 @@ def checked_evaluation(values: Mapping[str, Any]) -> Evaluation:
         settings = TypeAdapter(Evaluation).validate_python(dict(values))
     except ValidationError as error:
         raise InputError(pydantic_message(error, values, annotations_of(Evaluation))) from None
+    if settings.restarts is None and (settings.attack != "autoattack" or settings.then):
+        settings.restarts = 1
     if settings.step_size is None and settings.attack == "pgd" and settings.eps is not None:
         settings.step_size = settings.eps / 4
     try:
@@ -101,12 +106,13 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
     attack, names, version = evaluation["attack"], evaluation["attacks"], evaluation["version"]
     if evaluation["eps"] is None:
         raise rejected("evaluation.eps", None, "a number, above 0")
-    for name in ("version",) if attack == "autoattack" else ("iterations", "step_size", "restarts"):
+    for name in NEEDED[attack] + (("restarts",) if evaluation["then"] else ()):
         if evaluation[name] is None:
             allowed = in_words(annotations_of(Evaluation)[name]).removesuffix(", or null")
             raise rejected(f"evaluation.{name}", None, f"{allowed} with evaluation.attack={attack}")
-    if attack != "autoattack" and evaluation["search"]:
-        raise rejected("evaluation.search", evaluation["search"], f"null with evaluation.attack={attack}")
+    for name in ("search", "then"):
+        if attack != "autoattack" and evaluation[name]:
+            raise rejected(f"evaluation.{name}", evaluation[name], f"null with evaluation.attack={attack}")
     if attack == "autoattack" and version == "custom" and not names:
         raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")
     if attack == "autoattack" and version != "custom" and names:

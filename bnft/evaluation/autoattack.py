@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ from bnft.common.devices import has_fast_bf16
 from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.compat import forget_calls, runs_inside
+from bnft.evaluation.notes import recorded
 from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import Evaluation
 
@@ -125,35 +125,6 @@ def warnings_after(accuracies: dict[str, float]) -> list[str]:
     with recorded() as messages:
         checks.check_square_sr(accuracies, logger=logging.getLogger("auto-attack"))
     return messages
-
-
-@contextmanager
-def recorded(messages: list[str] | None = None) -> Iterator[list[str]]:
-    """Collect AutoAttack's warnings in this block in `messages`, each once, instead of printing them."""
-    messages = [] if messages is None else messages
-    logger = logging.getLogger("auto-attack")
-    handler = _Collector(messages)
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield messages
-        official = [str(warning.message) for warning in caught if "pyautoattack" in (warning.filename or "")]
-        messages[:] = dict.fromkeys([*messages, *official])
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
-
-
-class _Collector(logging.Handler):
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.messages = messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() not in self.messages:
-            self.messages.append(record.getMessage())
 
 
 @contextmanager

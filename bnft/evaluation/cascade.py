@@ -8,14 +8,16 @@ same batches.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from bnft.attacks.base import perturbation_size
+from bnft.evaluation.passes import Counter
 from bnft.evaluation.settings import CLEAN, STANDS
+from bnft.evaluation.summary import Passes
 
 
 class EvaluationError(RuntimeError):
@@ -42,7 +44,8 @@ class Cascade:
         attack: the current attack, counted from 0.
         batch: the next batch of this attack, counted from 0.
         seconds: the duration of each attack.
-        warnings: the warnings of AutoAttack.
+        warnings: the warnings of the attacks.
+        passes: the passes of all attacks, as the fields of `Passes`.
     """
 
     fallen_at: torch.Tensor
@@ -52,6 +55,7 @@ class Cascade:
     batch: int = 0
     seconds: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passes: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def start(cls, images: torch.Tensor, correct: torch.Tensor) -> "Cascade":
@@ -83,7 +87,7 @@ class Watcher(Protocol):
         """Called before each forward pass of an attack. Raises Stopped to end the evaluation after the last batch."""
 
 
-Shared = Callable[[int, Sequence[torch.Tensor], int], Iterator[torch.Tensor]]
+Shared = Callable[[int, Sequence[torch.Tensor], int], Iterator[tuple[torch.Tensor, Passes]]]
 """Runs an attack, by its index, on batches of image indices, from a given batch on; see `processes.Helpers.found`."""
 
 
@@ -99,6 +103,7 @@ def run(
     batch_size: int,
     cascade: Cascade,
     watcher: Watcher,
+    counter: Counter,
     shared: Shared | None = None,
 ) -> None:
     """Run a cascade in place, from its current state.
@@ -113,6 +118,7 @@ def run(
         batch_size: images per batch.
         cascade: the state.
         watcher: called after each batch.
+        counter: counts the passes of attacks that run in this process.
         shared: runs the attacks in other processes, in place of their own `run`.
 
     Raises:
@@ -129,13 +135,17 @@ def run(
             started = time.monotonic()
             indices = batches[cascade.batch]
             originals, truth = images[indices.to(device)], labels[indices.to(device)]
-            candidates = attack.run(originals, truth, cascade.batch) if results is None else next(results)
+            if results is None:
+                candidates, passes = attack.run(originals, truth, cascade.batch), counter.take()
+            else:
+                candidates, passes = next(results)
             candidates = laid_out(candidates, originals)
             fooled = model(candidates).argmax(1) != truth
             check_adversarial(candidates[fooled], originals[fooled], norm, eps, attack.name)
             broken = indices[fooled.cpu()]
             cascade.fallen_at[broken] = cascade.attack + 1
             cascade.adversarial[broken] = candidates[fooled].cpu()
+            cascade.passes = asdict(Passes(**cascade.passes) + passes)
             cascade.batch += 1
             cascade.seconds[cascade.attack] += time.monotonic() - started
             watcher.attacked(cascade, attacks)

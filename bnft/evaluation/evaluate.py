@@ -13,7 +13,7 @@ from torch import nn
 from bnft.attacks.base import no_trace
 from bnft.attacks.folding import Folded
 from bnft.common.stopping import Pulse, before_each_forward
-from bnft.evaluation import autoattack, pgd
+from bnft.evaluation import autoattack, pgd, quick
 from bnft.evaluation.cascade import (
     Attack,
     Cascade,
@@ -24,9 +24,11 @@ from bnft.evaluation.cascade import (
     laid_out,
 )
 from bnft.evaluation.cascade import run as run_cascade
+from bnft.evaluation.notes import recorded
+from bnft.evaluation.passes import Counter, counted
 from bnft.evaluation.processes import Job, helpers
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
-from bnft.evaluation.summary import AttackSummary, ErrorRate, Summary
+from bnft.evaluation.summary import AttackSummary, ErrorRate, Passes, Summary
 
 EXAMPLES = 16  # original images that are kept
 SCORING_BATCH = 500  # images scored at once if no attack needs memory
@@ -40,6 +42,8 @@ class Outcomes:
         clean_logits: logits (N, classes) of all images.
         labels: labels (N,) of all images.
         fallen_at: int8 (n,), which attack broke each attacked image; see `cascade.Cascade`.
+        beyond: bool (n,), which images only the further attack broke (`Evaluation.then`). In `fallen_at`, they are
+            robust.
         adversarial: the adversarial images (n, C, H, W); see `cascade.Cascade`.
         adversarial_logits: logits (n, classes) of `adversarial`.
         pgd_logits: logits (n, classes) of PGD examples of the attacked images; see `pgd.logits`.
@@ -49,6 +53,7 @@ class Outcomes:
     clean_logits: torch.Tensor
     labels: torch.Tensor
     fallen_at: torch.Tensor
+    beyond: torch.Tensor
     adversarial: torch.Tensor
     adversarial_logits: torch.Tensor
     pgd_logits: torch.Tensor
@@ -95,12 +100,13 @@ def evaluate(
         attacks, notes = _attacks(view, model, config, clean_logits.shape[1], images.device)
         if cascade is None:
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
-            if config.attack == "autoattack":
+            if config.attack != "pgd":
                 cascade.warnings = notes + autoattack.warnings_before(model, attacked, truth, config)
         job = Job(model, attacked, truth, config, clean_logits.shape[1])
         with (
-            autoattack.recorded(cascade.warnings),
+            recorded(cascade.warnings),
             before_each_forward(view, watcher.pulse),
+            counted(view) as counter,
             helpers(job, _helpers_attacks, processes, watcher.pulse, cascade.warnings) as shared,
         ):
             run_cascade(
@@ -113,6 +119,7 @@ def evaluate(
                 batch_size=config.batch_size,
                 cascade=cascade,
                 watcher=watcher,
+                counter=counter,
                 shared=shared.found if shared is not None else None,
             )
             pgd_logits = pgd.logits(model, view, attacked, truth, config)
@@ -122,7 +129,7 @@ def evaluate(
     outcomes = Outcomes(
         clean_logits.cpu(),
         labels.cpu(),
-        cascade.fallen_at,
+        *_parted(cascade.fallen_at, attacks, config),
         cascade.adversarial,
         adversarial_logits.cpu(),
         pgd_logits.cpu(),
@@ -181,12 +188,15 @@ def summary(
     fallen_at = outcomes.fallen_at
     clean = ErrorRate.of(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
     steps, accuracies = [], {"clean": float((fallen_at != CLEAN).float().mean())}
-    for number, attack in enumerate(attacks, start=1):
+    own = len(attacks) - _further(config)
+    for number, attack in enumerate(attacks[:own], start=1):
         errors = int(((fallen_at >= CLEAN) & (fallen_at <= number)).sum())
         accuracies[attack.name] = 1 - errors / len(fallen_at)
-        seconds = cascade.seconds[number - 1] if number <= len(cascade.seconds) else 0.0
-        rate = ErrorRate.of(errors, len(fallen_at))
-        steps.append(AttackSummary(attack=attack.name, **vars(rate), seconds=round(seconds, 3)))
+        steps.append(_step(attack.name, errors, len(fallen_at), cascade.seconds[number - 1 : number]))
+    strongest = None
+    if config.then is not None:
+        errors = int(((fallen_at != STANDS) | outcomes.beyond).sum())
+        strongest = _step(config.then, errors, len(fallen_at), cascade.seconds[own:])
     notes = list(cascade.warnings)
     if config.attack == "autoattack":
         notes += autoattack.warnings_after(accuracies)
@@ -196,21 +206,45 @@ def summary(
         clean=clean,
         robust=ErrorRate.of(int((fallen_at != STANDS).sum()), len(fallen_at)),
         cascade=tuple(steps),
+        strongest=strongest,
+        passes=Passes(**cascade.passes),
         warnings=tuple(notes),
         seconds=round(sum(cascade.seconds), 3),
     )
 
 
+def _step(attack: str, errors: int, images: int, seconds: Sequence[float]) -> AttackSummary:
+    return AttackSummary(attack=attack, **vars(ErrorRate.of(errors, images)), seconds=round(sum(seconds), 3))
+
+
 def _attacks(
     view: nn.Module, model: nn.Module, config: Evaluation, classes: int, device: torch.device
 ) -> tuple[list[Attack], list[str]]:
-    if config.attack == "autoattack":
-        return autoattack.attacks(view, model, config, classes, device)
-    return pgd.attacks(view, config, device), []
+    """Make the attacks of an evaluation. Returns them and their differences from AutoAttack, in words."""
+    if config.attack == "quick":
+        return quick.attacks(view, config, device), []
+    if config.attack == "pgd":
+        return pgd.attacks(view, config, device), []
+    attacks, notes = autoattack.attacks(view, model, config, classes, device)
+    return (attacks + quick.attacks(view, config, device, thorough=True) if config.then else attacks), notes
 
 
-def _helpers_attacks(job: Job, pulse: Pulse) -> list[Attack]:
-    """Make the attacks in a helper process. `pulse` is called before each forward pass."""
-    view = Folded(job.model, job.images[:2]).view
+def _further(config: Evaluation) -> int:
+    """Return how many attacks at the end of the cascade belong to the further attack."""
+    return (config.restarts or 1) if config.then is not None else 0
+
+
+def _parted(
+    fallen_at: torch.Tensor, attacks: Sequence[Attack], config: Evaluation
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which attack broke each image, without the further attack, and which images only that one broke."""
+    beyond = fallen_at > len(attacks) - _further(config)
+    return fallen_at.masked_fill(beyond, STANDS), beyond
+
+
+def _helpers_attacks(job: Job, pulse: Pulse) -> tuple[list[Attack], Counter]:
+    """Make the attacks in a helper process, and the counter of passes. `pulse` is called before each forward pass."""
+    view, counter = Folded(job.model, job.images[:2]).view, Counter()
     view.register_forward_pre_hook(lambda *_: pulse())
-    return _attacks(view, job.model, job.config, job.classes, job.images.device)[0]
+    view.register_forward_hook(counter.see)
+    return _attacks(view, job.model, job.config, job.classes, job.images.device)[0], counter

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bnft.attacks.pgd import Norm, pgd
+from bnft.attacks.ball import Norm
+from bnft.attacks.pgd import pgd
 from bnft.common.randomness import generator
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.settings import Evaluation
@@ -26,7 +27,7 @@ def attacks(model: nn.Module, config: Evaluation, device: torch.device) -> list[
                 eps=config.eps,
                 iterations=config.iterations or 40,
                 step_size=config.step_size or config.eps / 4,
-                norm=_norm(config),
+                norm=norm_of(config),
             )
 
         name = f"pgd-{config.iterations}" + (f" ({restart + 1})" if (config.restarts or 1) > 1 else "")
@@ -62,7 +63,7 @@ def logits(
             eps=config.eps,
             iterations=LOSS_ITERATIONS,
             step_size=config.eps / 4,
-            norm=_norm(config),
+            norm=norm_of(config),
         )
         with torch.no_grad():
             parts.append(model(adversarial).float())
@@ -74,5 +75,6 @@ def loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return float(functional.cross_entropy(logits, labels, reduction="none").mean())
 
 
-def _norm(config: Evaluation) -> Norm:
+def norm_of(config: Evaluation) -> Norm:
+    """Return the norm of an evaluation."""
     return "Linf" if config.norm == "Linf" else "L2"

@@ -19,16 +19,21 @@ from torch import nn
 from bnft.common.compat import flops
 from bnft.common.processes import without_main
 from bnft.common.stopping import STOP_SIGNALS, Pulse, Stopped, ignored, leave_no_locks
-from bnft.evaluation.autoattack import recorded
 from bnft.evaluation.cascade import Attack
-from bnft.evaluation.settings import AUTOATTACK_PASSES, Evaluation
+from bnft.evaluation.notes import recorded
+from bnft.evaluation.passes import Counter
+from bnft.evaluation.settings import Evaluation, passes_per_image
+from bnft.evaluation.summary import Passes
 
 LOOK_SECONDS = 0.2  # how often the pulse is called while helpers compute
 ALIVE_SECONDS = 1.0  # how often a helper checks whether its parent is alive
 SHARED_FROM = 5e11  # multiply-accumulates, about ten seconds of a core; helpers need about three seconds to start
 
-Build = Callable[..., Sequence[Attack]]
-"""Makes the attacks of a cascade from a job and a pulse. It must be a function of a module, to be sent to processes."""
+Build = Callable[..., tuple[Sequence[Attack], Counter]]
+"""Makes the attacks of a cascade, and the counter of their passes, from a job and a pulse.
+
+It must be a function of a module, to be sent to processes.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Helpers:
     def __init__(self, workers: Sequence[tuple[Any, Connection]], pulse: Pulse, warnings: list[str]) -> None:
         self._workers, self._pulse, self._warnings = workers, pulse, warnings
 
-    def found(self, attack: int, batches: Sequence[torch.Tensor], first: int) -> Iterator[torch.Tensor]:
-        """Attack batches, and yield the resulting images of each batch in order.
+    def found(self, attack: int, batches: Sequence[torch.Tensor], first: int) -> Iterator[tuple[torch.Tensor, Passes]]:
+        """Attack batches, and yield the resulting images of each batch, and the passes for it, in order.
 
         Args:
             attack: the index of the attack.
@@ -63,7 +68,7 @@ class Helpers:
         idle = [connection for _, connection in self._workers]
         waiting = list(range(first, len(batches)))
         busy: dict[Connection, int] = {}
-        results: dict[int, torch.Tensor] = {}
+        results: dict[int, tuple[torch.Tensor, Passes]] = {}
         for wanted in range(first, len(batches)):
             while wanted not in results:
                 while idle and waiting:
@@ -77,15 +82,15 @@ class Helpers:
                 self._pulse()
             yield results.pop(wanted)
 
-    def _answer(self, connection: Connection) -> torch.Tensor:
+    def _answer(self, connection: Connection) -> tuple[torch.Tensor, Passes]:
         try:
-            answer, warnings = connection.recv()
+            answer, passes, warnings = connection.recv()
         except (EOFError, ConnectionError):
             raise RuntimeError("a helper process of the evaluation ended; the same command continues") from None
         if isinstance(answer, str):
             raise RuntimeError(f"in a helper process of the evaluation: {answer}")
         self._warnings[:] = dict.fromkeys([*self._warnings, *warnings])
-        return torch.from_numpy(answer)
+        return torch.from_numpy(answer), passes
 
 
 @contextmanager
@@ -129,7 +134,7 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
 def _size(job: Job) -> float:
     """Estimate the multiply-accumulates of the evaluation, from the configuration only."""
     config = job.config
-    passes = AUTOATTACK_PASSES if config.attack == "autoattack" else 2 * (config.iterations or 1)
+    passes = passes_per_image(config.attack, config.iterations, config.restarts)
     return flops(job.model, job.images[:1]) / 2 * passes * len(job.images)
 
 
@@ -146,19 +151,21 @@ def _help(connection: Connection, job: Job, build: Build, threads: int) -> None:
     leave_no_locks()
     torch.set_num_threads(threads)
     attacks: Sequence[Attack] = ()
+    counter = Counter()
     with suppress(EOFError, ConnectionError, Stopped):
         while True:
             attack, numbers, batch = connection.recv()
             try:
-                attacks = attacks or build(job, _wanted())
+                if not attacks:
+                    attacks, counter = build(job, _wanted())
                 indices = torch.from_numpy(numbers)
                 with torch.no_grad(), recorded() as warnings:
                     images = attacks[attack].run(job.images[indices], job.labels[indices], batch)
-                connection.send((images.numpy(), warnings))
+                connection.send((images.numpy(), counter.take(), warnings))
             except (Stopped, ConnectionError):
                 raise
             except Exception as error:  # the other side raises it
-                connection.send((f"{type(error).__name__}: {error}", []))
+                connection.send((f"{type(error).__name__}: {error}", None, []))
 
 
 def _wanted() -> Pulse:

@@ -28,10 +28,23 @@ class AttackSummary(ErrorRate):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Passes of single images through a model."""
+
+    forward: int = 0
+    backward: int = 0
+
+    def __add__(self, other: "Passes") -> "Passes":
+        return Passes(forward=self.forward + other.forward, backward=self.backward + other.backward)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The numbers of one evaluation.
 
     `clean` is the error without an attack, `robust` the one after all attacks, `cascade` the one after each of them.
+    `strongest` is the error after a further attack, if the evaluation has one (`Evaluation.then`). It counts what
+    either of the two has broken. `passes` are those of all attacks through the model; older results have none.
     `pgd_loss` is the mean cross-entropy on PGD examples, see `pgd.loss`; older results have none.
     """
 
@@ -40,4 +53,6 @@ class Summary:
     cascade: tuple[AttackSummary, ...]
     warnings: tuple[str, ...]
     seconds: float
+    strongest: AttackSummary | None = None
+    passes: Passes | None = None
     pgd_loss: float | None = None

@@ -58,7 +58,8 @@ class RunProgress:
         self._reporter.moves(self._run.name, text)
 
     def evaluation_begins(self, config: Evaluation) -> None:
-        how = f"{config.version} AutoAttack" if config.attack == "autoattack" else "PGD"
+        names = {"autoattack": f"{config.version} AutoAttack", "quick": "quick attack", "pgd": "PGD"}
+        how = names[config.attack] + (", then quick" if config.then else "")
         detail = f"{how}, {config.norm} eps {show(config.eps)}, {config.n_images} images"
         self._reporter.begins(self._run.name, "evaluating", detail)
         self._write("running", "evaluating")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bnft.common import files
 from bnft.common.errors import DamagedError
 from bnft.config import build
-from bnft.evaluation.settings import AUTOATTACK_PASSES
+from bnft.evaluation.settings import passes_per_image
 from bnft.runs.plan import Plan, Run
 from bnft.runs.store import Store, task_name
 
@@ -100,5 +100,5 @@ def _cost(task: Task) -> float:
     if not task.evaluated:
         return float(training)
     standing = STANDING if attack else STANDING_UNDEFENDED
-    on_each = AUTOATTACK_PASSES if evaluation["attack"] == "autoattack" else evaluation["iterations"]
+    on_each = passes_per_image(evaluation["attack"], evaluation["iterations"], evaluation["restarts"])
     return float(training + evaluation["n_images"] * standing * on_each)

@@ -16,6 +16,7 @@ from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation import autoattack, fast, query_cache
 from bnft.evaluation.cascade import Attack, Cascade, EvaluationError, run
 from bnft.evaluation.evaluate import Outcomes, confirm, evaluate
+from bnft.evaluation.passes import Counter
 from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
 from bnft.evaluation.summary import Summary
@@ -162,7 +163,18 @@ def test_an_attack_that_cheats_is_caught(digits: Dataset, change, message):
     cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
     cheat = Attack("cheat", lambda images, labels, batch: change(images))
     with pytest.raises(EvaluationError, match=message):
-        run(Fooled(), x, y, [cheat], norm="Linf", eps=EPS, batch_size=5, cascade=cascade, watcher=Watched())
+        run(
+            Fooled(),
+            x,
+            y,
+            [cheat],
+            norm="Linf",
+            eps=EPS,
+            batch_size=5,
+            cascade=cascade,
+            watcher=Watched(),
+            counter=Counter(),
+        )
 
 
 def test_rounding_at_the_budget_is_no_cheating(digits: Dataset):
@@ -179,6 +191,7 @@ def test_rounding_at_the_budget_is_no_cheating(digits: Dataset):
         batch_size=5,
         cascade=cascade,
         watcher=Watched(),
+        counter=Counter(),
     )
     assert (cascade.fallen_at == 1).all()
 

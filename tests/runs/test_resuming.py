@@ -27,7 +27,9 @@ from bnft.data.augmentation import crop
 from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation.cascade import Attack, Cascade, run
 from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.passes import Counter
 from bnft.evaluation.settings import Evaluation
+from bnft.evaluation.summary import Passes
 from bnft.models import build
 from bnft.models.resnet import ResNet
 from bnft.runs.evaluation_folder import EvaluationFolder
@@ -183,12 +185,13 @@ def test_what_is_scored_has_one_memory_layout_whoever_attacked() -> None:
     images, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.long)
     here = Attack("here", lambda x, y, batch: x.to(memory_format=torch.channels_last))
 
-    def elsewhere(attack: int, batches: object, first: int) -> Iterator[torch.Tensor]:
-        return iter([torch.from_numpy(images.permute(0, 2, 3, 1).numpy().copy()).permute(0, 3, 1, 2)])
+    def elsewhere(attack: int, batches: object, first: int) -> Iterator[tuple[torch.Tensor, Passes]]:
+        sent = torch.from_numpy(images.permute(0, 2, 3, 1).numpy().copy()).permute(0, 3, 1, 2)
+        return iter([(sent, Passes())])
 
     for shared in (None, elsewhere):
         cascade = Cascade.start(images, torch.ones(4, dtype=torch.bool))
-        usual = partial(run, norm="Linf", eps=0.1, batch_size=4, watcher=Watched())
+        usual = partial(run, norm="Linf", eps=0.1, batch_size=4, watcher=Watched(), counter=Counter())
         usual(Model(), images, labels, [here], cascade=cascade, shared=shared)
     assert layouts == [images.stride()] * 2
 
