@@ -143,6 +143,7 @@ def _scores(read: Read) -> tuple[Any, str]:
 def _spread(read: Read) -> Figure | None:
     names = {
         "gamma_concentrated": ("mean |γ|", "mean_size"),
+        "gamma_minus_1_concentrated": ("mean |γ − 1|", "mean_size"),
         "beta_concentrated": ("mean |β|", "mean_size"),
         "variance_collapses": ("interquartile range of σ²", "range"),
     }
@@ -153,8 +154,8 @@ def _spread(read: Read) -> Figure | None:
         for line in one.details
     ]
     caption = (
-        "Spread of BN PARAMS divided by that of NORMAL, in each layer. Below one, γ and β are more concentrated around"
-        " zero, and the histogram of the running variance is narrower."
+        "Spread of BN PARAMS divided by that of NORMAL, in each layer. Below one, γ, γ − 1 or β is more concentrated"
+        " around zero, or the histogram of the running variance is narrower."
     )
     return batchnorm.layer_ratios([row for row in rows if row["ratio"] is not None], caption)
 

@@ -23,7 +23,7 @@ POLICY_COLOURS = {
     "bn_params_logits_conv1": "#659F58",
 }
 OTHER_COLOURS = ("#7B5CC8", "#B48600", "#D070A1", "#5A6C76", "#846537", "#E07161")
-PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96")  # for other things than policies, such as the parts of a run's cost
+PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96", "#9348DE")  # for other things than policies, such as parts of a cost
 
 SOLID: list[int] = []
 DASHES = (SOLID, [6, 2], [2, 2], [8, 2, 2, 2])

@@ -303,6 +303,22 @@ def test_slider_and_list_show_the_histograms_of_that_epoch_and_layer(browser: "B
         check("network.stages.0.0.bn1", 1)
 
 
+def test_gamma_has_labels_for_gamma_and_for_gamma_minus_1(browser: "Browser", table2: Written) -> None:
+    """The learned parameter is the one in plain BN and the other in reparametrised BN."""
+    with opened(browser, table2.index) as page:
+        scrolled(page)
+        charts = page.locator("figure[id$=figure1] .chart")
+        titles = [charts.nth(panel).locator(".role-axis-title text").all_text_contents() for panel in range(2)]
+        texts = charts.nth(0).locator(".role-axis-label text")
+        labels = texts.evaluate_all("(all) => all.map((text) => [...text.children].map((line) => line.textContent))")
+        spread = page.locator("figure[id$=spread] .role-legend-label text").all_text_contents()
+    assert "upper line: γ, lower line: γ − 1" in titles[0] and titles[1] == ["channels"]
+    lines = [[float(line.replace("−", "-")) for line in label] for label in labels if label]
+    assert len(lines) > 2
+    assert [lower for _, lower in lines] == pytest.approx([upper - 1 for upper, _ in lines])
+    assert {"mean |γ|", "mean |γ − 1|"} <= set(spread)
+
+
 # what every reader needs
 
 TOO_PALE = """([least, marks]) => {

@@ -94,7 +94,13 @@ def test_text_of_figures_can_be_read_and_searched(figures: dict[str, Path]) -> N
     text = {name: said(program, "-layout", file, "-") for name, file in figures.items()}
     expected = {
         "errors": ("clean error (%)", "robust error (%)", "NORMAL", "BN PARAMS + log + conv1"),
-        "figure1": ("normalized weight m", "running variance σ²", "channels", "ADV"),
+        "figure1": (
+            "normalized weight m",
+            "upper line: γ, lower line: γ − 1",
+            "running variance σ²",
+            "channels",
+            "ADV",
+        ),
         "figure2": ("BN layer", "mean of m", "BN PARAMS"),
         "figure3": ("confidence", "logits (%)", "ADV"),
         "training": ("cross-entropy", "epoch", "learning rate", "NORMAL", "BN STATS (reset)"),
@@ -102,6 +108,7 @@ def test_text_of_figures_can_be_read_and_searched(figures: dict[str, Path]) -> N
         "cascade": ("apgd-ce", "square", "robust error (%)", "ADV"),
         "cost": ("seconds per run", "training", "evaluation"),
         "eps": ("eps (pixel units)", "0.1", "0.15"),
+        "spread": ("mean |γ|", "mean |γ − 1|"),
     }
     for name, words in expected.items():
         for word in words:

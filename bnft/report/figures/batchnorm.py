@@ -22,6 +22,8 @@ AXES = {
     "m": "normalized weight m",
     "b": "normalized bias b",
 }
+GAMMA_TITLE = "upper line: γ, lower line: γ − 1"
+GAMMA_LABELS = "[format(datum.value, '~g'), format(datum.value - 1, '~g')]"  # of two lines each
 
 
 def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_epoch: bool = True) -> Figure | None:
@@ -52,9 +54,7 @@ def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_e
             histogram = histograms(drawn, layer, quantity, log10=quantity == "variance")
             if histogram is not None:
                 rows += _lines(shown, histogram, steps)
-        panels.append(
-            Panel(AXES[quantity], _histogram(sets, shown, rows, layers[start], steps[-1], quantity == "variance"))
-        )
+        panels.append(Panel(AXES[quantity], _histogram(sets, shown, rows, layers[start], steps[-1], quantity)))
     controls = [Control("layer", "layer", tuple(layers), start)]
     if len(steps) > 1:
         choices = tuple(_epochs_at(step, shown, [record.epochs for record in drawn]) for step in steps)
@@ -63,9 +63,10 @@ def figure1(series: Sequence[Series], records: Mapping[str, RowRecords], every_e
     seeds = {seed for one in shown for seed in list(records[one.label].records)[:1]}
     caption = (
         "Number of channels in each bin, for one BN layer. BN maps its input z to m z + b, with m = γ / √(σ² + ε) and"
-        " b = β − m μ (Equation 1). All rows and epochs have the same bins; the outermost bins also count values beyond"
-        f" them. The paper shows its 8th layer after training. Seed {', '.join(map(str, sorted(seeds)))}. The slider"
-        f" selects a logged epoch ({epochs}); epoch 0 is before training."
+        " b = β − m μ (Equation 1). γ is the scale itself. If BN is written with a scale of 1 + w, γ − 1 is w. All rows"
+        " and epochs have the same bins; the outermost bins also count values beyond them. The paper shows its 8th"
+        f" layer after training. Seed {', '.join(map(str, sorted(seeds)))}. The slider selects a logged epoch"
+        f" ({epochs}); epoch 0 is before training."
     )
     title = "Figure 1: BN layers, channel by channel"
     return Figure(
@@ -108,13 +109,15 @@ def _short(value: float) -> float:
 
 
 def _histogram(
-    sets: Datasets, shown: Sequence[Series], rows: list[dict[str, Any]], layer: str, step: int, log: bool
+    sets: Datasets, shown: Sequence[Series], rows: list[dict[str, Any]], layer: str, step: int, quantity: str
 ) -> Chart:
     """Draw the histogram of one quantity as steps. The page sets the signals `layer` and `step`."""
-    place = "datum.i / datum.n"
+    place, log, title = "datum.i / datum.n", quantity == "variance", None
     x = f"datum.a * pow(datum.z / datum.a, {place})" if log else f"datum.a + (datum.z - datum.a) * {place}"
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False, nice=False)
     axis = alt.Axis(format="~g", tickCount=5, labelOverlap=True)
+    if quantity == "gamma":
+        title, axis.labelExpr = GAMMA_TITLE, GAMMA_LABELS
     return (
         alt.Chart(sets.add(rows))
         .add_params(alt.param(name="layer", value=layer), alt.param(name="step", value=step))
@@ -124,7 +127,7 @@ def _histogram(
         .transform_calculate(x=x)
         .mark_line(interpolate="step-after")
         .encode(
-            x=alt.X("x:Q", title=None, scale=scale, axis=axis),
+            x=alt.X("x:Q", title=title, scale=scale, axis=axis),
             y=alt.Y("c:Q", title="channels"),
             color=colour(shown),
             strokeDash=dash(shown),
