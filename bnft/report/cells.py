@@ -7,12 +7,19 @@ from bnft.config.names import short
 from bnft.report import claims, setting
 from bnft.report.distributions import shift_of_m
 from bnft.report.rows import Rate, Row, Selection, Study
+from bnft.report.statements import Statement
 from bnft.runs import identity
 from bnft.studies import paper
 
 HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "shift of m", "learn %", "seeds")
 CLAIMS_TITLE = "The paper's claims, tested on our results"
 CLAIMS_HEADER = ("claim", "difference of errors", "paper", "verdict")
+STATEMENTS_TITLE = "The paper's statements about distributions, measured"
+STATEMENTS_HEADER = ("statement", "measure", "ours", "paper", "verdict")
+STATEMENTS_NOTE = (
+    "Brackets contain 95 % bootstrap intervals over layers. The verdicts about distributions describe these runs. They"
+    " are no tests of significance, and no p-value is adjusted for them."
+)
 FLOOR = "†"  # marks a row that may be no better than a constant classifier
 
 Labelled = tuple[Row, str, paper.PaperRow | None]
@@ -104,6 +111,15 @@ def shift(row: Row) -> str:
 def claim_cells(item: claims.Tested) -> tuple[str, ...]:
     """Return one line of the table of claims, with the columns of CLAIMS_HEADER."""
     return item.claim.text, difference(item), f"{item.claim.paper_difference:+.1f}", claims.verdict_text(item)
+
+
+def statement_cells(item: Statement) -> tuple[str, ...]:
+    """Return one line of the table of statements, with the columns of STATEMENTS_HEADER."""
+    digits = 1 if item.measure.endswith("%") else 3
+    ours, published = ("-" if value is None else f"{value:+.{digits}f}" for value in (item.difference, item.paper))
+    if item.interval is not None:
+        ours += " [{:+.{digits}f}, {:+.{digits}f}]".format(*item.interval, digits=digits)
+    return item.text, item.measure, ours, published, item.verdict
 
 
 def _rate(rate: Rate, digits: int) -> str:

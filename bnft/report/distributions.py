@@ -6,6 +6,7 @@ those of trained models, and `RowRecords.bases` those that they started from.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -136,8 +137,6 @@ class MeanDifference:
         differences: the difference in each layer.
         average: the average over layers.
         deviation: its standard deviation over `seeds`; None for fewer than two.
-        interval: the 95 % percentile bootstrap interval of the average over layers. It treats layers as independent,
-            which they are not, and does not account for other seeds.
         lower: the number of layers in which the first row has the lower mean.
         seeds: the seeds that both rows have.
     """
@@ -146,9 +145,16 @@ class MeanDifference:
     differences: tuple[float, ...]
     average: float
     deviation: float | None
-    interval: tuple[float, float]
     lower: int
     seeds: tuple[int, ...]
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % percentile bootstrap interval of the average over layers.
+
+        It treats layers as independent, which they are not, and does not account for other seeds.
+        """
+        return bootstrap(np.array(self.differences))
 
 
 def mean_difference(
@@ -168,7 +174,6 @@ def mean_difference(
         tuple(by_layer.tolist()),
         fmean(by_seed),
         stdev(by_seed) if len(by_seed) > 1 else None,
-        bootstrap(by_layer),
         int((by_layer < 0).sum()),
         tuple(common),
     )

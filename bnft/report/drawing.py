@@ -15,9 +15,8 @@ from bnft.report.groups import Group, Series
 from bnft.report.outcomes import RowScores, score_histograms
 from bnft.report.recorded import RowRecords
 from bnft.report.rows import StoredResult
-from bnft.report.statements import PAPER_DIFFERENCE, Statement
+from bnft.report.statements import COMPARED, PAPER_DIFFERENCE, Statement
 
-COMPARED = ("normal", "adv", "bn_params")  # the policies in the paper's figures
 FEWEST = 3  # rows in these figures, if the group has as many
 STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # these learn no parameters
 
@@ -64,12 +63,12 @@ class Read:
     def statements(self) -> list[Statement]:
         """The paper's statements about distributions; empty if none of them can be measured."""
         compared = self.group.by_policy
-        measured = statements.statements(
+        found = statements.statements(
             {policy: self.records[series.label] for policy, series in compared.items()},
             {policy: self.scores[series.label] for policy, series in compared.items()},
             {policy: series.row for policy, series in compared.items()},
         )
-        return measured if any(one.verdict != "not measured" for one in measured) else []
+        return statements.measured(found)
 
 
 def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:

@@ -6,18 +6,22 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bnft.report import claims, setting
+from bnft.report import claims, setting, statements
 from bnft.report.cells import (
     CLAIMS_HEADER,
     CLAIMS_TITLE,
     FLOOR,
     HEADER,
+    STATEMENTS_HEADER,
+    STATEMENTS_NOTE,
+    STATEMENTS_TITLE,
     cells,
     claim_cells,
     heading,
     labelled,
     missing,
     notes,
+    statement_cells,
 )
 from bnft.report.distributions import shift_of_m
 from bnft.report.rows import Row, Selection, Study
@@ -29,12 +33,20 @@ def as_json(selection: Selection) -> str:
     """Return `{"rows": [...], "claims": [...]}` of all studies, with errors in percent and differences in points."""
     studies = selection.studies()
     rows = [fields(*line) for study in studies for line in labelled(study)]
-    tested = [_claim(item, study) for study in studies for item in claims.tested(study)]
-    return json.dumps({"rows": rows, "claims": tested}, indent=1) + "\n"
+    return json.dumps({"rows": rows, "claims": _claims(studies)}, indent=1) + "\n"
+
+
+def _claims(studies: Iterable[Study]) -> list[dict[str, Any]]:
+    """Return the claims about errors of each study, then its statements about distributions, as JSON objects."""
+    found = []
+    for study in studies:
+        found += [_claim(item, study) for item in claims.tested(study)]
+        found += [_statement(item, study) for item in statements.of_study(study)]
+    return found
 
 
 def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
-    """Return one claim as a JSON object."""
+    """Return one claim about errors as a JSON object."""
     difference = item.difference
     return {
         "text": item.claim.text,
@@ -47,6 +59,27 @@ def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
         "margin": item.claim.margin,
         "adjusted_p": item.adjusted_p,
         "paper": item.claim.paper_difference,
+        "measure": "difference of errors, points",
+        "measured": None,
+        "study": heading(study),
+    }
+
+
+def _statement(item: statements.Statement, study: Study) -> dict[str, Any]:
+    """Return one statement about distributions as a JSON object with the keys of a claim."""
+    return {
+        "text": item.text,
+        "verdict": item.verdict,
+        "qualification": None,
+        "difference": item.difference,
+        "interval": list(item.interval) if item.interval else None,
+        "seeds": item.seeds,
+        "images": item.images,
+        "margin": item.margin,
+        "adjusted_p": None,  # it is not a test
+        "paper": item.paper,
+        "measure": item.measure,
+        "measured": item.measured,
         "study": heading(study),
     }
 
@@ -94,7 +127,7 @@ _ROW += ["clean_error_900", "robust_error", "robust_low", "robust_high", "robust
 _ROW += ["robust_error_correct", "constant_error", "largest_class", "at_floor", "shift_of_m", "seeds"]
 _ROW += ["paper_clean", "paper_robust", "differences"]
 _CLAIM = ["verdict", "qualification", "difference", "difference_low", "difference_high", "images", "margin"]
-_CLAIM += ["adjusted_p", "paper_difference"]
+_CLAIM += ["adjusted_p", "paper_difference", "measure", "measured"]
 
 
 def as_csv(selection: Selection) -> str:
@@ -104,7 +137,7 @@ def as_csv(selection: Selection) -> str:
     writer.writeheader()
     studies = selection.studies()
     writer.writerows(_csv_row(fields(*line), line[0]) for study in studies for line in labelled(study))
-    writer.writerows(_csv_claim(_claim(item, study)) for study in studies for item in claims.tested(study))
+    writer.writerows(map(_csv_claim, _claims(studies)))
     return output.getvalue()
 
 
@@ -178,6 +211,12 @@ def _tex(study: Study) -> str:
         lines += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
         lines += [_tex_line(claim_cells(item)) for item in tested]
         lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(tested))]
+    stated = statements.of_study(study)
+    if stated:
+        column = r"p{0.25\linewidth}"
+        lines += ["", f"% {STATEMENTS_TITLE}", rf"\begin{{tabular}}{{{2 * column}rrl}}", r"\toprule"]
+        lines += [_tex_line(STATEMENTS_HEADER), r"\midrule", *(_tex_line(statement_cells(item)) for item in stated)]
+        lines += [r"\bottomrule", r"\end{tabular}", f"% {STATEMENTS_NOTE}"]
     return "\n".join(lines) + "\n"
 
 

@@ -239,7 +239,9 @@ def test_concentration_around_zero(store: Store, after: list[float], layers: int
     sizes = [line["mean_size"] for line in found.details]
     assert sizes == pytest.approx([np.abs(after).mean() / 1.2] * layers + [1.0] * (3 - layers))
     assert found.details[0]["deviation"] == pytest.approx(np.std(after) / np.std(spread(0.0, 2.0)))
-    assert found.value == pytest.approx(np.median(sizes)) and f"{found.value:.2f}" in found.measured
+    assert (
+        found.difference == pytest.approx(100 * (np.median(sizes) - 1)) and f"{np.median(sizes):.2f}" in found.measured
+    )
     assert found.true == sum(size < 1 for size in sizes)
 
 
@@ -260,14 +262,14 @@ def test_collapse_is_of_the_middle_half(store: Store) -> None:
     """Outliers decide nothing; from the 25th to the 75th percentile it is 2 before, and half of one after."""
     before_and_after(store, {"variance": [1.0, 2.0, 3.0, 4.0, 5.0]}, {"variance": [0.0, 3.0, 3.25, 3.5, 90.0]}, 3)
     found = said(store)["variance_collapses"]
-    assert found.verdict == "holds" and found.value == pytest.approx(0.25)
+    assert found.verdict == "holds" and found.difference == pytest.approx(-75)
     assert found.details[0]["deviation"] > 1
 
 
 def test_nearer_to_zero_but_wider_holds_in_part(store: Store) -> None:
     before_and_after(store, {"gamma": spread(2.0, 0.5)}, {"gamma": spread(0.0, 2.0)}, 3)
     found = said(store)["gamma_concentrated"]
-    assert found.verdict == "holds in part" and found.value == pytest.approx(0.6) and found.true == 3
+    assert found.verdict == "holds in part" and found.difference == pytest.approx(-40) and found.true == 3
 
 
 def test_m_below_adv_counts_layers_and_below_normal_averages(store: Store) -> None:
@@ -279,10 +281,10 @@ def test_m_below_adv_counts_layers_and_below_normal_averages(store: Store) -> No
     found = said(store)
     below = found["m_below_adv"]
     assert (below.verdict, below.true, below.of) == ("not enough data", 2, 3)  # in most layers, not on average
-    assert below.value == pytest.approx(4 / 3) and below.paper == -0.177
+    assert below.difference == pytest.approx(4 / 3) and below.paper == -0.177
     assert [line["difference"] for line in below.details] == pytest.approx([-2, -1, 7])
     normal = found["m_below_normal"]
-    assert normal.verdict == "not enough data" and normal.value == pytest.approx(7 / 3) and normal.true == 1
+    assert normal.verdict == "not enough data" and normal.difference == pytest.approx(7 / 3) and normal.true == 1
 
 
 @pytest.mark.parametrize(
@@ -317,8 +319,8 @@ def test_gamma_around_zero_and_around_one_are_two_readings(store: Store) -> None
     """Towards 1, gamma - 1 comes nearer to zero and gamma itself does not."""
     before_and_after(store, {"gamma": [0.2, 0.6, 1.0, 1.4]}, {"gamma": [0.9, 1.0, 1.0, 1.1]}, 3)
     found = said(store)
-    assert found["gamma_concentrated"].value == pytest.approx(1.0 / 0.8)
-    assert found["gamma_minus_1_concentrated"].value == pytest.approx(0.05 / 0.4)
+    assert found["gamma_concentrated"].difference == pytest.approx(25)
+    assert found["gamma_minus_1_concentrated"].difference == pytest.approx(-87.5)
     assert found["gamma_minus_1_concentrated"].verdict == "holds"
     assert found["gamma_minus_1_concentrated"].text.startswith("gamma - 1 is more concentrated around zero")
 
@@ -328,7 +330,7 @@ def test_without_normals_record_its_own_start_stands_for_it(store: Store) -> Non
     whole = said(store)["beta_concentrated"]
     (normal,) = store.root.glob("normal-*")
     (normal / "batchnorm.safetensors").unlink()
-    assert said(store)["beta_concentrated"] == whole and whole.value == pytest.approx(0.5)
+    assert said(store)["beta_concentrated"] == whole and whole.difference == pytest.approx(-50)
     made_up.run(store, "normal", seed=4, layers={f"bn{i}": {"beta": [spread(0.0, 50.0)]} for i in range(3)})
     assert said(store)["beta_concentrated"] == whole  # another seed is no match for it
 
@@ -341,7 +343,7 @@ def test_cross_entropy_on_pgd_examples(store: Store, after: float, verdict: str)
     made_up.run(store, "bn_stats", base=base, pgd_loss=after)
     found = said(store)
     assert found["pgd_loss_bn_stats"].verdict == verdict
-    assert found["pgd_loss_bn_stats"].value == pytest.approx(100 * (after - 5) / 5)
+    assert found["pgd_loss_bn_stats"].difference == pytest.approx(100 * (after - 5) / 5)
     assert found["pgd_loss_bn_stats_no_reset"].verdict == "not measured"
 
 

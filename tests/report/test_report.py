@@ -318,7 +318,7 @@ def test_the_command_does_not_import_pytorch(table2: Store) -> None:
         "import sys\n"
         "from bnft.cli import main\n"
         "main(sys.argv[1:])\n"
-        "print(sorted({'torch', 'hydra', 'torchvision'} & sys.modules.keys()), file=sys.stderr)\n"
+        "print(sorted({'torch', 'hydra', 'torchvision', 'altair'} & sys.modules.keys()), file=sys.stderr)\n"
     )
     command = [sys.executable, "-c", program, "table", "--store", str(table2.root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
