@@ -104,7 +104,7 @@ def recipe(config: Config) -> Recipe:
         nesterov=schedule["nesterov"],
         weight_decay=schedule["weight_decay"],
         batchnorm_weight_decay=schedule["batchnorm_weight_decay"],
-        augmentation=augmentation.NAMES[config["data"]["augmentation"]],
+        augmentation=augmentation.named(config["data"]["augmentation"], config["data"]["interpolation"]),
         attack=built,
         attack_mode=mode,
         seed=config["seed"],

@@ -67,6 +67,7 @@ class RecipeKeys(Strict):
     normalization: str | None = None
     milestones: list[float] | None = None
     fill: str | None = None
+    interpolation: str | None = None
 
 
 @dataclass
@@ -81,6 +82,7 @@ class DataKeys(Strict):
     attack_batch_size: Annotated[int, at_least(1)]
     validation: Annotated[int | None, at_least(1)] = None
     fill: Annotated[str | None, one_of("mean")] = None
+    interpolation: Annotated[str | None, one_of("bicubic")] = None
     mean: list[float] | None = None
     std: list[Annotated[float, above(0)]] | None = None
 

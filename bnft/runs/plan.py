@@ -226,7 +226,8 @@ def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
-    data = {"sha256": sha256, **{key: config["data"][key] for key in ("augmentation", "fill", "mean", "std")}}
+    keys = ("augmentation", "fill", "interpolation", "mean", "std")
+    data = {"sha256": sha256, **{key: config["data"][key] for key in keys}}
     attack, schedule = config["attack"], config["schedule"]
     if attack:
         attack = {key: value for key, value in _sourced("attack", attack).items() if key != "examples"}

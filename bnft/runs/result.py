@@ -78,6 +78,7 @@ class DataRecord:
         images: the number of training images.
         validation: the number of training images that were held out, and used instead of the test images.
         fill: the configured `data.fill`.
+        interpolation: the configured `data.interpolation`.
         mean: the mean of each channel.
         std: the standard deviation of each channel.
     """
@@ -88,6 +89,7 @@ class DataRecord:
     images: int
     validation: int | None = None
     fill: str | None = None
+    interpolation: str | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
 

@@ -9,6 +9,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import autoaugment as torchvision_autoaugment
 
@@ -554,6 +555,57 @@ def test_crops_cutout_and_autoaugment_fill_with_a_colour():
         assert not torch.equal(getattr(augmentation, name)(images, seeded()), images)
     sheared = autoaugment_operation(images[:1], "ShearX", 0.3, colour)
     assert torch.equal(sheared, images[:1]) and (autoaugment_operation(images[:1], "ShearX", 0.3) == 0).any()
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("magnitude", [1 / 30, -0.1, 0.3, -1.7])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bicubic_shear_is_that_of_pil(axis, magnitude, channels):
+    """Bit for bit, in both directions and beyond the borders."""
+    images, colour = random_images(20, channels), (200, 100, 50)[:channels]
+    along = images if axis == "x" else images.mT
+    sheared = augmentation.shear_bicubic(along, magnitude, colour)
+    matrix = (1, magnitude, 0, 0, 1, 0) if axis == "x" else (1, 0, 0, magnitude, 1, 0)
+    for image, found in zip(images, sheared if axis == "x" else sheared.mT, strict=True):
+        pixels = Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+        fill = colour if channels == 3 else colour[0]
+        expected = pixels.transform(
+            pixels.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=fill
+        )
+        assert torch.equal(found, torch.from_numpy(np.array(expected)).reshape(*found.shape[1:], -1).permute(2, 0, 1))
+
+
+def test_bicubic_shear_of_known_images():
+    images = random_images(20)
+    assert torch.equal(augmentation.shear_bicubic(images, 0.0), images)
+    constant = torch.full((1, 1, 8, 8), 77, dtype=torch.uint8)
+    found = augmentation.shear_bicubic(constant, 1.0, (5,))[0, 0]
+    inside = torch.arange(8) + torch.arange(8)[:, None] + 1.0 <= 7  # x + 0.5 + (y + 0.5) < 8
+    assert torch.equal(found, torch.where(inside, 77, 5).to(torch.uint8)), "the constant inside, the colour outside"
+    found = augmentation.shear_bicubic(images, 2.0)
+    for row in range(images.shape[2]):  # 2 (row + 0.5) is an integer, so pixels move as they are
+        shift = min(2 * row + 1, images.shape[3])
+        expected = torch.nn.functional.pad(images[:, :, row, shift:], (0, shift))
+        assert torch.equal(found[:, :, row], expected)
+
+
+def test_only_shears_are_interpolated():
+    """They go in the direction of torchvision's, and nothing else differs."""
+    images = random_images(500, 3, 32, 32) // 8 + torch.arange(32, dtype=torch.uint8)  # smooth enough to compare
+    for name in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Contrast"):
+        usual = augmentation._operation(images, name, 0.3, None, None)
+        found = augmentation._operation(images, name, 0.3, None, "bicubic")
+        opposite = augmentation._operation(images, name, -0.3, None, "bicubic")
+        assert torch.equal(usual, found) == (not name.startswith("Shear")), name
+        assert name == "Contrast" or difference(usual, found) <= difference(usual, opposite), name
+    assert torch.equal(augmentation.named("autoaugment")(images, seeded()), augmentation.autoaugment(images, seeded()))
+    bicubic = augmentation.named("autoaugment", "bicubic")(images, seeded())
+    assert not torch.equal(bicubic, augmentation.autoaugment(images, seeded()))
+    assert augmentation.named("crop", "bicubic") is augmentation.crop
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.float() - other.float()).abs().mean())
 
 
 def test_autoaugment_in_chunks_draws_anew_for_each(monkeypatch):
