@@ -1,6 +1,7 @@
 """The constants of docs/protocol.md, written out, beside the composed configuration and what is built from it."""
 
 import inspect
+from functools import partial
 
 import pytest
 
@@ -103,7 +104,8 @@ def test_the_recipe_that_is_built_has_the_values_of_the_configuration():
     assert (built.epochs, built.batch_size, built.lr, built.momentum, built.nesterov) == (7, 33, 0.7, 0.3, False)
     assert (built.weight_decay, built.batchnorm_weight_decay, built.seed, built.fill) == (0.07, 0.007, 5, "mean")
     sister = build.recipe(compose(["policy=normal", "data=cifar10", "recipe=sister"]).config).augmentation
-    assert sister.func is augmentation.autoaugment and sister.keywords == {"interpolation": "bicubic"}
+    assert isinstance(sister, partial) and sister.func is augmentation.autoaugment
+    assert sister.keywords == {"interpolation": "bicubic"}
     assert built.augmentation is augmentation.crop and built.attack_mode == "train"
     assert built.shape(1.0) == pytest.approx(0.2) and built.shape(0.0) == shapes.cosine(0.0)
     attack = {"eps": 0.11, "step_size": 0.02, "iterations": 3, "norm": "L2", "random_start": False, "keep": "last"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from support.evaluating import EPS, Watched
 from torch import nn
@@ -79,6 +80,27 @@ def test_adversarial_images_equal_the_official_ones(model, digits: Dataset, atta
     config = replace(STANDARD, version="custom", attacks=attacks)
     outcomes, _ = evaluate(model, *digits.test, config, Watched())
     torch.testing.assert_close(outcomes.adversarial, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("attacks", [["fab"], ["fab-t"], ["fab", "fab-t"], ["fab-t", "fab"]], ids="+".join)
+def test_fab_is_targeted_when_the_official_one_is(model, digits: Dataset, attacks, monkeypatch: pytest.MonkeyPatch):
+    """On many models, both find the same images, so that verdicts do not tell them apart."""
+    seen: list[tuple[bool, int, int]] = []
+    perturb = FABAttack_PT.perturb
+
+    def watched(self: FABAttack_PT, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen.append((self.targeted, self.n_restarts, len(x)))
+        return perturb(self, x, y)
+
+    monkeypatch.setattr(FABAttack_PT, "perturb", watched)
+    official = AutoAttack(model, norm="Linf", eps=EPS, version="custom", attacks=attacks, seed=3)
+    official.verbose = False
+    official.run_standard_evaluation(digits.pixels(digits.x_test[:24]), digits.y_test[:24], batch_size=10)
+    expected = seen.copy()
+    seen.clear()
+    evaluate(model, *digits.test, replace(STANDARD, version="custom", attacks=attacks), Watched())
+    assert seen == expected
+    assert {targeted for targeted, *_ in seen} == {name == "fab-t" for name in attacks}
 
 
 def test_interrupted_evaluation_goes_on_to_the_same_outcomes(model, digits: Dataset):
