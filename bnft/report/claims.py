@@ -14,7 +14,8 @@ import numpy as np
 from bnft.common.canonical import canonical
 from bnft.common.paired import PairedDifference, holm
 from bnft.report.per_image import Errors
-from bnft.report.rows import StoredResult, Study
+from bnft.report.rows import Study
+from bnft.report.stored import StoredResult
 from bnft.report.verdicts import LARGE, MARGIN, Relation, Verdict, bounds, verdict
 from bnft.studies import paper
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.config.names import BEFORE_RECIPES, RECIPES_SINCE, current
-from bnft.report.rows import Row, StoredResult, Study
+from bnft.report.rows import Row, Study
+from bnft.report.stored import StoredResult
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 

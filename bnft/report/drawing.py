@@ -14,8 +14,8 @@ from bnft.report.figures.base import Figure
 from bnft.report.groups import Group, Series
 from bnft.report.outcomes import RowScores, score_histograms
 from bnft.report.recorded import RowRecords
-from bnft.report.rows import StoredResult
 from bnft.report.statements import COMPARED, PAPER_DIFFERENCE, Statement
+from bnft.report.stored import StoredResult
 
 FEWEST = 3  # rows in these figures, if the group has as many
 STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # these learn no parameters

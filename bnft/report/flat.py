@@ -7,7 +7,8 @@ from typing import Any
 from bnft.common.errors import show
 from bnft.config.names import short
 from bnft.evaluation.summary import ErrorRate
-from bnft.report.rows import Selection, StoredResult
+from bnft.report.rows import Selection
+from bnft.report.stored import StoredResult
 
 
 class Records(list[dict[str, Any]]):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from bnft.common.errors import DamagedError
 from bnft.evaluation.settings import STANDS
 from bnft.report.outcomes import Scores, scores, softmax
-from bnft.report.rows import Row, StoredResult
+from bnft.report.rows import Row
+from bnft.report.stored import StoredResult
 from bnft.runs import layout
 
 SHOWN = 6  # images per pair

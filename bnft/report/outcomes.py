@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bnft.common.errors import DamagedError
 from bnft.evaluation.summary import ErrorRate
 from bnft.report.distributions import BINS, common_edges, counted
-from bnft.report.rows import Rate, Row, StoredResult
+from bnft.report.rows import Rate, Row
+from bnft.report.stored import StoredResult
 from bnft.runs import layout
 
 Array = NDArray[np.float64]

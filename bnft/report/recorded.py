@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from bnft.batchnorm.record import RECORDED, BatchNormRecord
 from bnft.common.errors import DamagedError
-from bnft.report.rows import Row, StoredResult
+from bnft.report.rows import Row
+from bnft.report.stored import StoredResult
 from bnft.runs.run_folder import RunFolder
 
 EPOCHS = 16  # epochs to keep of a long training, so that hundreds of runs fit into memory and a page

@@ -1,77 +1,24 @@
 """Results, grouped into rows (runs that differ only in their seed) and studies (rows with equal data and network)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from numpy.typing import NDArray
-
 from bnft.common.canonical import canonical
-from bnft.common.errors import DamagedError, InputError, show
+from bnft.common.errors import InputError, show
 from bnft.common.intervals import wilson
 from bnft.evaluation.summary import ErrorRate
-from bnft.report.per_image import PerImage
-from bnft.runs import identity, layout
-from bnft.runs.evaluation_folder import EvaluationFolder
-from bnft.runs.result import Result, RunRecord
-from bnft.runs.run_folder import RunFolder
+from bnft.report.stored import StoredResult, repairable
+from bnft.runs import identity
+from bnft.runs.result import Result
 from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies import paper
 
 STARTS = ("initialization", "normalization")  # keys of a model that can differ between rows of a study
 Quantity = Literal["constant_error", "largest_class", "clean_error_900", "robust_error_correct"]
-
-
-@dataclass(frozen=True)
-class StoredResult:
-    """One evaluation of one run, and its folder."""
-
-    folder: EvaluationFolder
-    result: Result
-
-    @property
-    def run(self) -> RunRecord:
-        return self.result.run
-
-    @property
-    def seed(self) -> int:
-        return self.result.seed
-
-    @property
-    def run_folder(self) -> RunFolder:
-        return RunFolder(self.folder.path.parents[1])
-
-    @cached_property
-    def scores(self) -> dict[str, NDArray[Any]]:
-        """The outcomes without the images, kept in memory. Raises DamagedError if they are missing or damaged."""
-        return self.outcomes(images=False)
-
-    def outcomes(self, images: bool = True) -> dict[str, NDArray[Any]]:
-        """Read the outcomes, see `EvaluationFolder.outcomes`. Raise DamagedError if they are missing or damaged."""
-        with _repairable():
-            return self.folder.outcomes(images)
-
-    @cached_property
-    def per_image(self) -> PerImage:
-        """The errors on every image, kept in memory. Raises DamagedError like `outcomes`."""
-        outcomes = self.outcomes(images=False)
-        if "fallen_at" not in outcomes:
-            with _repairable():
-                raise DamagedError(f"{self.folder.path / layout.OUTCOMES}: is damaged, fallen_at is missing")
-        return PerImage.of(outcomes)
-
-
-@contextmanager
-def _repairable() -> Iterator[None]:
-    """Add to a DamagedError about an evaluation how to compute the file again."""
-    try:
-        yield
-    except DamagedError as error:
-        raise DamagedError(f"{error}; remove this file and repeat the command that wrote it") from None
 
 
 @dataclass(frozen=True)
@@ -303,7 +250,7 @@ def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
     results, missing = [], []
     for run, evaluation in wanted:
         folder = store.run(run).evaluation(evaluation)
-        with _repairable():
+        with repairable():
             result = folder.result()
         if result is None:
             missing.append(run)
