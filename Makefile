@@ -43,7 +43,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks foolbox eagerpy adversarial-robustness-toolbox
 	$(BIN)/python -m pip install --quiet scipy tqdm GitPython requests six
 	$(BIN)/python benchmarks/training_step.py
-	$(BIN)/python benchmarks/autoattack.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/scaling.py
 
 page: $(READY)

@@ -19,7 +19,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 MOMENTUM = 0.75  # the constants of Auto-PGD: the weight of the new step,
 RISES = 0.75  # the share of steps that must increase the loss to keep the step size,
 FIRST_STEP = 2.0  # the first step size, in units of eps,
-CHECKPOINTS = (0.22, 0.03, 0.06)  # and the first checkpoint, by how much periods shrink, and the shortest period
+CHECKPOINTS = (22, 3, 6)  # and the first checkpoint, by how much periods shrink, and the shortest one, in percent
 
 
 def apgd_search(
@@ -58,7 +58,7 @@ def apgd_search(
     ball = Ball(inputs[owner], eps, norm)
     climb = _Climb.begin(ball.random_point(generator), FIRST_STEP * eps)
     there = torch.arange(len(owner), device=inputs.device)  # the copies that are still attacked
-    leave = inputs.device.type == "cpu"
+    leave = _leaves(inputs.device)
     checkpoints = _checkpoints(iterations)
     found: Found | None = None
     for iteration in range(iterations + 1):
@@ -92,12 +92,17 @@ def apgd_search(
     return found.best_of(copies)
 
 
+def _leaves(device: torch.device) -> bool:
+    """Return whether images leave the batch as soon as they are broken."""
+    return device.type == "cpu"
+
+
 def _checkpoints(iterations: int) -> dict[int, int]:
     """Return the iterations at which the step size is checked, and the number of steps since the last check."""
     period, shrink, shortest = CHECKPOINTS
     place, before, result = period, 0, {}
-    while place < 1:
-        here = -int(-place * iterations // 1)
+    while place < 100:
+        here = -(-place * iterations // 100)
         if here > before:
             result[here] = here - before
             before = here

@@ -31,8 +31,8 @@ class Round:
 FIRST_ITERATIONS = 10  # on the cross-entropy
 STRIPES = 10  # random stripes
 SECOND_ITERATIONS = 20  # on the difference of logits ratio
-ROUNDS = (Round(0.3, 2, 15), Round(0.15, 4, 25), Round(0.06, 9, 50))
-FEW = 16  # a round attacks at least so many images
+ROUNDS = (Round(0.3, 2, 15), Round(0.12, 4, 20), Round(0.05, 9, 40))
+FEW = 14  # a round attacks at least so many images
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support import recipes
 from support.command import ROOT
-from torch.utils._python_dispatch import TorchDispatchMode
+from support.waiting import NoWaiting
 
 from bnft.attacks import cuda_graphs
 from bnft.attacks.folding import Folded
@@ -82,26 +82,6 @@ class Recorded:
             output.copy_(function())
 
         return output, replay
-
-
-class NoWaiting(TorchDispatchMode):
-    """Raises where a GPU would have to be waited for."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        masks = name.startswith("index") and any(
-            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in _flat(args[1:])
-        )
-        if masks or name.startswith(self.WAITING):
-            raise AssertionError(f"{name} waits for the device")
-        return function(*args, **(kwargs or {}))
-
-
-def _flat(values):
-    for value in values:
-        yield from _flat(value) if isinstance(value, (list, tuple)) else [value]
 
 
 @pytest.fixture(scope="module")
