@@ -191,8 +191,7 @@ def with_torchattacks(case: Case) -> Verdicts:
 
 
 def with_adv_lib(case: Case) -> Verdicts:
-    from adv_lib.attacks import apgd, minimal_apgd  # noqa: F401
-    from adv_lib.attacks.auto_pgd import apgd_targeted
+    from adv_lib.attacks import apgd, apgd_targeted
 
     norm = float("inf") if case.config.norm == "Linf" else 2.0
     with counted(case.plain) as counter:

@@ -21,9 +21,9 @@ from bnft.attacks.losses import cross_entropy, dlr, targeted_margin
 
 @dataclass(frozen=True)
 class Round:
-    """One round of targeted attacks: on which share of all images, on how many target classes, and how long."""
+    """One round of targeted attacks: up to which remaining margin, towards how many classes, and how long."""
 
-    share: float
+    margin: float
     targets: int
     iterations: int
 
@@ -31,8 +31,9 @@ class Round:
 FIRST_ITERATIONS = 10  # on the cross-entropy
 STRIPES = 10  # random stripes
 SECOND_ITERATIONS = 20  # on the difference of logits ratio
-ROUNDS = (Round(0.3, 2, 15), Round(0.12, 4, 20), Round(0.05, 9, 40))
-FEW = 14  # a round attacks at least so many images
+ROUNDS = (Round(0.25, 3, 20), Round(0.2, 9, 25), Round(0.1, 9, 50))
+FEW = 8  # a round attacks at least so many images
+STUCK = 0.9  # the remaining margin from which an image counts as not brought closer
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ def quick_attack(
         hidden[left] = stripes.broken | (stripes.closest > found.closest[left])
         found.take(left, stripes)
     for part in ROUNDS:
-        left = found.standing()
-        count = len(left) if thorough else max(FEW, int(part.share * len(inputs)))
+        if not len(left := found.standing()):
+            break
         tried = classes - 1 if thorough else min(part.targets, classes - 1)
-        left = left[(found.closest / clean)[left].argsort(stable=True)[:count]]
+        if not thorough:
+            left = _worthwhile(left, (found.closest / clean)[left], part.margin)
         targets = found.margins.argsort(dim=1, descending=True, stable=True)[:, :tried]
         for images in left.split(max(1, len(inputs) // tried)):  # so that batches do not become larger
             found.take(
@@ -108,6 +110,20 @@ def quick_attack(
                 ),
             )
     return Outcome(found, hidden)
+
+
+def _worthwhile(images: torch.Tensor, margins: torch.Tensor, limit: float) -> torch.Tensor:
+    """Return those of the images that are close to being broken, or that no attack has brought closer so far.
+
+    Args:
+        images: the indices of the images.
+        margins: the remaining margin (n,) of each of them.
+        limit: the largest margin of an image that is close. At least the FEW closest images count as close.
+    """
+    order = margins.argsort(stable=True)
+    close = max(FEW, int((margins < limit).sum()))
+    stuck = int((margins > STUCK).sum())
+    return images[torch.cat([order[:close], order[max(close, len(order) - stuck) :]])]
 
 
 @torch.no_grad()
