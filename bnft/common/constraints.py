@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, GetCoreSchemaHandler
@@ -63,7 +64,32 @@ class _Number:
         return number
 
 
+class _Increasing:
+    """Accepts a list of numbers above 0 in increasing order. The numbers are as in `_Number`."""
+
+    words = "a list of numbers above 0 in increasing order"
+    complete = True
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._converted, handler(source))
+
+    def _converted(self, values: Any) -> Any:
+        if values is None:
+            return None
+        if not isinstance(values, (list, tuple)):
+            raise ValueError(self.words)
+        try:
+            numbers = [number._converted(value) for value in values]
+            increases = all(one < other for one, other in pairwise([0.0, *numbers]))
+        except (ValueError, TypeError):
+            raise ValueError(self.words) from None
+        if not increases:
+            raise ValueError(self.words)
+        return numbers
+
+
 number = _Number()
+increasing = _Increasing()
 
 
 def at_least(least: float) -> Rule:
@@ -107,7 +133,7 @@ def in_words(annotation: Any) -> str:
     """Describe the values that an annotation allows, to complete "must be ...": `a whole number, at least 0`."""
     kind, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    rules = [rule for rule in metadata if isinstance(rule, (Rule, _Number))]
+    rules = [rule for rule in metadata if isinstance(rule, (Rule, _Number, _Increasing))]
     words = [rule.words for rule in rules]
     if not any(rule.complete for rule in rules):
         words.insert(0, " or ".join(filter(None, (_kind_in_words(option) for option in options))))

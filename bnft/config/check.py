@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bnft.common.constraints import in_words
-from bnft.common.errors import InputError, rejected
+from bnft.common.errors import InputError, rejected, show
 from bnft.config import components
 from bnft.config.messages import annotations_of, pydantic_message, unknown_key
 from bnft.config.schema import AttackKeys, Config, DataKeys
@@ -19,6 +19,8 @@ SHAPE_SUPPLIES = ("progress",)
 
 NEEDED = {"autoattack": ("version",), "quick": ("restarts",), "pgd": ("iterations", "step_size", "restarts")}
 """The settings of an evaluation without a default that each attack needs."""
+
+MOST_ATTACKS = 127  # of a cascade, whose outcomes are one byte per image
 
 SCHEMA = annotations_of(Config)
 _ROOT = TypeAdapter(Config)
@@ -113,7 +115,27 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
     for name in ("search", "then"):
         if attack != "autoattack" and evaluation[name]:
             raise rejected(f"evaluation.{name}", evaluation[name], f"null with evaluation.attack={attack}")
+    _check_budgets(evaluation)
     if attack == "autoattack" and version == "custom" and not names:
         raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")
     if attack == "autoattack" and version != "custom" and names:
         raise rejected("evaluation.attacks", names, f"null with evaluation.version={version}")
+
+
+def _check_budgets(evaluation: Mapping[str, Any]) -> None:
+    """Check `evaluation.budgets`, over which robust error is measured. One of them is eps itself."""
+    budgets, eps, attack = evaluation["budgets"], evaluation["eps"], evaluation["attack"]
+    if budgets is None:
+        return
+    most = MOST_ATTACKS // evaluation["restarts"] if evaluation["restarts"] else MOST_ATTACKS
+    if attack != "quick":
+        allowed = f"null with evaluation.attack={attack}"
+    elif eps not in budgets:
+        allowed = f"a list that contains evaluation.eps={show(eps)}"
+    elif evaluation["norm"] == "Linf" and budgets[-1] > 1:
+        allowed = "at most 1 with evaluation.norm=Linf (pixel units, images in [0, 1])"
+    elif len(budgets) > most:
+        allowed = f"a list of at most {most} numbers with evaluation.restarts={evaluation['restarts']}"
+    else:
+        return
+    raise rejected("evaluation.budgets", budgets, allowed)

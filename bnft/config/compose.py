@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,19 @@ def _nodes(node: Any, known: dict[int, float]) -> float:
 
 
 def _times(factor: Any, value: Any) -> Any:
-    """Resolve `${times:0.25,${attack.eps}}`. An invalid value is returned unchanged, so that the check of eps fails."""
+    """Resolve `${times:0.25,${attack.eps}}`, or `${times:[0.5,1],${attack.eps}}` to a list.
+
+    The numbers of a list are multiplied exactly before they are rounded, so that 0.75 times 8/255 is 6/255. An invalid
+    value is returned unchanged, so that the check of eps fails.
+    """
     try:
-        return None if value is None else number._converted(factor) * number._converted(value)
+        if value is None:
+            return None
+        if isinstance(factor, Sequence) and not isinstance(factor, str):
+            number._converted(value)
+            exact = Fraction(str(value).replace(" ", ""))
+            return OmegaConf.create([float(Fraction(str(one)) * exact) for one in factor])
+        return number._converted(factor) * number._converted(value)
     except ValueError:
         return value
 

@@ -26,10 +26,17 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack of the cascade. `run(images, labels, batch_index)` returns one image for each image."""
+    """One attack of the cascade.
+
+    Attributes:
+        name: its name.
+        run: `run(images, labels, batch_index)` returns one image for each image.
+        eps: the maximal size of its perturbations, if it is not that of the evaluation.
+    """
 
     name: str
     run: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+    eps: float | None = None
 
 
 @dataclass
@@ -114,7 +121,7 @@ def run(
         labels: their labels (n,).
         attacks: all attacks of the cascade.
         norm: the norm of perturbations.
-        eps: the maximal size of a perturbation.
+        eps: the maximal size of a perturbation, for attacks that have no `eps` of their own.
         batch_size: images per batch.
         cascade: the state.
         watcher: called after each batch.
@@ -122,7 +129,7 @@ def run(
         shared: runs the attacks in other processes, in place of their own `run`.
 
     Raises:
-        EvaluationError: if an adversarial image is not in [0, 1] or not within `eps` of the original.
+        EvaluationError: if an adversarial image is not in [0, 1] or not within the budget of its attack.
     """
     device = images.device
     while cascade.attack < len(attacks) and cascade.standing:
@@ -136,12 +143,13 @@ def run(
             indices = batches[cascade.batch]
             originals, truth = images[indices.to(device)], labels[indices.to(device)]
             if results is None:
+                counter.take()  # what was scored before, if the attacks search on `model` itself
                 candidates, passes = attack.run(originals, truth, cascade.batch), counter.take()
             else:
                 candidates, passes = next(results)
             candidates = laid_out(candidates, originals)
             fooled = model(candidates).argmax(1) != truth
-            check_adversarial(candidates[fooled], originals[fooled], norm, eps, attack.name)
+            check_adversarial(candidates[fooled], originals[fooled], norm, attack.eps or eps, attack.name)
             broken = indices[fooled.cpu()]
             cascade.fallen_at[broken] = cascade.attack + 1
             cascade.adversarial[broken] = candidates[fooled].cpu()

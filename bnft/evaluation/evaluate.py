@@ -28,7 +28,7 @@ from bnft.evaluation.notes import recorded
 from bnft.evaluation.passes import Counter, counted
 from bnft.evaluation.processes import Job, helpers
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
-from bnft.evaluation.summary import AttackSummary, ErrorRate, Passes, Summary
+from bnft.evaluation.summary import AttackSummary, CurvePoint, ErrorRate, Passes, Summary
 
 EXAMPLES = 16  # original images that are kept
 SCORING_BATCH = 500  # images scored at once if no attack needs memory
@@ -42,12 +42,15 @@ class Outcomes:
         clean_logits: logits (N, classes) of all images.
         labels: labels (N,) of all images.
         fallen_at: int8 (n,), which attack broke each attacked image; see `cascade.Cascade`.
-        beyond: bool (n,), which images only the further attack broke (`Evaluation.then`). In `fallen_at`, they are
-            robust.
-        adversarial: the adversarial images (n, C, H, W); see `cascade.Cascade`.
+        beyond: bool (n,), which images only the further attack broke (`Evaluation.then`), or only budgets larger than
+            eps (`Evaluation.budgets`). In `fallen_at`, they are robust.
+        adversarial: the adversarial images (n, C, H, W); see `cascade.Cascade`. With several budgets, each image is
+            within the smallest one that broke it.
         adversarial_logits: logits (n, classes) of `adversarial`.
         pgd_logits: logits (n, classes) of PGD examples of the attacked images; see `pgd.logits`.
         originals: the first EXAMPLES of the attacked images without perturbations, to be shown beside `adversarial`.
+        fallen_within: int8 (n,): STANDS, CLEAN, or the number of the smallest budget that broke the image, counted from
+            1; None if the evaluation has one budget.
     """
 
     clean_logits: torch.Tensor
@@ -58,9 +61,10 @@ class Outcomes:
     adversarial_logits: torch.Tensor
     pgd_logits: torch.Tensor
     originals: torch.Tensor
+    fallen_within: torch.Tensor | None = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def evaluate(
@@ -125,7 +129,7 @@ def evaluate(
             pgd_logits = pgd.logits(model, view, attacked, truth, config)
         adversarial = laid_out(cascade.adversarial, attacked)
         adversarial_logits = score(model, adversarial, config.batch_size)
-        unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, config)
+        unconfirmed = confirm(cascade, attacked, adversarial_logits.argmax(1) != truth, attacks, config)
     outcomes = Outcomes(
         clean_logits.cpu(),
         labels.cpu(),
@@ -134,6 +138,7 @@ def evaluate(
         adversarial_logits.cpu(),
         pgd_logits.cpu(),
         attacked[:EXAMPLES].cpu(),
+        _within(cascade.fallen_at, config),
     )
     return outcomes, replace(
         summary(outcomes, attacks, cascade, config, unconfirmed), pgd_loss=pgd.loss(pgd_logits, truth)
@@ -165,18 +170,22 @@ def _scores(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     return [score(model, images, SCORING_BATCH)] if len(images) else []
 
 
-def confirm(cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, config: Evaluation) -> int:
-    """Check every adversarial image again. Images that do not fool the model again count as robust.
+def confirm(
+    cascade: Cascade, originals: torch.Tensor, fooled: torch.Tensor, attacks: Sequence[Attack], config: Evaluation
+) -> int:
+    """Check every adversarial image again, within the budget of its attack.
 
-    An image close to the decision boundary can be classified differently in another batch, because of rounding.
+    Images that do not fool the model again count as robust. An image close to the decision boundary can be
+    classified differently in another batch, because of rounding.
 
     Returns:
         The number of images that do not fool the model again.
     """
-    fell = (cascade.fallen_at > CLEAN).to(originals.device)
     found = cascade.adversarial.to(originals.device)
-    check_adversarial(found[fell], originals[fell], config.norm, config.eps, "the cascade")
-    unconfirmed = (fell & ~fooled).cpu()
+    for number, attack in enumerate(attacks, start=1):
+        fell = (cascade.fallen_at == number).to(originals.device)
+        check_adversarial(found[fell], originals[fell], config.norm, attack.eps or config.eps, "the cascade")
+    unconfirmed = (cascade.fallen_at > CLEAN) & ~fooled.cpu()
     cascade.fallen_at[unconfirmed] = STANDS
     return int(unconfirmed.sum())
 
@@ -208,6 +217,7 @@ def summary(
         cascade=tuple(steps),
         strongest=strongest,
         passes=Passes(**cascade.passes),
+        curve=_curve(outcomes, config),
         warnings=tuple(notes),
         seconds=round(sum(cascade.seconds), 3),
     )
@@ -230,16 +240,36 @@ def _attacks(
 
 
 def _further(config: Evaluation) -> int:
-    """Return how many attacks at the end of the cascade belong to the further attack."""
-    return (config.restarts or 1) if config.then is not None else 0
+    """Return how many attacks at the end of the cascade do not count: the further attack, and those beyond eps."""
+    further = 1 if config.then is not None else sum(eps > config.eps for eps in config.budgets or ())
+    return further * (config.restarts or 1)
 
 
 def _parted(
     fallen_at: torch.Tensor, attacks: Sequence[Attack], config: Evaluation
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which attack broke each image, without the further attack, and which images only that one broke."""
+    """Return which attack broke each image, without those of `_further`, and which images only those broke."""
     beyond = fallen_at > len(attacks) - _further(config)
     return fallen_at.masked_fill(beyond, STANDS), beyond
+
+
+def _within(fallen_at: torch.Tensor, config: Evaluation) -> torch.Tensor | None:
+    """Return `Outcomes.fallen_within`, from the attack that broke each image."""
+    if config.budgets is None:
+        return None
+    number = (fallen_at - 1).div(config.restarts or 1, rounding_mode="floor") + 1
+    return number.where(fallen_at > CLEAN, fallen_at)
+
+
+def _curve(outcomes: Outcomes, config: Evaluation) -> tuple[CurvePoint, ...] | None:
+    within = outcomes.fallen_within
+    if within is None:
+        return None
+    points = []
+    for number, eps in enumerate((0.0, *(config.budgets or ()))):
+        errors = int(((within >= CLEAN) & (within <= number)).sum())
+        points.append(CurvePoint(eps=eps, **vars(ErrorRate.of(errors, len(within)))))
+    return tuple(points)
 
 
 def _helpers_attacks(job: Job, pulse: Pulse) -> tuple[list[Attack], Counter]:

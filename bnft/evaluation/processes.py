@@ -134,7 +134,7 @@ def helpers(job: Job, build: Build, processes: int, pulse: Pulse, warnings: list
 def _size(job: Job) -> float:
     """Estimate the multiply-accumulates of the evaluation, from the configuration only."""
     config = job.config
-    passes = passes_per_image(config.attack, config.iterations, config.restarts)
+    passes = passes_per_image(config.attack, config.iterations, config.restarts, config.budgets)
     return flops(job.model, job.images[:1]) / 2 * passes * len(job.images)
 
 

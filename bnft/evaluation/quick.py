@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from bnft.attacks.quick import quick_attack
+from bnft.common.errors import show
 from bnft.common.randomness import generator
 from bnft.evaluation.cascade import Attack
 from bnft.evaluation.pgd import norm_of
@@ -20,23 +21,23 @@ HIDDEN = (
 
 
 def attacks(model: nn.Module, config: Evaluation, device: torch.device, thorough: bool = False) -> list[Attack]:
-    """Return one quick attack per restart.
+    """Return one quick attack per restart. With several budgets, return so many for each of them, smallest first.
 
     Args:
         model: the model to search on.
-        config: the budget, the restarts and the seed.
+        config: the budgets, the restarts and the seed.
         device: the device of the model.
         thorough: see `quick_attack`.
     """
 
-    def stage(restart: int) -> Attack:
+    def stage(restart: int, eps: float) -> Attack:
         def run(images: torch.Tensor, labels: torch.Tensor, batch: int) -> torch.Tensor:
             outcome = quick_attack(
                 model,
                 images,
                 labels,
                 generator=generator(device, config.seed, f"evaluation/quick/{restart}", step=batch),
-                eps=config.eps,
+                eps=eps,
                 norm=norm_of(config),
                 thorough=thorough,
             )
@@ -44,6 +45,7 @@ def attacks(model: nn.Module, config: Evaluation, device: torch.device, thorough
                 logging.getLogger(__name__).warning(HIDDEN)
             return outcome.found.points
 
-        return Attack("quick" if (config.restarts or 1) == 1 else f"quick ({restart + 1})", run)
+        name = "quick" if config.budgets is None else f"quick {show(eps)}"
+        return Attack(name if (config.restarts or 1) == 1 else f"{name} ({restart + 1})", run, eps)
 
-    return [stage(restart) for restart in range(config.restarts or 1)]
+    return [stage(restart, eps) for eps in config.budgets or [config.eps] for restart in range(config.restarts or 1)]

@@ -1,9 +1,10 @@
 """The settings of an evaluation, and the codes of its outcomes. This module does not import PyTorch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from bnft.common.constraints import Strict, above, at_least, list_of, number, one_of
+from bnft.common.constraints import Strict, above, at_least, increasing, list_of, number, one_of
 
 NORMS = ("Linf", "L2")
 EVALUATIONS = ("autoattack", "quick", "pgd")
@@ -30,10 +31,13 @@ class Evaluation(Strict):
     iterations: Annotated[int | None, at_least(1)] = None  # of PGD
     step_size: Annotated[Any, number, above(0)] = None  # of PGD
     restarts: Annotated[int | None, at_least(1)] = None  # of PGD and quick
+    budgets: Annotated[Any, increasing] = None  # of quick: several values of eps, or null
 
 
-def passes_per_image(attack: str, iterations: int | None = None, restarts: int | None = None) -> float:
+def passes_per_image(
+    attack: str, iterations: int | None = None, restarts: int | None = None, budgets: Sequence[float] | None = None
+) -> float:
     """Return the approximate number of passes (forward and backward each count one) for one robust image."""
     if attack == "pgd":
         return 2.0 * (iterations or 1) * (restarts or 1)
-    return 4400.0 if attack == "autoattack" else 250.0 * (restarts or 1)
+    return 4400.0 if attack == "autoattack" else 250.0 * (restarts or 1) * len(budgets or [None])

@@ -28,6 +28,13 @@ class AttackSummary(ErrorRate):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurvePoint(ErrorRate):
+    """The robust error within one budget, `eps`."""
+
+    eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Passes:
     """Passes of single images through a model."""
 
@@ -45,6 +52,8 @@ class Summary:
     `clean` is the error without an attack, `robust` the one after all attacks, `cascade` the one after each of them.
     `strongest` is the error after a further attack, if the evaluation has one (`Evaluation.then`). It counts what
     either of the two has broken. `passes` are those of all attacks through the model; older results have none.
+    `curve` is the robust error over eps, if the evaluation has several budgets. Its first point is the error without an
+    attack, at eps 0.
     `pgd_loss` is the mean cross-entropy on PGD examples, see `pgd.loss`; older results have none.
     """
 
@@ -55,4 +64,5 @@ class Summary:
     seconds: float
     strongest: AttackSummary | None = None
     passes: Passes | None = None
+    curve: tuple[CurvePoint, ...] | None = None
     pgd_loss: float | None = None

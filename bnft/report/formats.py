@@ -101,6 +101,12 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
         "robust_interval": list(row.robust.interval),
         "robust_sd": row.robust.deviation,
         "robust_images": row.robust.images,
+        "curve": [
+            {"eps": eps, "error": rate.error, "interval": list(rate.interval), "sd": rate.deviation}
+            | {"images": rate.images}
+            for eps, rate in row.curve.items()
+        ]
+        or None,
         "robust_error_correct": row.mean("robust_error_correct"),
         "constant_error": row.mean("constant_error"),
         "largest_class": row.mean("largest_class"),

@@ -76,6 +76,12 @@ class Row:
         return Rate.of([result.result.robust for result in self.results])
 
     @property
+    def curve(self) -> dict[float, Rate]:
+        """The robust error over eps; empty if the evaluation has one budget."""
+        points = zip(*(result.result.curve or () for result in self.results), strict=True)
+        return {of_seeds[0].eps: Rate.of(of_seeds) for of_seeds in points}
+
+    @property
     def paper(self) -> paper.PaperRow | None:
         """The row of the paper, if this is one: only data, model, schedule and seed may differ from the policy."""
         return None if self.overrides else paper.BY_POLICY.get(self.policy)

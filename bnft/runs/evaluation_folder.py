@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnft.common import files
-from bnft.common.errors import DamagedError
+from bnft.common.errors import DamagedError, show
 from bnft.evaluation.settings import STANDS
 from bnft.evaluation.summary import ErrorRate
 from bnft.runs import identity, layout
@@ -96,16 +96,21 @@ def _miscounted(result: Result, outcomes: "Mapping[str, NDArray[Any]]") -> str |
 
     Errors without outcomes are not checked.
     """
-    counted: dict[str, tuple[ErrorRate, Any]] = {}
+    counted: list[tuple[str, ErrorRate, Any]] = []
     try:
         if {"clean_logits", "labels"} <= outcomes.keys():
-            counted["clean error"] = result.clean, outcomes["clean_logits"].argmax(1) != outcomes["labels"]
+            counted.append(("clean error", result.clean, outcomes["clean_logits"].argmax(1) != outcomes["labels"]))
         if "fallen_at" in outcomes:
             fallen_at = outcomes["fallen_at"]
-            counted["robust error"] = result.robust, fallen_at != STANDS
+            counted.append(("robust error", result.robust, fallen_at != STANDS))
             for number, step in enumerate(result.cascade, start=1):
-                counted[f"error after {step.attack}"] = step, (fallen_at >= 0) & (fallen_at <= number)
-        for name, (rate, wrong) in counted.items():
+                counted.append((f"error after {step.attack}", step, (fallen_at >= 0) & (fallen_at <= number)))
+        for number, point in enumerate(result.curve or ()):
+            within = (outcomes["fallen_within"] >= 0) & (outcomes["fallen_within"] <= number)
+            counted.append((f"error within {show(point.eps)}", point, within))
+            if point.eps == result.evaluation.eps:
+                counted.append(("robust error", result.robust, within))
+        for name, rate, wrong in counted:
             errors, images = int(wrong.sum()), len(wrong)
             if (rate.errors, rate.images) != (errors, images) or not isclose(rate.error, 100 * errors / images):
                 return name

@@ -100,5 +100,5 @@ def _cost(task: Task) -> float:
     if not task.evaluated:
         return float(training)
     standing = STANDING if attack else STANDING_UNDEFENDED
-    on_each = passes_per_image(evaluation["attack"], evaluation["iterations"], evaluation["restarts"])
+    on_each = passes_per_image(*(evaluation[name] for name in ("attack", "iterations", "restarts", "budgets")))
     return float(training + evaluation["n_images"] * standing * on_each)

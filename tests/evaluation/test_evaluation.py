@@ -222,7 +222,7 @@ def test_an_image_that_does_not_fool_when_scored_again_stands(digits: Dataset):
     x = digits.pixels(digits.x_test[:3])
     cascade = Cascade.start(x, torch.ones(3, dtype=torch.bool))
     cascade.fallen_at[:2] = 1
-    assert confirm(cascade, x, torch.tensor([True, False, False]), PGD) == 1
+    assert confirm(cascade, x, torch.tensor([True, False, False]), [], PGD) == 1
     assert cascade.fallen_at.tolist() == [1, STANDS, STANDS]
 
 

@@ -1,14 +1,19 @@
 """Figures of robust error: against clean error, over eps, and after each attack."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
+from bnft.common.canonical import canonical
 from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, colour, dash, shape
 from bnft.report.groups import Group, Series
 from bnft.report.rows import Rate, Row, Study
-from bnft.report.style import looks
+from bnft.report.style import PART_COLOURS, looks
+from bnft.runs import identity
+
+OF_EPS = ("eps", "step_size", "budgets")  # settings of an evaluation that follow eps
 
 
 def scatter(group: Group) -> Figure | None:
@@ -81,42 +86,100 @@ def scatter(group: Group) -> Figure | None:
 
 
 def over_eps(study: Study) -> Figure | None:
-    """Draw robust error over eps, for rows that were evaluated within several budgets; None if there are none."""
-    sets = Datasets()
-    rows: Rows = []
-    drawn = {}
-    for group in _by_policy(study):
-        by_budget = {row.budget: row for row in group if not _other_overrides(row)}
-        norms = {norm for norm, _ in by_budget}
-        if len(by_budget) < 2 or len(norms) > 1:
-            continue
-        first = group[0]
-        label = first.first.run.title
-        drawn[label] = first
-        rows += [
-            {"row": label, "eps": eps, **_rate("robust", row.robust)} for (_, eps), row in sorted(by_budget.items())
-        ]
-    if not rows:
+    """Draw robust error over eps, for rows that were evaluated within several budgets; None if there are none.
+
+    A row has several budgets if its evaluation has, or if the same models were evaluated several times.
+    """
+    lines = [line for line in _lines(study) if len(line.rates) > 1]
+    if not lines:
         return None
-    look = looks(row.policy for row in drawn.values())
-    series = tuple(Series(label, row, look[row.policy]) for label, row in drawn.items())
+    sets, series = Datasets(), _series(study, [line.row for line in lines])
+    panels = []
+    for norm in dict.fromkeys(line.row.budget[0] for line in lines):
+        drawn = [(line, one) for line, one in zip(lines, series, strict=True) if line.row.budget[0] == norm]
+        panels.append(Panel(f"robust error, {norm}", _over_eps(sets, drawn)))
+    caption = (
+        "The same models, attacked within several budgets. Bands are 95 % intervals. At eps 0, it is the error on the"
+        " attacked images without an attack. The grey line is the error of a constant classifier."
+    )
+    return Figure(
+        "eps", "Robust error over eps", caption, tuple(panels), series, height=300, wide=len(panels) > 1, datasets=sets
+    )
+
+
+def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> alt.LayerChart:
+    """Draw lines of one norm, and the error of the constant classifier."""
+    series = [one for _, one in lines]
+    rows = [
+        {"row": one.label, "eps": eps, "budget": _eps(eps), **_rate("robust", rate)}
+        for line, one in lines
+        for eps, rate in sorted(line.rates.items())
+    ]
+    floors = {row.mean("constant_error") for row in (line.row for line, _ in lines)} - {None}
     budgets = sorted({row["eps"] for row in rows})
-    ticks = alt.Axis(values=budgets, format=".3~g", labelOverlap=True)
-    x = alt.X("eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(padding=12))
+    names = f"{[_eps(eps) for eps in budgets]}[indexof({budgets}, datum.value)]"
+    ticks = alt.Axis(values=budgets, labelExpr=names, labelOverlap=True)
+    x = alt.X("eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(domain=[budgets[0], budgets[-1]]))
     y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
     base = alt.Chart(sets.add(rows))
-    line = base.mark_line(point=True).encode(
+    band = base.mark_area(opacity=0.1).encode(
+        x=x, y=alt.Y("robust_low:Q", title="robust error (%)"), y2="robust_high:Q", color=colour(series)
+    )
+    tips = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("robust", "robust_low", "robust_high")]
+    line = base.mark_line(point=alt.OverlayMarkDef(size=30)).encode(
         x=x,
         y=y,
         color=colour(series),
         strokeDash=dash(series),
-        tooltip=[ROW, "eps:Q", alt.Tooltip("robust:Q", format=".1f")],
+        tooltip=[ROW, alt.Tooltip("budget:N", title="eps"), *tips],
     )
-    rule = base.mark_rule(opacity=0.5).encode(x=x, y="robust_low:Q", y2="robust_high:Q", color=colour(series))
-    caption = "The same models, evaluated within several budgets. Vertical lines are 95 % intervals."
-    return Figure(
-        "eps", "Robust error over eps", caption, (Panel("robust error", alt.layer(line, rule)),), series, datasets=sets
+    floor = (
+        alt.Chart(sets.add({"floor": floor} for floor in sorted(floors)))
+        .mark_rule(color=PART_COLOURS[0], strokeWidth=1.5)
+        .encode(y="floor:Q", tooltip=[alt.Tooltip("floor:Q", title="constant classifier", format=".1f")])
     )
+    return alt.layer(band, *([floor] if floors else []), line)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row, and its robust error by eps."""
+
+    row: Row
+    rates: dict[float, Rate]
+
+
+def _lines(study: Study) -> list[_Line]:
+    """Return one line per row with several budgets, and one for rows of the same models that differ only in eps."""
+    lines: dict[str, _Line] = {}
+    for row in study.rows:
+        first = row.first
+        settings = {key: value for key, value in first.evaluation.settings.items() if key not in OF_EPS}
+        key = [row.policy, identity.without(first.run.identity, "seed"), settings, [*row.curve]]
+        line = lines.setdefault(canonical(key), _Line(row, {}))
+        line.rates.update(row.curve or {row.budget[1]: row.robust})
+    return [*lines.values()]
+
+
+def _series(study: Study, rows: Sequence[Row]) -> tuple[Series, ...]:
+    """Return rows with labels and looks. Rows of one policy have different ones."""
+    titles = [row.first.run.title for row in rows]
+    labels = dict(zip(map(id, study.rows), study.labels(), strict=True))
+    names = [labels[id(row)] if titles.count(title) > 1 else title for row, title in zip(rows, titles, strict=True)]
+    policies = [row.policy for row in rows]
+    keys = [
+        name if policies.index(row.policy) < at else row.policy
+        for at, (row, name) in enumerate(zip(rows, names, strict=True))
+    ]
+    look = looks(keys)
+    return tuple(Series(name, row, look[key]) for name, row, key in zip(names, rows, keys, strict=True))
+
+
+def _eps(eps: float) -> str:
+    """Return eps as a decimal number if it is a short one, else as k/255 if it is such a fraction."""
+    if float(short := f"{eps:.4g}") == eps:
+        return short
+    return f"{255 * eps:.0f}/255" if round(255 * eps) / 255 == eps else f"{eps:.3g}"
 
 
 def cascade(group: Group, steps: dict[str, list[dict[str, Any]]]) -> Figure | None:
@@ -159,14 +222,3 @@ def _seeds(group: Group) -> str:
     if counts == [1]:
         return "Each row has one seed."
     return f"Large points are means over {'/'.join(map(str, counts))} seeds, and small points are single seeds."
-
-
-def _by_policy(study: Study) -> Iterable[list[Row]]:
-    by_policy: dict[str, list[Row]] = {}
-    for row in study.rows:
-        by_policy.setdefault(row.policy, []).append(row)
-    return by_policy.values()
-
-
-def _other_overrides(row: Row) -> dict[str, Any]:
-    return {key: value for key, value in row.overrides.items() if key != "evaluation.eps"}
