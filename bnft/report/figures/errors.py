@@ -14,6 +14,7 @@ from bnft.report.style import PART_COLOURS, looks
 from bnft.runs import identity
 
 OF_EPS = ("eps", "step_size", "budgets")  # settings of an evaluation that follow eps
+FEW = 4  # rows whose legend fits below one column in print
 
 
 def scatter(group: Group) -> Figure | None:
@@ -98,13 +99,13 @@ def over_eps(study: Study) -> Figure | None:
     for norm in dict.fromkeys(line.row.budget[0] for line in lines):
         drawn = [(line, one) for line, one in zip(lines, series, strict=True) if line.row.budget[0] == norm]
         panels.append(Panel(f"robust error, {norm}", _over_eps(sets, drawn)))
-    caption = (
-        "The same models, attacked within several budgets. Bands are 95 % intervals. At eps 0, it is the error on the"
-        " attacked images without an attack. The grey line is the error of a constant classifier."
-    )
-    return Figure(
-        "eps", "Robust error over eps", caption, tuple(panels), series, height=300, wide=len(panels) > 1, datasets=sets
-    )
+    caption = "The same models, attacked within several budgets. Bands are 95 % intervals."
+    if any(line.row.curve for line in lines):
+        caption += " At eps 0, it is the error on the attacked images without an attack."
+    if any(line.row.mean("constant_error") is not None for line in lines):
+        caption += " The grey line is the error of a constant classifier."
+    wide = len(panels) > 1 or len(lines) > FEW
+    return Figure("eps", "Robust error over eps", caption, tuple(panels), series, height=300, wide=wide, datasets=sets)
 
 
 def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> alt.LayerChart:
@@ -119,14 +120,16 @@ def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> alt.La
     budgets = sorted({row["eps"] for row in rows})
     names = f"{[_eps(eps) for eps in budgets]}[indexof({budgets}, datum.value)]"
     ticks = alt.Axis(values=budgets, labelExpr=names, labelOverlap=True)
-    x = alt.X("eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(domain=[budgets[0], budgets[-1]]))
+    x = alt.X(
+        "eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(domain=[budgets[0], budgets[-1]], padding=12)
+    )
     y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
     base = alt.Chart(sets.add(rows))
     band = base.mark_area(opacity=0.1).encode(
         x=x, y=alt.Y("robust_low:Q", title="robust error (%)"), y2="robust_high:Q", color=colour(series)
     )
     tips = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("robust", "robust_low", "robust_high")]
-    line = base.mark_line(point=alt.OverlayMarkDef(size=30)).encode(
+    line = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
         x=x,
         y=y,
         color=colour(series),
@@ -135,7 +138,7 @@ def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> alt.La
     )
     floor = (
         alt.Chart(sets.add({"floor": floor} for floor in sorted(floors)))
-        .mark_rule(color=PART_COLOURS[0], strokeWidth=1.5)
+        .mark_rule(color=PART_COLOURS[0], strokeWidth=1)
         .encode(y="floor:Q", tooltip=[alt.Tooltip("floor:Q", title="constant classifier", format=".1f")])
     )
     return alt.layer(band, *([floor] if floors else []), line)
