@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from bnft.api import results as results
     from bnft.api import run as run
     from bnft.api import table as table
+    from bnft.api import transfer as transfer
     from bnft.common.errors import DamagedError as DamagedError
     from bnft.common.errors import InputError as InputError
 
 __version__ = "0.2.0.dev0"
 
 _ERRORS = ("DamagedError", "InputError")
-_API = ("RunsFailedError", "Table", "evaluate", "load", "plan", "results", "run", "table")
+_API = ("RunsFailedError", "Table", "evaluate", "load", "plan", "results", "run", "table", "transfer")
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bnft.evaluation.scores import Scores
+    from bnft.report.transfer import Transfer
     from bnft.runs.plan import Plan
     from bnft.sweeps.backend import Backend
 
@@ -152,6 +153,30 @@ def table(store: str | Path = "multirun", *names: str) -> Table:
         DamagedError: if a file of a result is damaged.
     """
     return Table(_selected(store, names))
+
+
+def transfer(store: str | Path = "multirun", *names: str, device: str = "auto") -> "Transfer":
+    """Try the adversarial images of each row on the models of the others.
+
+    Only rows with the same data, norm, eps and images are compared. Models of equal seeds are paired, and errors are
+    means over seeds.
+
+    Args:
+        store: the folder that holds the runs.
+        names: names of sweeps and runs, or `all`. The default is the newest sweep.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns:
+        A matrix. `str(transfer)` is a table, `transfer.records` is a list of dicts with one dict per cell, and
+        `transfer.left_out` names the rows and seeds that are left out.
+
+    Raises:
+        InputError: if a sweep or run does not exist, or if no run has its model and its adversarial images.
+        DamagedError: if a file of a result is damaged.
+    """
+    from bnft.report.transfer import measure
+
+    return measure(_selected(store, names), device)
 
 
 def load(run: str | Path, store: str | Path = "multirun") -> "nn.Module":

@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FOLDER", help="where to write it (default: reports/NAME in the store)"
     )
     report.set_defaults(call=_report)
+    transfer = commands.add_parser("transfer", help="try the adversarial images of each row on the other models")
+    transfer.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
+    transfer.add_argument(
+        "--format", default="terminal", choices=("terminal", "csv", "json"), help="default: %(default)s"
+    )
+    transfer.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    transfer.set_defaults(call=_transfer)
     export = commands.add_parser("export", help="write a small copy of results, to keep beside a paper")
     export.add_argument(
         "folder", type=_store, metavar="FOLDER", help="the folder to write to; other commands read it with --store"
@@ -136,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     cancel.add_argument(
         "names", nargs="*", metavar="SWEEP", help="sweeps (default: the newest that is queued or running)"
     )
-    for command in (table, report, export, status, wait, cancel, sync, dashboard):
+    for command in (table, report, transfer, export, status, wait, cancel, sync, dashboard):
         command.add_argument(
             "--store", type=_store, default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -191,6 +198,23 @@ def _report(options: argparse.Namespace) -> None:
     with meant(store, options.names) as names:
         page = report(store, names, options.output)
     print(f"report: {page}")
+
+
+def _transfer(options: argparse.Namespace) -> None:
+    from bnft.common.console import output
+    from bnft.hydra_app import make_importable
+    from bnft.report.rows import select
+    from bnft.report.transfer import measure, print_matrix, render
+    from bnft.runs.selection import meant
+
+    make_importable(Path.cwd())
+    store = options.store
+    with meant(store, options.names) as names:
+        transfer = measure(select(store, names), options.device)
+    if options.format == "terminal":
+        print_matrix(transfer, output())
+    else:
+        sys.stdout.write(render(transfer, options.format))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -217,7 +217,7 @@ def test_the_precision_that_a_program_chose_is_put_back(tmp_path: Path) -> None:
     ]
     script = f"""
 import os, torch, traceback
-from bnft.evaluation.scores import _undisturbed
+from bnft.evaluation.scores import undisturbed
 b = torch.backends
 def chosen():
     return [x.fp32_precision for x in (b, b.cuda.matmul, b.cudnn, b.cudnn.conv, b.mkldnn.matmul, b.mkldnn.conv)]
@@ -225,7 +225,7 @@ def put_back(choice):
     usual = chosen()
     exec(choice)
     before = chosen()
-    with _undisturbed(torch.device("cpu")):
+    with undisturbed(torch.device("cpu")):
         inside = chosen()[1::2]
     return before != usual, inside, chosen() == before
 for choice in {choices!r}:

@@ -146,6 +146,7 @@ def test_a_store_that_cannot_be(launch: Launch, bnft: Launch, tmp_path: Path, st
     for command in (
         ("table",),
         ("report",),
+        ("transfer",),
         ("export", "to"),
         ("status",),
         ("wait",),
@@ -157,7 +158,7 @@ def test_a_store_that_cannot_be(launch: Launch, bnft: Launch, tmp_path: Path, st
     assert tree(tmp_path).keys() == {"file"}
 
 
-@pytest.mark.parametrize("command", ["table", "report", "status", "wait", "cancel", "sync"])
+@pytest.mark.parametrize("command", ["table", "report", "transfer", "status", "wait", "cancel", "sync"])
 def test_a_name_that_is_too_long(bnft: Launch, tmp_path: Path, command: str) -> None:
     (tmp_path / "multirun" / "sweeps").mkdir(parents=True)
     (tmp_path / "multirun" / "sweeps" / "a.json").write_text('{"runs": [], "bases": []}')

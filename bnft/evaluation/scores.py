@@ -90,7 +90,7 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with _undisturbed(device):
+        with undisturbed(device):
             _check_output(module, x, y)
             outcomes, summary = evaluate(module, x, y, config, _Silent())
     finally:
@@ -185,7 +185,7 @@ def _check_output(module: nn.Module, images: torch.Tensor, labels: torch.Tensor)
 
 
 @contextmanager
-def _undisturbed(device: torch.device) -> Iterator[None]:
+def undisturbed(device: torch.device) -> Iterator[None]:
     """Compute in fp32 with deterministic kernels, and restore PyTorch's settings and random generators afterwards."""
     backends: Any = torch.backends
     operations = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)

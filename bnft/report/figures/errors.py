@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from bnft.common.canonical import canonical
-from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, colour, dash, shape
+from bnft.report.figures.base import ROW, Chart, Datasets, Figure, Panel, Rows, colour, dash, shape
 from bnft.report.groups import Group, Series
 from bnft.report.rows import Rate, Row, Study
 from bnft.report.style import PART_COLOURS, looks
@@ -108,15 +108,15 @@ def over_eps(study: Study) -> Figure | None:
     return Figure("eps", "Robust error over eps", caption, tuple(panels), series, height=300, wide=wide, datasets=sets)
 
 
-def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> alt.LayerChart:
+def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> Chart:
     """Draw lines of one norm, and the error of the constant classifier."""
     series = [one for _, one in lines]
-    rows = [
+    rows: Rows = [
         {"row": one.label, "eps": eps, "budget": _eps(eps), **_rate("robust", rate)}
         for line, one in lines
         for eps, rate in sorted(line.rates.items())
     ]
-    floors = {row.mean("constant_error") for row in (line.row for line, _ in lines)} - {None}
+    floors = {floor for line, _ in lines if (floor := line.row.mean("constant_error")) is not None}
     budgets = sorted({row["eps"] for row in rows})
     names = f"{[_eps(eps) for eps in budgets]}[indexof({budgets}, datum.value)]"
     ticks = alt.Axis(values=budgets, labelExpr=names, labelOverlap=True)

@@ -1,0 +1,111 @@
+"""`bnft transfer`: the matrix of small real runs, its formats, and what is left out."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import ROOT, TINY, Outcome, refusal
+
+import bnft as api
+from bnft.report.rows import select
+from bnft.runs.store import Store
+
+Launch = Callable[..., Outcome]
+RESULTS = ROOT / "docs" / "results" / "cifar10"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with NORMAL and BN STATS, with two seeds each, and NORMAL within another budget."""
+    store, usual = tmp_path_factory.mktemp("transfer") / "multirun", [*TINY, "evaluation.n_images=60", "model.width=4"]
+    for line in (["policy=normal,bn_stats", "seed=0,1"], ["policy=normal", "evaluation.eps=0.1"]):
+        command = ["run", "-m", *line, *usual, f"store={store}", "hydra/launcher=basic", "wandb.mode=disabled"]
+        subprocess.run([sys.executable, "-m", "bnft", *command], check=True, capture_output=True, timeout=200)
+    return store
+
+
+@pytest.fixture
+def store(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "multirun"))
+
+
+def test_the_matrix_of_runs(store: Path, bnft: Launch) -> None:
+    outcome = bnft("transfer", "all", "--store", str(store), "--format", "json")
+    assert outcome.code == 0
+    found = json.loads(outcome.out)
+    first, second = found["rows"]
+    assert (found["norm"], found["eps"]) == ("Linf", 0.15)
+    (left_out,) = found["left_out"]
+    assert "eps=0.1 instead of 0.15" in left_out and left_out.startswith("NORMAL")
+    cells = {(cell["source"], cell["target"]): cell for cell in found["cells"]}
+    assert len(cells) == 4
+    for row in (first, second):
+        assert cells[row, row]["error"] == 100.0, "a model transfers to itself fully"
+        assert cells[row, row]["seeds"] == [0, 1]
+    assert cells[first, second]["error"] == pytest.approx(known(store, "normal", "bn_stats"))
+    assert cells[second, first]["error"] == pytest.approx(known(store, "bn_stats", "normal"))
+    table = bnft("transfer", "all", "--store", str(store)).out
+    assert "Linf eps 0.15" in table and f"of {cells[first, first]['images']}" in table and left_out in table
+    lines = list(csv.DictReader(io.StringIO(bnft("transfer", "all", "--store", str(store), "--format", "csv").out)))
+    assert [float(line["error"]) for line in lines] == [cell["error"] for cell in found["cells"]]
+    assert lines[0]["seeds"] == "0 1"
+    same = api.transfer(store, "all")
+    assert list(same.records) == found["cells"] and same.left_out == (left_out,)
+    assert "of the images" in str(same) and "<table>" in same._repr_html_()
+
+
+def known(store: Path, source: str, target: str) -> float:
+    """Compute the mean error over seeds from the stored files, independently."""
+    import torch
+
+    results = {
+        (one.run.policy, one.seed): one
+        for one in select(Store(store), ["all"]).results
+        if one.result.evaluation.eps == 0.15
+    }
+    errors = []
+    for seed in (0, 1):
+        ours, theirs = (results[policy, seed] for policy in (source, target))
+        images, clean = ours.outcomes(), theirs.outcomes()
+        labels = clean["labels"][:60]
+        tried = (images["fallen_at"] > 0) & (clean["clean_logits"][:60].argmax(1) == labels)
+        with torch.no_grad():
+            logits = api.load(theirs.run_folder.path)(torch.from_numpy(images["adversarial"][tried]))
+        errors.append(100 * float(np.mean(logits.numpy().argmax(1) != labels[tried])))
+    return float(np.mean(errors))
+
+
+def test_runs_without_a_model_are_named(store: Path, bnft: Launch) -> None:
+    for file in store.glob("bn_stats-*/model.safetensors"):
+        file.unlink()
+    found = json.loads(bnft("transfer", "all", "--store", str(store), "--format", "json").out)
+    assert len(found["rows"]) == 1 and found["rows"][0].startswith("NORMAL")
+    assert sum(one.startswith("BN STATS") and "model.safetensors" in one for one in found["left_out"]) == 2
+    for file in store.glob("*/model.safetensors"):
+        file.unlink()
+    line = refusal(bnft("transfer", "all", "--store", str(store)))
+    assert "needs runs with their models and adversarial images" in line
+
+
+def test_a_device_that_does_not_exist_is_refused(store: Path, bnft: Launch) -> None:
+    assert "device=tpu: must be one of auto, cpu" in refusal(
+        bnft("transfer", "all", "--store", str(store), "--device", "tpu")
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["table", "all", "--store", str(RESULTS)]], ids=["help", "table"])
+def test_help_and_table_import_no_pytorch(arguments: list[str]) -> None:
+    script = (
+        "import sys\nfrom bnft.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
