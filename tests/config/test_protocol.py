@@ -87,6 +87,18 @@ def test_pgd_in_evaluation():
     assert evaluation_pgd.LOSS_ITERATIONS == 10, "the loss on PGD examples"
 
 
+def test_the_budgets_of_a_curve():
+    """They are multiples of eps, as exact as if they had been written by hand."""
+    usual = compose(["policy=adv", "evaluation=curve"]).config["evaluation"]
+    assert (usual["attack"], usual["eps"]) == ("quick", 0.15)
+    assert usual["budgets"] == [0.0375, 0.075, 0.1125, 0.15, 0.225, 0.3]
+    papers = compose(["policy=adv", "evaluation=curve", "threat=linf_8_255"]).config["evaluation"]
+    assert papers["budgets"] == [number / 255 for number in (2, 4, 6, 8, 12, 16)]
+    chosen = compose(["policy=adv", "evaluation=curve", "evaluation.budgets=[1/255,0.15]"]).config["evaluation"]
+    assert chosen["budgets"] == [1 / 255, 0.15]
+    assert compose(["policy=adv", "evaluation=quick"]).config["evaluation"]["budgets"] is None
+
+
 def test_the_defaults_of_pgd_as_a_function():
     parameters = inspect.signature(pgd).parameters
     defaults = {name: one.default for name, one in parameters.items() if one.default is not one.empty}
