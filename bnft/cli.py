@@ -204,17 +204,20 @@ def _transfer(options: argparse.Namespace) -> None:
     from bnft.common.console import output
     from bnft.hydra_app import make_importable
     from bnft.report.rows import select
+    from bnft.report.table import tell
     from bnft.report.transfer import measure, print_matrix, render
     from bnft.runs.selection import meant
 
     make_importable(Path.cwd())
     store = options.store
     with meant(store, options.names) as names:
-        transfer = measure(select(store, names), options.device)
+        selection = select(store, names)
+        transfer = measure(selection, options.device)
     if options.format == "terminal":
         print_matrix(transfer, output())
     else:
         sys.stdout.write(render(transfer, options.format))
+    tell(selection)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -105,6 +105,7 @@ def measure(selection: Selection, device: str = "auto") -> Transfer:
     study = Study(tuple(row for study in selection.studies() for row in study.rows))
     labels = dict(zip(study.labels(), study.rows, strict=True))
     rows, left_out = _comparable(labels)
+    left_out += [f"{run}: is not done yet" for run in selection.missing]
     errors: dict[tuple[str, str], dict[int, ErrorRate | None]] = {}
     for seed in sorted({seed for row in rows.values() for seed in row.seeds}):
         runs, notes = _of_seed(rows, seed, hardware.device)
@@ -113,8 +114,10 @@ def measure(selection: Selection, device: str = "auto") -> Transfer:
             errors.setdefault(pair, {})[seed] = error
     shown = [label for label in rows if (label, label) in errors]
     if not shown:
-        reason = f"{left_out[-1]}; {len(left_out)} are left out" if left_out else "no run is done yet"
-        raise InputError(f"transfer: needs runs with their models and adversarial images ({reason})")
+        reason = f" ({left_out[-1]})" if left_out else ""
+        raise InputError(
+            f"transfer: needs runs with their models and adversarial images; none of these has both{reason}"
+        )
     cells = tuple(_cell(source, target, errors.get((source, target), {})) for source in shown for target in shown)
     return Transfer(tuple(shown), *rows[shown[0]].budget, cells, tuple(left_out))
 

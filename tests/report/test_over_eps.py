@@ -95,8 +95,9 @@ def test_the_figure_draws_each_curve_with_its_intervals_and_the_constant_classif
 
 def test_rows_of_the_same_model_at_several_eps_are_one_line_whatever_attacked_them(store: Store) -> None:
     for eps in (0.1, 0.15):
-        evaluation = {**made_up.EVALUATION, "attack": "quick", "version": None, "eps": eps}
-        made_up.run(store, "adv", evaluation=evaluation, overrides={"evaluation.attack": "quick"})
+        changes = {"attack": "pgd", "version": None, "iterations": 40, "step_size": eps / 4, "eps": eps}
+        evaluation = {**made_up.EVALUATION, **changes}
+        made_up.run(store, "adv", evaluation=evaluation, overrides={"evaluation.attack": "pgd"})
     made_up.run(store, "normal")
     figure, points = drawn(store)
     assert [(point["row"], point["budget"]) for point in points] == [("ADV", "0.1"), ("ADV", "0.15")]

@@ -94,6 +94,13 @@ def test_runs_without_a_model_are_named(store: Path, bnft: Launch) -> None:
     assert "needs runs with their models and adversarial images" in line
 
 
+def test_runs_that_are_not_done_are_named(store: Path, bnft: Launch) -> None:
+    """The newest sweep is one run."""
+    for file in store.glob("*/evaluation/*/result.json"):
+        file.unlink()
+    assert "(normal-" in (line := refusal(bnft("transfer", "--store", str(store)))) and "is not done yet)" in line
+
+
 def test_a_device_that_does_not_exist_is_refused(store: Path, bnft: Launch) -> None:
     assert "device=tpu: must be one of auto, cpu" in refusal(
         bnft("transfer", "all", "--store", str(store), "--device", "tpu")

@@ -13,7 +13,7 @@ from bnft.report.rows import Rate, Row, Study
 from bnft.report.style import PART_COLOURS, looks
 from bnft.runs import identity
 
-OF_EPS = ("eps", "step_size", "budgets")  # settings of an evaluation that follow eps
+OF_EPS = ("eps", "step_size")  # settings of an evaluation that follow eps
 FEW = 4  # rows whose legend fits below one column in print
 
 
@@ -158,7 +158,7 @@ def _lines(study: Study) -> list[_Line]:
     for row in study.rows:
         first = row.first
         settings = {key: value for key, value in first.evaluation.settings.items() if key not in OF_EPS}
-        key = [row.policy, identity.without(first.run.identity, "seed"), settings, [*row.curve]]
+        key = [row.policy, identity.without(first.run.identity, "seed"), settings]
         line = lines.setdefault(canonical(key), _Line(row, {}))
         line.rates.update(row.curve or {row.budget[1]: row.robust})
     return [*lines.values()]
