@@ -14,7 +14,6 @@ from bnft.report.style import PART_COLOURS, looks
 from bnft.runs import identity
 
 OF_EPS = ("eps", "step_size")  # settings of an evaluation that follow eps
-FEW = 4  # rows whose legend fits below one column in print
 
 
 def scatter(group: Group) -> Figure | None:
@@ -104,7 +103,7 @@ def over_eps(study: Study) -> Figure | None:
         caption += " At eps 0, it is the error on the attacked images without an attack."
     if any(line.row.mean("constant_error") is not None for line in lines):
         caption += " The grey line is the error of a constant classifier."
-    wide = len(panels) > 1 or len(lines) > FEW
+    wide = len(panels) > 1
     return Figure("eps", "Robust error over eps", caption, tuple(panels), series, height=300, wide=wide, datasets=sets)
 
 
