@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bnft import __version__
+from bnft import __version__, store_commands
 from bnft.common.compat import argparse_actions
 from bnft.common.ending import argparse_message, printing, refused, trouble
 from bnft.common.errors import InputError
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         help="policies whose models are included, for base=FOLDER/RUN",
     )
     export.set_defaults(call=_export)
+    store_commands.add(commands, _store)
     layers = commands.add_parser("layers", help="show the layers of a model, and the parameters that a selector picks")
     layers.add_argument("model", nargs="?", metavar="MODEL", help="a value of model=; without it, print all values")
     layers.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for `bnft run`, such as policy=bn_params")

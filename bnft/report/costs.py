@@ -11,6 +11,7 @@ from bnft.common.errors import DamagedError, InputError, show
 from bnft.config.names import BEFORE_RECIPES, RECIPES_SINCE, current
 from bnft.report.rows import Row, Study
 from bnft.report.stored import StoredResult
+from bnft.runs.result import RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 
@@ -145,10 +146,14 @@ def reproductions(study: Study) -> list[Reproduction]:
 
 def command(result: StoredResult) -> str:
     """Return the command line of a run, quoted for a shell."""
-    run = result.run
+    return command_of(result.run, result.seed)
+
+
+def command_of(run: RunRecord, seed: int) -> str:
+    """Return the command line of a run from its record, quoted for a shell."""
     line = run.line
     if line is None:
-        values = {"policy": run.policy, "seed": result.seed, **run.overrides}
+        values = {"policy": run.policy, "seed": seed, **run.overrides}
         line = [f"{key}={show(value)}" for key, value in values.items()]
     if run.identity.get("protocol", 1) < RECIPES_SINCE:
         line = [*line, *BEFORE_RECIPES]
@@ -184,7 +189,7 @@ def sweeps(study: Study) -> tuple[list[Sweep], list[str]]:
         try:
             record: dict[str, Any] = store.sweep(name)
             asked = len(runs & {entry["run"] for entry in record["runs"]})
-            typed = _as_typed(str(record["command"]))
+            typed = as_typed(str(record["command"]))
             sweep = Sweep(name, typed, record.get("commit"), str(record.get("time", "")), asked)
         except InputError as error:
             notes.append(f"sweep {name}: cannot be read: {error}")
@@ -194,7 +199,7 @@ def sweeps(study: Study) -> tuple[list[Sweep], list[str]]:
     return readable, notes
 
 
-def _as_typed(command: str) -> str:
+def as_typed(command: str) -> str:
     """Return a recorded command as it is typed: without the folder of the program, and with `python` before a script.
 
     The record has no quotes, so an argument with spaces appears as several.

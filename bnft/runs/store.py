@@ -96,7 +96,12 @@ class Store:
         return self.root / layout.SLURM / sweep / "log" / f"{array}_{index}_0_log.out"
 
     def save_sweep(
-        self, entries: list[dict[str, str]], bases: list[dict[str, str]], command: str, commit: str | None
+        self,
+        entries: list[dict[str, str]],
+        bases: list[dict[str, str]],
+        command: str,
+        commit: str | None,
+        **more: Any,
     ) -> str:
         """Record a sweep and the process that launches it.
 
@@ -107,6 +112,7 @@ class Store:
             bases: the bases.
             command: the command line.
             commit: the git commit of the code; None if it is not known.
+            more: further fields of the record.
 
         Returns:
             The name of the sweep.
@@ -121,7 +127,7 @@ class Store:
             while (name := datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]) in numbers:
                 time.sleep(0.002)
             sweep = {"number": number, "command": command, "commit": commit, "time": now(), "launcher": launcher}
-            files.write_json(self._sweep_file(name), {**sweep, "runs": entries, "bases": bases})
+            files.write_json(self._sweep_file(name), {**sweep, **more, "runs": entries, "bases": bases})
         return name
 
     def extend_sweep(self, name: str, **fields: Any) -> None:
@@ -146,7 +152,8 @@ class Store:
     def sweep(self, name: str) -> dict[str, Any]:
         """Return the record of a sweep.
 
-        It has `number`, `command`, `commit`, `time`, `launcher`, `runs`, `bases`, and fields that its launcher adds.
+        It has `number`, `command`, `commit`, `time`, `launcher`, `seeds`, `runs`, `bases`, and fields that its launcher
+        adds. Old records lack some of them.
         Each run has `run` and `evaluation`, and each base has `run`. Both have `base` if they start from another run.
 
         Raises:

@@ -24,7 +24,8 @@ def record(planned: Plan, command: str | None = None) -> str:
     """
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
-    name = planned.store.save_sweep(entries, bases, command or program.command(), commit())
+    seeds = sorted({run.config["seed"] for run in planned.runs})
+    name = planned.store.save_sweep(entries, bases, command or program.command(), commit(), seeds=seeds)
     if NAME_FILE in os.environ:
         files.write(Path(os.environ[NAME_FILE]), f"{name}\n".encode())
     return name
