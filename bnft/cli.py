@@ -250,10 +250,9 @@ def _status(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from bnft.common.console import notice
     from bnft.runs.selection import readable, some_sweeps
     from bnft.sweeps import run_table
-    from bnft.sweeps.status import StoreStatus
+    from bnft.sweeps.status import reached
     from bnft.sweeps.terminal import Terminal
     from bnft.sweeps.wait import watch
 
@@ -263,12 +262,7 @@ def _status(options: argparse.Namespace) -> None:
         with Terminal(console=Console(highlight=False)) as terminal:
             statuses = watch(store, names or [name for name, _ in readable(store)], terminal)
     else:
-        try:
-            view = StoreStatus(store)
-        except InputError as error:
-            notice(f"bnft: SLURM does not answer, so these states come from the store alone ({error})")
-            view = StoreStatus(store, jobs=())
-        statuses = view.statuses(names)
+        statuses = reached(store).statuses(names)
     if not statuses:
         raise InputError(f"store={store.root}: must be a folder with runs; this one has none")
     if options.json:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bnft.common.console import notice, show_columns
+from bnft.common.console import show_columns
 from bnft.common.errors import InputError
 from bnft.report.costs import as_typed
 from bnft.runs.store import Store
-from bnft.sweeps.slurm.cluster import UnreachableError
-from bnft.sweeps.status import StoreStatus
+from bnft.sweeps.status import StoreStatus, reached
 
 HEADER = ("sweep", "age", "state", "runs", "of", "seeds", "command")
 SHOWN_POLICIES = 4
@@ -62,10 +61,7 @@ def listed(store: Store) -> list[ListedSweep]:
     view = StoreStatus(store, jobs=())
     not_done = {name: len(view.not_done(name)) for name in view.sweeps}
     if any(view.sweeps[name].get("arrays") for name, count in not_done.items() if count):
-        try:
-            view = StoreStatus(store)
-        except UnreachableError as error:
-            notice(f"bnft: SLURM does not answer, so these states come from the store alone ({error})")
+        view = reached(store)
     if not view.sweeps:
         raise InputError(f"store={store.root}: must be a folder with sweeps; this one has none")
     return [

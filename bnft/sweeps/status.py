@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bnft.common.console import notice
 from bnft.common.errors import DamagedError, Failure, InputError
 from bnft.common.files import reachable
 from bnft.runs.layout import EVALUATION, RESULT
@@ -279,6 +280,15 @@ class StoreStatus:
         if base is not None and states.get(base) in ("failed", "blocked"):
             return "blocked", f"its base {base} failed"
         return "not begun", "trained, not evaluated" if recorded == "done" else ""
+
+
+def reached(store: Store) -> StoreStatus:
+    """Return the state of the store and the queue. If SLURM does not answer, a line says so, and the queue is empty."""
+    try:
+        return StoreStatus(store)
+    except InputError as error:
+        notice(f"bnft: SLURM does not answer, so these states come from the store alone ({error})")
+        return StoreStatus(store, jobs=())
 
 
 def failure_of(status: RunStatus) -> Failure | None:
