@@ -162,7 +162,7 @@ def _complete(words: list[str]) -> None:
     line = re.match(r"\s*\S+\s+(\S*)(\s.*)?$", os.environ.get("COMP_LINE", ""))
     if line is None or line[2] is None:
         print(*_commands(_parser()))
-    elif line[1] == RUN:
+    elif line[1] in (RUN, store_commands.WHY):
         from bnft import hydra_app
 
         os.environ["COMP_LINE"] = f"bnft{line[2]}"

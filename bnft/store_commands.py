@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 WHY = "why"
@@ -25,12 +26,20 @@ def add(commands: "argparse._SubParsersAction[Any]", store: Callable[[str], Any]
     shown = commands.add_parser("show", help="show what a run is, its results, its files and the command that makes it")
     shown.add_argument("run", metavar="RUN", help="a run")
     shown.set_defaults(call=_show)
-    for command in (listed, shown, diff):
+    why = commands.add_parser(WHY, help="show what `bnft run` would do for the same arguments, and why; run nothing")
+    why.add_argument(
+        "arguments", nargs="*", metavar="ARGUMENT", help="as for `bnft run -m`, such as policy=adv seed=0,1"
+    )
+    why.add_argument("-m", "--multirun", action="store_true", help="changes nothing; as in the command that would run")
+    why.add_argument("--config-dir", metavar="FOLDER", help="as for `bnft run`")
+    why.set_defaults(call=_why)
+    for command in (listed, shown, diff, why):
         command.add_argument("--format", default="terminal", choices=("terminal", "json"), help="default: %(default)s")
     for command in (listed, shown, diff):
         command.add_argument(
             "--store", type=store, default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
+    why.add_argument("--store", metavar="FOLDER", help="the same as store=FOLDER")
 
 
 def _print_json(value: Any) -> None:
@@ -67,3 +76,20 @@ def _show(options: argparse.Namespace) -> None:
         _print_json(run.fields())
     else:
         shown_run.show(run)
+
+
+def _why(options: argparse.Namespace) -> None:
+    from bnft.api import plan
+    from bnft.config import folders
+    from bnft.hydra_app import make_importable
+    from bnft.report import why
+    from bnft.sweeps.status import reached
+
+    make_importable(Path.cwd())
+    folders.give(options.config_dir)
+    planned = plan([*options.arguments, *([f"store={options.store}"] if options.store is not None else [])])
+    found = why.reasons(planned, reached(planned.store))
+    if options.format == "json":
+        _print_json(why.fields(found))
+    else:
+        why.show(found)

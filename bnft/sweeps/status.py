@@ -125,22 +125,22 @@ class StoreStatus:
             if not os.path.exists(os.path.join(root, entry["run"], EVALUATION, entry["evaluation"], RESULT))
         ]
 
+    def of(self, run: str, evaluation: str | None) -> RunStatus:
+        """Return the state of an evaluation of a run, or of its training if `evaluation` is None."""
+        sweeps = {name: sweep for name, sweep in self.sweeps.items() if run in runs_of(sweep)}
+        entries = (entry for sweep in sweeps.values() for entry in (*sweep["runs"], *sweep["bases"]))
+        base = next((entry["base"] for entry in entries if entry["run"] == run and "base" in entry), None)
+        return self._status(run, evaluation, base, {}, any(map(self.is_launched, sweeps)))
+
     def of_run(self, run: str) -> list[RunStatus]:
         """Return the state of every evaluation of a run that is done or that a sweep lists.
 
         If there is none, return the state of its training.
         """
-        listed = [
-            entry
-            for sweep in self.sweeps.values()
-            for entry in (*sweep["runs"], *sweep["bases"])
-            if entry["run"] == run
-        ]
-        launched = any(self.is_launched(name) for name, sweep in self.sweeps.items() if run in runs_of(sweep))
         wanted = dict.fromkeys(evaluation.path.name for evaluation in self.store.run(run).evaluations())
-        wanted |= dict.fromkeys(entry["evaluation"] for entry in listed if "evaluation" in entry)
-        base = next((entry["base"] for entry in listed if "base" in entry), None)
-        return [self._status(run, evaluation, base, {}, launched) for evaluation in wanted or [None]]
+        for sweep in self.sweeps.values():
+            wanted |= dict.fromkeys(entry["evaluation"] for entry in sweep["runs"] if entry["run"] == run)
+        return [self.of(run, evaluation) for evaluation in wanted or [None]]
 
     def newest(self, fits: Callable[[str], bool]) -> str | None:
         """Return the newest sweep that fits; None if there is none."""
