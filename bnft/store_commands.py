@@ -33,9 +33,21 @@ def add(commands: "argparse._SubParsersAction[Any]", store: Callable[[str], Any]
     why.add_argument("-m", "--multirun", action="store_true", help="changes nothing; as in the command that would run")
     why.add_argument("--config-dir", metavar="FOLDER", help="as for `bnft run`")
     why.set_defaults(call=_why)
+    remove = commands.add_parser(
+        "remove", help="remove runs and sweeps, or parts of runs; without --yes, only show them"
+    )
+    remove.add_argument(
+        "names", nargs="+", metavar="NAME", help="runs, or sweeps with their runs that no other one lists"
+    )
+    what = remove.add_mutually_exclusive_group()
+    what.add_argument("--sweeps", action="store_true", help="remove only the records of sweeps, and keep their runs")
+    what.add_argument("--only", choices=("checkpoints", "models"), help="remove only these files of the runs")
+    remove.add_argument("--force", action="store_true", help="remove what other sweeps list or other runs need, too")
+    remove.add_argument("--yes", action="store_true", help="do it")
+    remove.set_defaults(call=_remove)
     for command in (listed, shown, diff, why):
         command.add_argument("--format", default="terminal", choices=("terminal", "json"), help="default: %(default)s")
-    for command in (listed, shown, diff):
+    for command in (listed, shown, diff, remove):
         command.add_argument(
             "--store", type=store, default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -93,3 +105,27 @@ def _why(options: argparse.Namespace) -> None:
         _print_json(why.fields(found))
     else:
         why.show(found)
+
+
+def _remove(options: argparse.Namespace) -> None:
+    from bnft.common.sizes import in_bytes
+    from bnft.sweeps.removal import carry_out, removal
+    from bnft.sweeps.status import StoreStatus
+
+    planned = removal(
+        StoreStatus(options.store),
+        options.names,
+        only=options.only,
+        keep_runs=options.sweeps,
+        force=options.force,
+    )
+    sizes = [item.size for item in planned.items]
+    if options.yes:
+        carry_out(options.store, planned)
+    verb = "removed" if options.yes else "would remove"
+    for item, size in zip(planned.items, sizes, strict=True):
+        print(f"{verb} {item.kind} {item.name}, {in_bytes(size)}")
+    for name, reason in planned.kept.items():
+        print(f"keeps {name}: {reason}")
+    total = f"{len(sizes)} in all, {in_bytes(sum(sizes))}" if sizes else "nothing to remove"
+    print(total if options.yes or not sizes else f"{total}; nothing was removed yet, --yes removes it")

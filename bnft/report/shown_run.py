@@ -8,6 +8,7 @@ from typing import Any
 from bnft.common.console import show_columns
 from bnft.common.errors import DamagedError
 from bnft.common.errors import show as text
+from bnft.common.sizes import in_bytes
 from bnft.report.comparison import rates
 from bnft.report.costs import command_of
 from bnft.report.one_run import OneRun, one_run, shown
@@ -133,14 +134,6 @@ def sizes(folder: Path) -> dict[str, int]:
     """Return the sizes of the files in a folder and below, in bytes."""
     found = sorted(file for file in folder.rglob("*") if file.is_file())
     return {str(file.relative_to(folder)): file.stat().st_size for file in found}
-
-
-def in_bytes(size: float) -> str:
-    """Return a size in words: `12 kB`, `3.4 MB`."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size:.0f} B"
 
 
 def show(run: ShownRun) -> None:

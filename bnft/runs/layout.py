@@ -13,8 +13,8 @@ Each run has a folder with the run's name:
     tracking.json             what was sent to W&B
 
 The store also has the folders `sweeps/` (the records of sweeps), `logs/` (the output of local runs), `wandb/` (files of
-W&B), `reports/` (reports), `.slurm/` (files that jobs read and write) and `.locks/` (files that ensure that only one
-process works on a run).
+W&B), `reports/` (reports), `.slurm/` (files that jobs read and write), `.locks/` (files that ensure that only one
+process works on a run) and, for a moment, `.removed/` (what is being deleted).
 """
 
 CONFIG = "config.yaml"
@@ -36,3 +36,4 @@ REPORTS = "reports"
 WANDB = "wandb"
 SLURM = ".slurm"
 LOCKS = ".locks"
+REMOVED = ".removed"
