@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bnft.common.compat import argparse_actions
 from bnft.common.ending import argparse_message, printing, refused, trouble
-from bnft.common.errors import InputError, UnwritableError
+from bnft.common.errors import InputError, UnwritableError, rejected
 from bnft.common.files import reachable
 from bnft.config import folders
 from bnft.config.check import SCHEMA
@@ -102,6 +102,7 @@ def _run_one(overrides: list[str]) -> None:
     from bnft.common.stopping import STOP_SIGNALS, Requests, Stopped
     from bnft.runs.execution import execute
     from bnft.runs.plan import plan  # here and below: PyTorch takes seconds to import
+    from bnft.runs.store import SWEEP_NAME
     from bnft.sweeps.record import commit
     from bnft.sweeps.tasks import tasks, undone
     from bnft.sweeps.terminal import Terminal
@@ -109,6 +110,8 @@ def _run_one(overrides: list[str]) -> None:
 
     planned = plan([overrides])
     (run,) = planned.runs
+    if HydraConfig.get().mode == RunMode.RUN and run.config[SWEEP_NAME] is not None:
+        raise rejected(SWEEP_NAME, run.config[SWEEP_NAME], "given with -m, since a single run is not a sweep")
     expected = {task.run.name: [run.evaluation_id] * task.evaluated for task in undone(tasks(planned), planned.store)}
     try:
         with (

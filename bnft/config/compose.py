@@ -308,8 +308,8 @@ def pristine_overrides(composed: Composed) -> list[str]:
 
 
 def own_line(composed: Composed) -> list[str]:
-    """Return the command line of a run, without its sweep, its store and its tracking."""
-    left_out = ("sweep", "store", "wandb")
+    """Return the command line of a run, without its sweep, the name of this, its store and its tracking."""
+    left_out = ("sweep", "sweep_name", "store", "wandb")
     return [line for line in composed.overrides if _group(line) not in left_out]
 
 

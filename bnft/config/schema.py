@@ -4,6 +4,7 @@
 keys that all components of a group have, which are here.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,6 +22,12 @@ selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, com
 momentum = Rule(
     f"{CUMULATIVE}, or a number above 0 and at most 1",
     lambda value: value == CUMULATIVE or (isinstance(value, (int, float)) and 0 < value <= 1 and value is not True),
+    complete=True,
+)
+
+plain_name = Rule(
+    "letters, digits, _ . + and -, and unlike `all` or the name of a run",
+    lambda value: bool(re.fullmatch(r"(?!all$|.+-[0-9a-f]{10}$)\w[\w.+-]{0,99}", value)),
     complete=True,
 )
 
@@ -117,6 +124,7 @@ class Config(Strict):
     device: str = "auto"
     threads: Annotated[int | None, at_least(1), at_most(1024)] = None
     store: str = "multirun"
+    sweep_name: Annotated[str | None, plain_name] = None
     model: Any = MISSING
     data: Any = MISSING
     freeze_policy: FreezePolicy = MISSING

@@ -25,7 +25,7 @@ from bnft.config.compose import (
 from bnft.runs import identity, layout
 from bnft.runs.result import FORMAT, RunRecord
 from bnft.runs.run_folder import RunFolder
-from bnft.runs.store import Store, checked
+from bnft.runs.store import SWEEP_NAME, Store, checked
 
 PAPER_ATTACK = (
     "attack",
@@ -161,6 +161,8 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
         raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
     if any(point.config["wandb"] != composed[0].config["wandb"] for point in composed):
         raise InputError("wandb: must be the same for all runs of a sweep")
+    if any(point.config[SWEEP_NAME] != composed[0].config[SWEEP_NAME] for point in composed):
+        raise InputError(f"{SWEEP_NAME}: must be the same for all runs of a sweep")
     store = Store(checked(stores.pop()))
     runs: dict[tuple[str, str], Run] = {}
     for point in composed:

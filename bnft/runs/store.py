@@ -20,6 +20,7 @@ from bnft.common.stopping import steady
 from bnft.runs import identity, layout, locks, sweep_records
 from bnft.runs.run_folder import RunFolder
 
+SWEEP_NAME = "sweep_name"  # the key that names a sweep
 RUN_NAME = re.compile(rf".+-[0-9a-f]{{{identity.HASH_LENGTH}}}")
 
 
@@ -101,6 +102,7 @@ class Store:
         bases: list[dict[str, str]],
         command: str,
         commit: str | None,
+        given: str | None = None,
         **more: Any,
     ) -> str:
         """Record a sweep and the process that launches it.
@@ -112,23 +114,42 @@ class Store:
             bases: the bases.
             command: the command line.
             commit: the git commit of the code; None if it is not known.
+            given: the name of the sweep; None to name it by the time. If there is a sweep of this name with the same
+                runs, it is continued: its jobs are kept, and it becomes the newest sweep.
             more: further fields of the record.
 
         Returns:
             The name of the sweep.
 
         Raises:
+            InputError: if the given name is that of a sweep with other runs, or of one that is running.
             UnwritableError: if the store cannot be written to.
         """
         launcher = {"host": socket.gethostname(), "pid": os.getpid()}
         with self.locked("sweeps", steady, steady):
             numbers = self._numbers()
             number = 1 + max((number for number in numbers.values() if number < math.inf), default=0)
-            while (name := datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]) in numbers:
-                time.sleep(0.002)
+            if given is not None:
+                name, more = given, {**self._continued(given, entries), **more}
+            else:
+                while (name := datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]) in numbers:
+                    time.sleep(0.002)
             sweep = {"number": number, "command": command, "commit": commit, "time": now(), "launcher": launcher}
             files.write_json(self._sweep_file(name), {**sweep, **more, "runs": entries, "bases": bases})
         return name
+
+    def _continued(self, name: str, entries: list[dict[str, str]]) -> dict[str, Any]:
+        """Return what is kept of a sweep if it is asked for again: its SLURM jobs, if it has any."""
+        if not self.has_sweep(name):
+            return {}
+        before = self.sweep(name)
+        ours, theirs = ({(entry["run"], entry["evaluation"]) for entry in runs} for runs in (entries, before["runs"]))
+        if ours != theirs:
+            other = f"the sweep of this name has other runs; `bnft remove --sweeps {name}` frees the name"
+            raise rejected(SWEEP_NAME, name, f"a new name; {other}")
+        if self.is_locked(f"sweep-{name}"):
+            raise rejected(SWEEP_NAME, name, f"the name of a sweep that is not running; `bnft cancel {name}` ends it")
+        return {"arrays": before["arrays"]} if "arrays" in before else {}
 
     def extend_sweep(self, name: str, **fields: Any) -> None:
         """Add fields to the record of a sweep."""

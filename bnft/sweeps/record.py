@@ -7,6 +7,7 @@ from pathlib import Path
 from bnft.common import files, program
 from bnft.config import folders
 from bnft.runs.plan import Plan, Run
+from bnft.runs.store import SWEEP_NAME
 
 GIT_SECONDS = 5.0
 NAME_FILE = "BNFT_SWEEP_FILE"  # an environment variable; the name of the sweep is written to the file that it names
@@ -21,11 +22,15 @@ def record(planned: Plan, command: str | None = None) -> str:
 
     Returns:
         The name of the sweep. It is also written to the file that BNFT_SWEEP_FILE names.
+
+    Raises:
+        InputError: if the plan names the sweep like one that has other runs or is running.
     """
     entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
     seeds = sorted({run.config["seed"] for run in planned.runs})
-    name = planned.store.save_sweep(entries, bases, command or program.command(), commit(), seeds=seeds)
+    command, given = command or program.command(), planned.runs[0].config[SWEEP_NAME]
+    name = planned.store.save_sweep(entries, bases, command, commit(), given, seeds=seeds)
     if NAME_FILE in os.environ:
         files.write(Path(os.environ[NAME_FILE]), f"{name}\n".encode())
     return name

@@ -139,7 +139,7 @@ class Submission:
     def __init__(self, store: Store, sweep: str, request: Request) -> None:
         self.store, self.sweep, self.request = store, sweep, request
         self.folder = store.root.absolute() / layout.SLURM / sweep
-        self._submitted: list[dict[str, Any]] = []
+        self._submitted: list[dict[str, Any]] = []  # all arrays of the sweep, the earlier ones first
 
     def submit(self, arrays: Sequence[Array]) -> None:
         """Submit arrays in order. Each array is recorded before it is submitted."""
@@ -148,7 +148,9 @@ class Submission:
         everything = [task for array in arrays for task in array.tasks.values()]
         code = snapshot(self.folder.parent / "code", everything)
         executor = Executor(self.folder / "log", self.request)
-        for number, array in enumerate(arrays):
+        self._submitted = [*self.store.sweep(self.sweep).get("arrays", ())]  # of a sweep that is continued
+        for place, array in enumerate(arrays):
+            number = len(self._submitted)
             name = f"bnft-{self.sweep}-{number}"
             self._submitted.append(
                 {"name": name, "tasks": {str(index): task.name for index, task in array.tasks.items()}}
@@ -159,7 +161,7 @@ class Submission:
             try:
                 array.job = executor.submit_tasks(name, array, self._command(tasks), self._setup(code))
             except InputError as error:
-                raise InputError(f"{error}{_so_far(arrays[:number])}") from None
+                raise InputError(f"{error}{_so_far(arrays[:place])}") from None
             self._submitted[-1]["job"] = array.job
         self.store.extend_sweep(self.sweep, arrays=self._submitted)
 
