@@ -144,7 +144,8 @@ def test_tab_completion_in_bash(project: Path) -> None:
     command.chmod(0o755)
     script = """eval "$(bnft run -sc install=bash)"
         complete -p bnft
-        for COMP_LINE in 'bnft sta' 'bnft run policy=mi' 'bnft run -m policy=adv sche' 'bnft table a'; do
+        for COMP_LINE in 'bnft sta' 'bnft run policy=mi' 'bnft run -m policy=adv sche' 'bnft table a' 'bnft wh' \\
+            'bnft why -m policy=mi'; do
             words=($COMP_LINE); COMP_CWORD=$((${#words[@]} - 1)); COMP_POINT=${#COMP_LINE}
             COMPREPLY=(); hydra_bash_completion; echo "${COMPREPLY[@]}"
         done"""
@@ -159,7 +160,7 @@ def test_tab_completion_in_bash(project: Path) -> None:
     )
     registered, *answers = done.stdout.splitlines()
     assert registered.endswith("-F hydra_bash_completion bnft"), done
-    assert answers == ["status", "policy=mine", "schedule schedule.", ""], done
+    assert answers == ["status", "policy=mine", "schedule schedule.", "", "why", "policy=mine"], done
 
 
 @pytest.mark.parametrize(("lies_there", "place"), [("data", 0), ("bnft", -1)])

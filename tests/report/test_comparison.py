@@ -157,9 +157,10 @@ def test_the_name_of_a_sweep_is_refused_with_the_way_out(made: MadeStore, bnft: 
     assert f"it is a sweep, and `bnft status {sweep}` lists its runs" in refusal(bnft("show", sweep))
 
 
-@pytest.mark.parametrize("command", ["list", "show", "diff"])
+@pytest.mark.parametrize("command", ["list", "show", "diff", "remove"])
 def test_no_pytorch(made: MadeStore, command: str) -> None:
-    given = {"list": [], "show": names(made, "adv")[:1] or names(made, "normal")[:1], "diff": names(made, "normal")}
+    normal = names(made, "normal")
+    given = {"list": [], "show": normal[:1], "diff": normal, "remove": made.store.sweeps()}
     program = (
         "import sys\nfrom bnft.cli import main\nmain(sys.argv[1:])\n"
         "print(sorted({'torch', 'hydra', 'altair'} & sys.modules.keys()), file=sys.stderr)\n"
