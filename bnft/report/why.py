@@ -57,6 +57,11 @@ class Known:
     training: float | None
     evaluations: dict[str, float]
 
+    @cached_property
+    def items(self) -> frozenset[tuple[str, str]]:
+        """The leaves of the identity with their values as text, to compare it quickly with many others."""
+        return _items(self.identity)
+
 
 class KnownRuns:
     """The runs of a store by policy. Each is read once, from a result if there is one, which is the fastest."""
@@ -78,9 +83,10 @@ class KnownRuns:
 
     def nearest(self, run: Run) -> tuple[Known, dict[str, tuple[Any, Any]]] | None:
         """Return the run of the same policy that differs from a run in the fewest leaves, and these leaves."""
-        others = [known for known in self.of(run.policy) if known.name != run.name]
-        pairs = [(known, leaves(run.identity, known.identity)) for known in others]
-        return min(pairs, key=lambda pair: len(pair[1]), default=None)
+        items = _items(run.identity)
+        others = (known for known in self.of(run.policy) if known.name != run.name)
+        nearest = min(others, key=lambda known: _distance(items, known.items), default=None)
+        return None if nearest is None else (nearest, leaves(run.identity, nearest.identity))
 
     def seconds(self, run: Run, trained: bool, evaluated: bool) -> float | None:
         """Estimate the seconds of a run's training and evaluation from the most similar run that was timed.
@@ -91,8 +97,9 @@ class KnownRuns:
             evaluated: whether it would be evaluated.
         """
         parts: list[float | None] = []
+        items = _items(run.identity)
         alike = [known for known in self.of(run.policy) if _is_comparable(run.identity, known.identity)]
-        alike.sort(key=lambda known: len(leaves(run.identity, known.identity)))
+        alike.sort(key=lambda known: _distance(items, known.items))
         if trained:
             parts.append(next((cost for known in alike if (cost := _training(run, known)) is not None), None))
         if evaluated:
@@ -201,6 +208,17 @@ def _known(folder: RunFolder) -> Known | None:
         except InputError:
             return None
     return Known(folder.name, identity, training, evaluations)
+
+
+def _items(value: Any, key: str = "") -> frozenset[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        return frozenset([(key, repr(value))])
+    return frozenset(item for name, inner in value.items() for item in _items(inner, f"{key}.{name}"))
+
+
+def _distance(ours: frozenset[tuple[str, str]], theirs: frozenset[tuple[str, str]]) -> int:
+    """Return the number of leaves that differ."""
+    return len({key for key, _ in ours ^ theirs})
 
 
 def _is_comparable(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -17,8 +17,7 @@ Bnft = Callable[..., Outcome]
 KILLED = """
 import os, pathlib, sys
 from bnft.cli import main
-left, rename = int(sys.argv.pop(1)), pathlib.Path.rename
-unlink, rmtree = os.unlink, os.rmdir
+left = int(sys.argv.pop(1))
 def counted(function):
     def call(*arguments, **options):
         global left
@@ -27,15 +26,15 @@ def counted(function):
             os._exit(9)
         return function(*arguments, **options)
     return call
-pathlib.Path.rename = counted(rename)
-os.unlink, os.rmdir = counted(unlink), counted(rmtree)
+pathlib.Path.rename = counted(pathlib.Path.rename)
+os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
 main(sys.argv[1:])
 """
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> MadeStore:
-    """A store with two sweeps. Both list NORMAL, from which runs of both start."""
+    """An empty store, to which tests add runs and sweeps."""
     return MadeStore(Store(tmp_path / "multirun"))
 
 
