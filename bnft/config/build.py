@@ -16,22 +16,33 @@ from bnft.config.schema import AttackKeys, DataKeys
 from bnft.data import augmentation
 from bnft.data.dataset import Dataset, prepare
 from bnft.evaluation.settings import Evaluation
+from bnft.training.monitor import Monitoring
 from bnft.training.recipe import Recipe
 
 Config = Mapping[str, Any]
 
 
 def dataset(config: Config) -> Dataset:
-    """Load the data set of a run, once per process. Raises InputError if the data are invalid."""
+    """Load the data set of a run, once per process, without the training images that it holds out for monitoring.
+
+    Raises InputError if the data are invalid.
+    """
     arguments, keys = split(config["data"], DataKeys)
     kept = {name: keys[name] for name in ("num_classes", "validation")}
-    return _loaded(json.dumps([arguments, kept], sort_keys=True))
+    loaded = _loaded(settings := json.dumps([arguments, kept], sort_keys=True))
+    monitor = config["monitor"]
+    return loaded if monitor["every"] is None else _held_out(settings, monitor["images"])
 
 
 @lru_cache(maxsize=4)
 def _loaded(settings: str) -> Dataset:
     arguments, keys = json.loads(settings)
     return prepare(components.build("data", arguments)(), keys["num_classes"], keys["validation"])
+
+
+@lru_cache(maxsize=4)
+def _held_out(settings: str, count: int) -> Dataset:
+    return _loaded(settings).hold_out(count)
 
 
 def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
@@ -109,7 +120,14 @@ def recipe(config: Config) -> Recipe:
         attack_mode=mode,
         seed=config["seed"],
         fill=config["data"]["fill"],
+        monitoring=_monitoring(config["monitor"]),
     )
+
+
+def _monitoring(monitor: dict[str, Any]) -> Monitoring | None:
+    if monitor["every"] is None:
+        return None
+    return Monitoring(**{key: value for key, value in monitor.items() if key != "images"})
 
 
 def evaluation(config: Config) -> Evaluation:

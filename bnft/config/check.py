@@ -91,7 +91,8 @@ def checked_evaluation(values: Mapping[str, Any]) -> Evaluation:
 def _check_together(config: Mapping[str, Any]) -> None:
     """Check the rules for several keys together."""
     _check_evaluation(config["evaluation"])
-    for group in ("threat", "attack", "evaluation"):
+    _check_monitor(config["monitor"], config["schedule"]["epochs"])
+    for group in ("threat", "attack", "monitor", "evaluation"):
         norm, eps = config[group].get("norm"), config[group].get("eps")
         if norm == "Linf" and (eps or 0) > 1:
             raise rejected(f"{group}.eps", eps, f"at most 1 with {group}.norm=Linf (pixel units, images in [0, 1])")
@@ -102,6 +103,16 @@ def _check_together(config: Mapping[str, Any]) -> None:
         values, channels = config["data"][key], config["data"]["channels"]
         if values is not None and len(values) != channels:
             raise rejected(f"data.{key}", values, f"a list of {channels} numbers, one per channel")
+
+
+def _check_monitor(monitor: Mapping[str, Any], epochs: int) -> None:
+    every = monitor["every"]
+    if monitor["eps"] is None:
+        raise rejected("monitor.eps", None, "a number, above 0")
+    if every is None and monitor["keep"] != "last":
+        raise rejected("monitor.keep", monitor["keep"], "last with monitor.every=null")
+    if every is not None and every > epochs:
+        raise rejected("monitor.every", every, f"at most the {epochs} epochs of schedule.epochs, or null")
 
 
 def _check_evaluation(evaluation: Mapping[str, Any]) -> None:

@@ -37,6 +37,7 @@ INHERITED = (
     "data",
     "threat",
     "recipe",
+    "monitor",
     "seed",
     "precision",
     *PLACES,
@@ -48,6 +49,7 @@ FREE = (
     "recipe",
     "schedule",
     "scale",
+    "monitor",
     "seed",
 )  # a row of the paper can differ in these
 

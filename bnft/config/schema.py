@@ -16,6 +16,7 @@ from bnft.evaluation.settings import NORMS, Evaluation
 
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
 PRECISIONS = ("auto", "bf16", "fp32")
+KEPT = ("last", "best")
 
 selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
 
@@ -57,7 +58,7 @@ class Schedule(Strict):
 
 @dataclass
 class Threat(Strict):
-    """The threat model. Training attack and evaluation use its norm and eps, in pixel units."""
+    """The threat model. Training attack, monitor and evaluation use its norm and eps, in pixel units."""
 
     norm: Annotated[str, one_of(*NORMS)] = MISSING
     eps: Annotated[Any, number, above(0)] = MISSING
@@ -103,6 +104,17 @@ class AttackKeys(Strict):
 
 
 @dataclass
+class Monitor(Strict):
+    """Clean and robust error while training, on training images that are held out."""
+
+    every: Annotated[int | None, at_least(1)] = None
+    images: Annotated[int, at_least(1)] = MISSING
+    keep: Annotated[str, one_of(*KEPT)] = MISSING
+    norm: Annotated[str, one_of(*NORMS)] = MISSING
+    eps: Annotated[Any, number, above(0)] = MISSING
+
+
+@dataclass
 class Wandb(Strict):
     """Whether and where runs are tracked with Weights & Biases."""
 
@@ -132,5 +144,6 @@ class Config(Strict):
     threat: Threat = MISSING
     attack: Any = MISSING
     schedule: Schedule = MISSING
+    monitor: Monitor = MISSING
     evaluation: Evaluation = MISSING
     wandb: Wandb = field(default_factory=Wandb)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnft.common.errors import InputError
+from bnft.common.errors import InputError, rejected
+from bnft.common.randomness import generator
 
 SPLITS = ("train", "test")
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -40,7 +41,7 @@ class Dataset:
 
     Images `x_*` are uint8 tensors of shape (N, C, H, W), with values from 0 to `levels`. Labels `y_*` are int64 tensors
     of shape (N,). `sha256` is a hash of the content. `mean` and `std` are those of the training images in [0, 1], per
-    channel.
+    channel. `held_out` are images and labels like those for training that were taken out of these by `hold_out`.
     """
 
     x_train: torch.Tensor
@@ -51,6 +52,7 @@ class Dataset:
     sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    held_out: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -77,7 +79,26 @@ class Dataset:
 
     def to(self, device: torch.device) -> "Dataset":
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
-        return replace(self, **moved)
+        held_out = (self.held_out[0].to(device), self.held_out[1].to(device)) if self.held_out else None
+        return replace(self, **moved, held_out=held_out)
+
+    def hold_out(self, count: int) -> "Dataset":
+        """Return the data set with `count` images taken out of the training images, as `held_out`.
+
+        They are drawn at random, because the images of a file can be sorted by class. The draw is the same for all runs
+        and seeds, and a larger one contains a smaller one. `sha256` stays the same, mean and std change.
+
+        Raises InputError if no training image would be left.
+        """
+        total = len(self.x_train)
+        if count >= total:
+            raise rejected("monitor.images", count, f"below the {total} training images")
+        order = torch.randperm(total, generator=generator(torch.device("cpu"), 0, "held-out images"))
+        out, left = order[:count].sort().values, order[count:].sort().values
+        images, labels = self.x_train[left], self.y_train[left]
+        mean, std = _moments(images, self.levels)
+        held_out = self.x_train[out], self.y_train[out]
+        return replace(self, x_train=images, y_train=labels, mean=mean, std=std, held_out=held_out)
 
 
 def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> Dataset:

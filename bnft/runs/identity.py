@@ -31,6 +31,7 @@ def of_run(
     precision: str,
     seed: int,
     base: Mapping[str, Any] | None,
+    monitor: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the identity of a run.
 
@@ -43,6 +44,7 @@ def of_run(
         precision: the configured precision.
         seed: the seed.
         base: the identity of the base, or `{"sha256": ...}` if it is a file.
+        monitor: the configuration of monitoring; None without it.
     """
     policy = {**freeze_policy, "parameters": sorted(set(freeze_policy["parameters"]))}
     identity = {
@@ -55,6 +57,7 @@ def of_run(
         "precision": precision,
         "seed": seed,
         "base": base,
+        "monitor": monitor,
     }
     hashed = pruned(identity)
     assert isinstance(hashed, dict)

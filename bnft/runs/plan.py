@@ -54,8 +54,8 @@ class Run:
         identity: the part of the configuration whose hash is in the name.
         config: the whole resolved configuration.
         base: the run or file that it starts from; None to train from scratch.
-        overrides: the values that differ from the policy, apart from data, model, schedule and seed. A run without any
-            is a row of the paper's table.
+        overrides: the values that differ from the policy, apart from data, model, schedule, monitor and seed. A run
+            without any is a row of the paper's table.
         line: the command line, as overrides, that computes the same numbers.
         sources: the source files of a user's own components, and their SHA-256.
     """
@@ -242,6 +242,7 @@ def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) 
         precision=config["precision"],
         seed=config["seed"],
         base=base,
+        monitor=config["monitor"] if config["monitor"]["every"] is not None else None,
     )
 
 
@@ -323,7 +324,7 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
     own, standard = point.config, usual.config
     _, usual_base = _base(usual, Store(own["store"]), (point.policy,), checked=False)  # only to compare with
     ours, theirs = (
-        identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "seed")
+        identity.without(_identity(config, sha256, origin), "model", "data", "schedule", "monitor", "seed")
         for config, origin in ((own, base), (standard, usual_base))
     )
     different = identity.differences(identity.without_source(ours), identity.without_source(theirs))

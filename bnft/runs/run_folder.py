@@ -151,9 +151,10 @@ class RunFolder:
     def save_checkpoint(
         self, state: "Mapping[str, torch.Tensor]", progress: "TrainingState", record: TrainingRecord
     ) -> None:
-        """Save the state of training: weights, momentum, epoch and step. The logs have their own files."""
+        """Save the state of training: weights, momentum, the best weights, epoch and step. The logs have own files."""
         tensors = {f"model/{name}": value for name, value in state.items()}
         tensors |= {f"velocity/{name}": value for name, value in progress.velocity.items()}
+        tensors |= {f"best/{name}": value for name, value in progress.best.items()}
         kept = {"progress": progress.place(), **plain(record)}
         files.write_tensors(self.path / layout.CHECKPOINT, tensors, kept, self._owner)
 
@@ -170,14 +171,14 @@ class RunFolder:
             return None
         tensors, kept = files.read_tensors(file)
         record = read(TrainingRecord, kept, file)
-        model, velocity = (
+        model, velocity, best = (
             {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
-            for part in ("model/", "velocity/")
+            for part in ("model/", "velocity/", "best/")
         )
         stacked, _ = files.read_tensors(self.path / layout.BATCHNORM)
         try:
             logged = BatchNormLog.from_stacked(stacked)
-            progress = TrainingState.resumed(kept["progress"], velocity, self.history(), logged)
+            progress = TrainingState.resumed(kept["progress"], velocity, self.history(), logged, best)
         except ValueError:
             logs = f"{layout.HISTORY} or {layout.BATCHNORM}"
             raise DamagedError(f"{file}: is damaged, or {logs} has too few epochs") from None

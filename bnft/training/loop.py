@@ -16,6 +16,7 @@ from bnft.common.devices import Hardware
 from bnft.common.randomness import generator
 from bnft.common.stopping import Stopped
 from bnft.data.dataset import Dataset
+from bnft.training.monitor import SECONDS, Monitor
 from bnft.training.recipe import Recipe
 from bnft.training.state import TrainingState
 from bnft.training.step import TrainingStep
@@ -56,12 +57,13 @@ def train(
 ) -> TrainingState:
     """Train a model in place.
 
-    Each epoch consists of whole batches. Training images that do not fill a batch are left out of the epoch.
+    Each epoch consists of whole batches. Training images that do not fill a batch are left out of the epoch. If the
+    recipe keeps the best model, the model is that one at the end, while the logs in the state have all epochs.
 
     Args:
         model: the model, on `hardware.device` (see `Hardware.place`).
         freezing: what learns, and what happens to the BN statistics.
-        dataset: the data set, on `hardware.device`.
+        dataset: the data set, on `hardware.device`. It has held-out images if the recipe monitors errors.
         recipe: how to train.
         hardware: the precision of forward passes. Weights, momentum and BN statistics are fp32.
         keeper: saves the state.
@@ -83,6 +85,8 @@ def train(
     training = _Training(model, freezing, dataset, recipe, hardware, keeper, state, clock)
     while state.epoch < recipe.epochs:
         training.epoch()
+    if state.best:
+        model.load_state_dict(state.best)
     freezing.check_unchanged(frozen)
     return state
 
@@ -107,6 +111,9 @@ class _Training:
         first = slice(recipe.batch_size)
         images, labels = dataset.pixels(dataset.x_train[first]), dataset.y_train[first]
         self._step = TrainingStep(model, freezing, recipe, hardware, images, labels, state.velocity)
+        self._monitor = (
+            Monitor(model, dataset, recipe.monitoring, recipe.epochs, recipe.seed) if recipe.monitoring else None
+        )
 
     def epoch(self) -> None:
         """Complete the current epoch. Saves the state regularly, at the end, and when training is stopped."""
@@ -130,11 +137,23 @@ class _Training:
                 if clock() - saved_at >= CHECKPOINT_SECONDS and state.step < steps:
                     self._save(sums)
                     saved_at = clock()
+            measured = self._measured(sums)
         except Stopped:  # by the pulse: the last batch is complete, and the next one has not changed the model
             self._save(sums)
             raise
-        _end_epoch(self._model, self._dataset, state, self._recipe.rate(state.epoch, steps - 1, steps))
+        _end_epoch(self._model, self._dataset, state, self._recipe.rate(state.epoch, steps - 1, steps), measured)
+        if self._monitor is not None and self._monitor.is_to_keep(state.history):
+            state.best = {name: value.clone() for name, value in self._model.state_dict().items()}
         self._save()
+
+    def _measured(self, sums: "_Sums") -> dict[str, float]:
+        """Return the monitored errors at the end of the current epoch, if they are due."""
+        if self._monitor is None or not self._monitor.due(self._state.epoch + 1):
+            return {}
+        self._save(sums)  # because an attack can take as long as an epoch
+        started = self._clock()
+        errors = self._monitor.errors(self._keeper.pulse)
+        return {**errors, SECONDS: round(self._clock() - started, 3)}
 
     def _save(self, sums: "_Sums | None" = None) -> None:
         if sums is not None:
@@ -188,7 +207,9 @@ def _epoch_of(dataset: Dataset, recipe: Recipe, epoch: int) -> tuple[torch.Tenso
     return augmented, dataset.y_train[order]
 
 
-def _end_epoch(model: nn.Module, dataset: Dataset, state: TrainingState, rate: float) -> None:
+def _end_epoch(
+    model: nn.Module, dataset: Dataset, state: TrainingState, rate: float, measured: dict[str, float]
+) -> None:
     """Append a line to the history and the BN layers to their record, and begin the next epoch."""
     first = slice(CLEAN_ERROR_IMAGES)
     state.epoch += 1
@@ -201,6 +222,7 @@ def _end_epoch(model: nn.Module, dataset: Dataset, state: TrainingState, rate: f
             "lr": rate,
             "images": state.images,
             "seconds": round(state.seconds, 3),
+            **measured,
         }
     )
     state.batchnorm.append(state.epoch, model)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from bnft.attacks.base import Attack
 from bnft.data.augmentation import Augmentation
+from bnft.training.monitor import Monitoring
 from bnft.training.shapes import Shape
 
 
@@ -25,6 +26,7 @@ class Recipe:
         seed: the seed of all random draws.
         fill: the colour that augmentation fills with: `mean` is that of the training images, None the usual one.
         batchnorm_weight_decay: the weight decay of BN parameters. None is `weight_decay`.
+        monitoring: how to measure errors on held-out training images. None measures nothing.
     """
 
     epochs: int
@@ -40,6 +42,7 @@ class Recipe:
     seed: int
     fill: str | None = None
     batchnorm_weight_decay: float | None = None
+    monitoring: Monitoring | None = None
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Return the learning rate at `step` of `epoch`, both counted from 0, with `steps` steps per epoch."""

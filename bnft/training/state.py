@@ -22,6 +22,7 @@ class TrainingState:
         velocity: the optimizer's momentum, by parameter name.
         history: one line per completed epoch.
         batchnorm: the record of the BN layers.
+        best: the weights and buffers of the best model so far, by name, if the best one is to be kept.
     """
 
     epoch: int = 0
@@ -33,10 +34,11 @@ class TrainingState:
     velocity: dict[str, torch.Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     batchnorm: BatchNormLog = field(default_factory=BatchNormLog)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def place(self) -> dict[str, Any]:
         """Return the fields that are numbers, as JSON. The tensors and logs have files of their own."""
-        apart = ("velocity", "history", "batchnorm")
+        apart = ("velocity", "history", "batchnorm", "best")
         return {part.name: getattr(self, part.name) for part in fields(self) if part.name not in apart}
 
     @classmethod
@@ -46,12 +48,13 @@ class TrainingState:
         velocity: dict[str, torch.Tensor],
         history: list[dict[str, Any]],
         batchnorm: BatchNormLog,
+        best: dict[str, torch.Tensor],
     ) -> "TrainingState":
         """Restore the state at `place`. The logs can be longer than that, because they are written first.
 
         Raises ValueError if the logs are shorter.
         """
-        state = cls(**place, velocity=velocity)
+        state = cls(**place, velocity=velocity, best=best)
         state.history = [line for line in history if line["epoch"] <= state.epoch]
         state.batchnorm = batchnorm.up_to(state.epoch)
         if len(state.history) != state.epoch or len(state.batchnorm.epochs) != state.epoch + 1:
