@@ -29,10 +29,11 @@ class BatchNormRecord:
     Args:
         arrays: the arrays that `BatchNormLog.stacked` returns.
         eps: the eps of each layer.
+        kept: the epoch whose model is that of the run. None is the last one.
     """
 
-    def __init__(self, arrays: "Mapping[str, NDArray[Any]]", eps: Mapping[str, float]) -> None:
-        self.arrays, self.eps = arrays, eps
+    def __init__(self, arrays: "Mapping[str, NDArray[Any]]", eps: Mapping[str, float], kept: int | None = None) -> None:
+        self.arrays, self.eps, self.kept = arrays, eps, kept
 
     @cached_property
     def epochs(self) -> list[int]:

@@ -126,7 +126,7 @@ def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> 
             raise InputError(f"data.validation={validation}: must be below the {len(arrays.x_train)} training images")
         x, y = arrays.x_train, arrays.y_train
         arrays = Arrays(x[:-validation], y[:-validation], x[-validation:], y[-validation:], arrays.levels)
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for split in SPLITS:
         images = torch.from_numpy(np.ascontiguousarray(getattr(arrays, f"x_{split}").transpose(0, 3, 1, 2)))
         tensors[f"x_{split}"] = images

@@ -69,10 +69,13 @@ class RowRecords:
         return self.first.layers if self.first is not None else []
 
 
-def picked(epochs: Sequence[int], most: int = EPOCHS) -> list[int]:
-    """Return at most `most` (>= 2) positions in `epochs`, evenly spaced, including the first and the last."""
-    count = min(most, len(epochs))
-    return sorted({round(place) for place in np.linspace(0, len(epochs) - 1, count).tolist()})
+def picked(epochs: Sequence[int], kept: int | None, most: int = EPOCHS) -> list[int]:
+    """Return at most `most` (>= 2) positions in `epochs`, evenly spaced, including the first and the last.
+
+    The last one is `kept`, the epoch whose model is that of the run, unless that is None.
+    """
+    whole = sum(kept is None or epoch <= kept for epoch in epochs)
+    return sorted({round(place) for place in np.linspace(0, whole - 1, min(most, whole)).tolist()})
 
 
 def read(row: Row, most: int = EPOCHS) -> RowRecords:
@@ -112,7 +115,10 @@ def _base(result: StoredResult, record: BatchNormRecord) -> Moment | None:
 
 
 def _read(folder: RunFolder, most: int) -> BatchNormRecord:
-    """Read some epochs of a run's record. Raise DamagedError if quantities of layers or epochs are missing."""
+    """Read some epochs of a run's record. Raise DamagedError if quantities of layers or epochs are missing.
+
+    The last one is the epoch whose model is that of the run.
+    """
     record = folder.batchnorm()
     arrays = record.arrays
     shape = arrays["epochs"].shape if "epochs" in arrays else ()
@@ -123,5 +129,5 @@ def _read(folder: RunFolder, most: int) -> BatchNormRecord:
         whole = whole and len(shapes) == 1 and all(len(one) == 2 and one[0] == shape[0] and one[1] for one in shapes)
     if not whole:
         raise DamagedError(f"{folder.path / 'batchnorm.safetensors'}: is damaged, epochs or quantities are missing")
-    kept = picked(record.epochs, most)
+    kept = picked(record.epochs, record.kept, most)
     return BatchNormRecord({name: values[kept] for name, values in arrays.items()}, record.eps)

@@ -107,8 +107,9 @@ class Row:
         """The values that can differ between rows of equal policy and overrides, such as schedule and evaluation."""
         run, evaluation = identity.without(self.first.run.identity, "seed"), self.first.evaluation.settings
         attack = {identity.SOURCE: (run.get("attack") or {}).get(identity.SOURCE)}
+        monitor = {key: (run.get("monitor") or {}).get(key) for key in ("every", "images", "keep")}
         trained = {"model": run["model"], "schedule": run["schedule"], "data": run["data"], "attack": attack}
-        return {**trained, "evaluation": evaluation, "base": run.get("base")}
+        return {**trained, "monitor": monitor, "evaluation": evaluation, "base": run.get("base")}
 
     def mean(self, quantity: Quantity) -> float | None:
         """Return the mean of a further number (see `PerImage`) over seeds, in percent; None if no seed has it."""
@@ -167,6 +168,8 @@ class Study:
             telling: dict[str, Any] = {}
             for other in alike:
                 telling.update(identity.differences(row.free, other.free))
+            if "monitor.every" in telling:  # a base has the same monitoring, unless it is named
+                telling.pop("base.monitor", None)
             for key in ("norm", "eps"):  # the heading names those of most rows
                 telling.pop(f"evaluation.{key}", None)
                 own = getattr(row.first.evaluation, key)
@@ -177,7 +180,8 @@ class Study:
 
 
 def _label(title: str, telling: dict[str, Any]) -> str:
-    telling = {key: value for key, value in telling.items() if value is not None or not key.startswith("evaluation.")}
+    silent = ("evaluation.", "monitor.")  # not named if they are null
+    telling = {key: value for key, value in telling.items() if value is not None or not key.startswith(silent)}
     if not telling:
         return title
     shown = {

@@ -67,6 +67,8 @@ def _of_identity(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
         if group == "schedule" and not learns:
             mine, other = ({key: part[key] for key in part if key not in OPTIMIZER} for part in (mine, other))
         pairs |= _leaves(mine, other, f"{prefix}{group}")
+    if (ours.get("monitor") or {}).get("keep", "last") != "last":
+        pairs[f"{prefix}monitor.keep"] = ours["monitor"]["keep"], "last"
     base = theirs.get("base")
     if base is None:
         return pairs

@@ -50,8 +50,7 @@ class RunProgress:
         if time.monotonic() - self._written_at < STATUS_SECONDS:
             return
         done = progress.epoch + progress.step / steps
-        spent = sum(line["seconds"] for line in progress.history) + progress.seconds
-        left = spent / done * (self._epochs - done) if done else 0.0
+        left = progress.spent / done * (self._epochs - done) if done else 0.0
         self._write("running", "training", epoch=progress.epoch, epochs=self._epochs, seconds_left=round(left))
         loss = f"{progress.losses / progress.images:.3f}" if progress.images else "-"
         text = f"epoch {progress.epoch + 1} of {self._epochs}, {duration(left)} left, loss {loss}"

@@ -56,6 +56,42 @@ class HardwareRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MonitoredErrors:
+    """The errors of the model at the end of an epoch, in percent, by the quick attack on held-out training images."""
+
+    epoch: int
+    clean_error: float
+    robust_error: float
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}: clean error {self.clean_error:.2f} %, robust error {self.robust_error:.1f} %"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorRecord:
+    """The record of monitoring.
+
+    Args:
+        images: the number of held-out training images.
+        epoch: the epoch whose model was kept.
+        best: the epoch with the lowest robust error.
+        last: the last epoch.
+    """
+
+    images: int
+    epoch: int
+    best: MonitoredErrors
+    last: MonitoredErrors
+
+    def __str__(self) -> str:
+        kept, (name, other) = self.last, ("best", self.best)
+        if self.epoch == self.best.epoch:
+            kept, (name, other) = self.best, ("last", self.last)
+        beside = f"; {name}, {other}" if other != kept else ""
+        return f"kept {kept}{beside} (quick attack on {self.images} held-out training images)"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """The record of a training, which is stored with the model."""
 
@@ -64,6 +100,7 @@ class TrainingRecord:
     hardware: HardwareRecord | None = None
     versions: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    monitor: MonitorRecord | None = None
     format: int = 1
 
 

@@ -127,7 +127,8 @@ class RunFolder:
     def batchnorm(self) -> BatchNormRecord:
         """Return the record of the BN layers. Raise DamagedError if it is missing or damaged."""
         file = self.path / layout.BATCHNORM
-        return BatchNormRecord(files.read_arrays(file), files.read_metadata(file).get("eps", {}))
+        about = files.read_metadata(file)
+        return BatchNormRecord(files.read_arrays(file), about.get("eps", {}), about.get("kept"))
 
     def model(self) -> "tuple[dict[str, torch.Tensor], TrainingRecord]":
         """Return the state of the trained model and its record. Raise DamagedError unless both belong to this run."""
@@ -143,9 +144,10 @@ class RunFolder:
         file = self.path / layout.MODEL
         return read(TrainingRecord, files.read_metadata(file), file)
 
-    def save_logs(self, progress: "TrainingState", bn_eps: Mapping[str, float]) -> None:
+    def save_logs(self, progress: "TrainingState", bn_eps: Mapping[str, float], kept: int | None = None) -> None:
+        """Save the history and the record of the BN layers. `kept` is the epoch whose model is that of the run."""
         files.write_lines(self.path / layout.HISTORY, progress.history, self._owner)
-        record = {"eps": dict(bn_eps)}
+        record = {"eps": dict(bn_eps), **({"kept": kept} if kept is not None else {})}
         files.write_tensors(self.path / layout.BATCHNORM, progress.batchnorm.stacked(), record, self._owner)
 
     def save_checkpoint(

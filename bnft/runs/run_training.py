@@ -1,10 +1,11 @@
 """The training of one run. An interrupted training continues from its last checkpoint."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,10 +20,11 @@ from bnft.config import build
 from bnft.runs import layout
 from bnft.runs.plan import ModelFile, Run, edited_sources
 from bnft.runs.progress import RunProgress
-from bnft.runs.result import FORMAT, HardwareRecord, TrainingRecord
+from bnft.runs.result import FORMAT, HardwareRecord, MonitoredErrors, MonitorRecord, TrainingRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
 from bnft.training.loop import train
+from bnft.training.monitor import CLEAN, ROBUST, best_of, monitored
 from bnft.training.state import TrainingState
 
 PACKAGES = ("torch", "torchvision", "pyautoattack", "numpy")
@@ -98,12 +100,18 @@ class RunTraining:
         self.record = self._record(freezing)
         self._progress.training_begins(str(freezing.counts()), progress)
         data = build.dataset(config).to(self.hardware.device)
+        if data.held_out is not None and _may_know_held_out(self.run.identity):
+            self._progress.note(
+                "its base may have been trained on images held out here: monitored errors can be too low"
+            )
         progress = train(model, freezing, data, build.recipe(config), self.hardware, self, progress)
         model.eval()
-        self._folder.save_logs(progress, layer_eps(model))
-        seconds = round(sum(line["seconds"] for line in progress.history), 3)
-        self.record = replace(self.record, seconds=seconds)
+        monitor = _monitor_record(config["monitor"], progress)
+        self.record = replace(self.record, seconds=round(progress.spent, 3), monitor=monitor)
+        self._folder.save_logs(progress, layer_eps(model), kept=monitor.epoch if monitor else None)
         self._folder.save_model(model.state_dict(), self.record)
+        if monitor is not None:
+            self._progress.note(str(monitor))
 
     def _resume(self, model: nn.Module) -> TrainingState | None:
         """Load the checkpoint into the model, or else the base. Return the progress of the checkpoint, if any."""
@@ -177,6 +185,32 @@ class RunTraining:
             fixed = record.hardware
             self._progress.hardware = Hardware(self.hardware.device, fixed.precision, fixed.threads)
         self.hardware.settle()
+
+
+def _monitor_record(monitor: Mapping[str, Any], progress: TrainingState) -> MonitorRecord | None:
+    lines = monitored(progress.history)
+    if not lines:
+        return None
+    best, last = (
+        MonitoredErrors(epoch=line["epoch"], clean_error=line[CLEAN], robust_error=line[ROBUST])
+        for line in (best_of(lines), lines[-1])
+    )
+    kept = best if monitor["keep"] == "best" else last
+    return MonitorRecord(images=monitor["images"], epoch=kept.epoch, best=best, last=last)
+
+
+def _may_know_held_out(run: Mapping[str, Any]) -> bool:
+    """Return whether a base of the run with this identity may have been trained on the images that the run holds out.
+
+    It was not if it held out at least as many, because a larger draw contains a smaller one.
+    """
+    base = run.get("base")
+    if base is None:
+        return False
+    if "data" in base and base["data"]["sha256"] != run["data"]["sha256"]:
+        return False
+    held_out = base.get("monitor", {}).get("images", 0)
+    return held_out < run["monitor"]["images"] or _may_know_held_out({**base, "monitor": run["monitor"]})
 
 
 def hardware_of(run: Run) -> Hardware:

@@ -13,6 +13,8 @@ TRAIN_PGD_LOSS = "train/pgd_loss"
 TRAIN_LR = "train/lr"
 TRAIN_SECONDS = "train/seconds"
 TRAIN_IMAGES_PER_SECOND = "train/images_per_second"
+MONITOR_CLEAN_ERROR = "monitor/clean_error"  # by the quick attack on held-out training images
+MONITOR_ROBUST_ERROR = "monitor/robust_error"
 TRAINING = (
     TRAIN_LOSS,
     TRAIN_ERROR,
@@ -22,6 +24,8 @@ TRAINING = (
     TRAIN_LR,
     TRAIN_SECONDS,
     TRAIN_IMAGES_PER_SECOND,
+    MONITOR_CLEAN_ERROR,
+    MONITOR_ROBUST_ERROR,
 )
 
 TEST_CLEAN_ERROR = "test/clean_error"

@@ -135,6 +135,11 @@ def trained_values(line: Mapping[str, Any], adversarial: bool) -> dict[str, floa
         keys.TRAIN_LR: line["lr"],
         keys.TRAIN_SECONDS: line["seconds"],
     }
+    if "monitor_robust_error" in line:
+        values |= {
+            keys.MONITOR_CLEAN_ERROR: line["monitor_clean_error"],
+            keys.MONITOR_ROBUST_ERROR: line["monitor_robust_error"],
+        }
     if adversarial:
         values |= {keys.TRAIN_ADVERSARIAL_ERROR: line["error"], keys.TRAIN_PGD_LOSS: line["loss"]}
     if line["seconds"]:

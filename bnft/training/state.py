@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from bnft.batchnorm.log import BatchNormLog
+from bnft.training.monitor import SECONDS
 
 
 @dataclass
@@ -35,6 +36,11 @@ class TrainingState:
     history: list[dict[str, Any]] = field(default_factory=list)
     batchnorm: BatchNormLog = field(default_factory=BatchNormLog)
     best: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        """The seconds of training so far, with those of measuring errors."""
+        return self.seconds + sum(line["seconds"] + line.get(SECONDS, 0.0) for line in self.history)
 
     def place(self) -> dict[str, Any]:
         """Return the fields that are numbers, as JSON. The tensors and logs have files of their own."""

@@ -16,12 +16,11 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     """Draw loss and errors over epochs. `histories` has by label a list of lines per run."""
     sets = Datasets()
     rows: Rows = []
+    measured: Rows = []
     for series in group.series:
         for history in histories.get(series.label, []):
-            step = max(1, -(-len(history) // CURVE_POINTS))
-            for line in [*history[:-1:step], *history[-1:]]:
-                kept = {key: line.get(key) for key in ("epoch", "loss", "error", "clean_error", "lr")}
-                rows.append({"row": series.label, **kept})
+            rows += _points(series.label, history)
+            measured += _points(series.label, [line for line in history if "monitor_robust_error" in line])
     if not rows:
         return None
     panels = [
@@ -33,16 +32,37 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
             ("lr", "learning rate", "learning rate"),
         )
     ]
+    if measured:
+        panels += [
+            Panel(title, over_epochs(sets, group.series, measured, key, "error (%)"))
+            for key, title in (
+                ("monitor_clean_error", "clean error, held-out training images"),
+                ("monitor_robust_error", "robust error (quick attack), held-out training images"),
+            )
+        ]
     caption = (
         "Loss and error are those of the training batches, which are adversarial except for the rows called NORMAL. The"
         " clean error is measured on 1,000 training images after each epoch. Rows with the same schedule have the same"
         " learning rates."
     )
+    if measured:
+        caption += (
+            " The errors on held-out training images are those of the model in eval mode. The robust error is by the"
+            " quick attack, which can miss adversarial images, and on few images, so it is not the robust error of the"
+            " table."
+        )
     if any(len(series.row.results) > 1 for series in group.series):
         caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
     return Figure(
         "training", "Training curves", caption, tuple(panels), group.series, wide=True, height=200, datasets=sets
     )
+
+
+def _points(label: str, history: list[dict[str, Any]]) -> Rows:
+    """Return at most about CURVE_POINTS lines of a history, the last one included."""
+    step = max(1, -(-len(history) // CURVE_POINTS))
+    keys = ("epoch", "loss", "error", "clean_error", "lr", "monitor_clean_error", "monitor_robust_error")
+    return [{"row": label, **{key: line.get(key) for key in keys}} for line in [*history[:-1:step], *history[-1:]]]
 
 
 def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:

@@ -26,6 +26,7 @@ class ComparedRun:
     policy: str
     title: str
     recipe: str  # its identity without the seed
+    monitored: bool  # whether errors on held-out images are measured while it trains
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Comparison:
     def grouped(self) -> bool:
         """Whether runs of one title differ only in their seed, so that a mean over them is meaningful."""
         return len({(run.title, run.recipe) for run in self.runs}) == len({run.title for run in self.runs})
+
+    @property
+    def monitored(self) -> bool:
+        return any(run.monitored for run in self.runs)
 
     @property
     def notes(self) -> list[str]:
@@ -116,7 +121,7 @@ def _runs(store: Store, names: Iterable[str]) -> Iterable[ComparedRun]:
             continue
         record = folder.record()
         recipe = canonical(identity.without(record.identity, "seed"))
-        yield ComparedRun(name, record.policy, record.title, recipe)
+        yield ComparedRun(name, record.policy, record.title, recipe, "monitor" in record.identity)
 
 
 def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:

@@ -36,8 +36,11 @@ def trade_off() -> Panels:
     ]
 
 
-def curves() -> Panels:
-    """Return training curves by epoch, with one line per policy: the mean over its seeds, and their range."""
+def curves(monitored: bool) -> Panels:
+    """Return training curves by epoch, with one line per policy: the mean over its seeds, and their range.
+
+    Errors on held-out images are among them if any run is `monitored`.
+    """
     drawn = (
         ("Training loss", keys.TRAIN_LOSS),
         ("Training error %", keys.TRAIN_ERROR),
@@ -46,7 +49,11 @@ def curves() -> Panels:
         ("Training loss of PGD", keys.TRAIN_PGD_LOSS),
         ("Learning rate", keys.TRAIN_LR),
     )
-    return [_by_epoch(title, [key]) for title, key in drawn]
+    measured = (
+        ("Clean error % on held-out training images", keys.MONITOR_CLEAN_ERROR),
+        ("Robust error % on held-out training images, quick attack", keys.MONITOR_ROBUST_ERROR),
+    )
+    return [_by_epoch(title, [key]) for title, key in (*drawn, *(measured if monitored else ()))]
 
 
 def mean_m(layers: Sequence[str]) -> Panels:

@@ -33,7 +33,7 @@ def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace
     sections = {
         "Table 2": [wr.MarkdownPanel(markdown=comparison.table), *panels.errors()],
         "Robust against clean error": panels.trade_off(),
-        "Training curves": panels.curves(),
+        "Training curves": panels.curves(comparison.monitored),
         "Mean m per layer (Figure 2)": panels.mean_m(comparison.layers),
         "BN histograms": [*panels.histograms(comparison.layer), wr.MarkdownPanel(markdown=ONE_RUN)]
         if comparison.layer
@@ -68,7 +68,7 @@ def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
     blocks.append(_grid(comparison, "Table 2", panels.arranged(panels.errors(), 12, 12), shown=True))
     rest = {
         "Robust against clean error": panels.arranged(panels.trade_off(), 24, 10),
-        "Training curves": panels.arranged(panels.curves(), 8),
+        "Training curves": panels.arranged(panels.curves(comparison.monitored), 8),
         "Mean m per layer (Figure 2)": panels.arranged(panels.mean_m(comparison.layers), 8),
     }
     for name, content in rest.items():
