@@ -36,8 +36,8 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
         panels += [
             Panel(title, over_epochs(sets, group.series, measured, key, "error (%)"))
             for key, title in (
-                ("monitor_clean_error", "clean error, held-out training images"),
-                ("monitor_robust_error", "robust error (quick attack), held-out training images"),
+                ("monitor_clean_error", "clean error, held-out images"),
+                ("monitor_robust_error", "robust error (quick), held-out images"),
             )
         ]
     caption = (
@@ -47,9 +47,9 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     )
     if measured:
         caption += (
-            " The errors on held-out training images are those of the model in eval mode. The robust error is by the"
-            " quick attack, which can miss adversarial images, and on few images, so it is not the robust error of the"
-            " table."
+            " The errors on held-out images are those of the model in eval mode on training images that are not"
+            " trained on. The robust error is by the quick attack, which can miss adversarial images. It is therefore"
+            " not the robust error of the table, and no test image enters it."
         )
     if any(len(series.row.results) > 1 for series in group.series):
         caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
