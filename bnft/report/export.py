@@ -93,7 +93,7 @@ def _check(run: RunFolder, with_model: bool) -> None:
 def _copy_logs(run: RunFolder, copy: RunFolder) -> None:
     files.write_lines(copy.path / layout.HISTORY, run.history())
     stacked, record = files.read_tensors(run.path / layout.BATCHNORM)
-    few = picked(stacked["epochs"].tolist(), record.get("kept"))
+    few = picked(stacked["epochs"].tolist(), kept=record.get("kept"))
     files.write_tensors(copy.path / layout.BATCHNORM, {name: epochs[few] for name, epochs in stacked.items()}, record)
 
 

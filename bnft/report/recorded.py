@@ -69,7 +69,7 @@ class RowRecords:
         return self.first.layers if self.first is not None else []
 
 
-def picked(epochs: Sequence[int], kept: int | None, most: int = EPOCHS) -> list[int]:
+def picked(epochs: Sequence[int], most: int = EPOCHS, kept: int | None = None) -> list[int]:
     """Return at most `most` (>= 2) positions in `epochs`, evenly spaced, including the first and the last.
 
     The last one is `kept`, the epoch whose model is that of the run, unless that is None.
@@ -129,5 +129,5 @@ def _read(folder: RunFolder, most: int) -> BatchNormRecord:
         whole = whole and len(shapes) == 1 and all(len(one) == 2 and one[0] == shape[0] and one[1] for one in shapes)
     if not whole:
         raise DamagedError(f"{folder.path / 'batchnorm.safetensors'}: is damaged, epochs or quantities are missing")
-    kept = picked(record.epochs, record.kept, most)
+    kept = picked(record.epochs, most, record.kept)
     return BatchNormRecord({name: values[kept] for name, values in arrays.items()}, record.eps)

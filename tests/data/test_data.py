@@ -111,6 +111,35 @@ def test_validation_must_leave_training_images(images, validation):
     assert f"data.validation={validation}" in message and "below the 60 training images" in message
 
 
+def test_held_out_images_are_taken_out_of_the_training_images_alone(images):
+    usual = prepare(Arrays(**images), 3)
+    found = usual.hold_out(20)
+    x, y = found.held_out
+    parts = [*x.flatten(1).tolist(), *found.x_train.flatten(1).tolist()]
+    assert sorted(parts) == sorted(usual.x_train.flatten(1).tolist()), "each image is in one of both"
+    labels = {
+        tuple(image): label
+        for image, label in zip(usual.x_train.flatten(1).tolist(), usual.y_train.tolist(), strict=True)
+    }
+    assert [labels[tuple(image)] for image in parts] == [*y.tolist(), *found.y_train.tolist()]
+    np.testing.assert_allclose(found.mean, (found.x_train / 255).double().mean((0, 2, 3)))
+    assert found.x_test is usual.x_test and found.sha256 == usual.sha256 and usual.held_out is None
+    assert len(x) == 20 and torch.equal(x, usual.hold_out(20).held_out[0])
+    smaller = {tuple(image) for image in usual.hold_out(5).held_out[0].flatten(1).tolist()}
+    assert smaller < {tuple(image) for image in x.flatten(1).tolist()}
+
+
+def test_images_that_are_sorted_by_class_are_held_out_of_all_classes(images):
+    images["y_train"] = np.sort(images["y_train"])
+    assert set(prepare(Arrays(**images), 3).hold_out(20).held_out[1].tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("count", [60, 61])
+def test_holding_out_must_leave_training_images(images, count):
+    message = refusal_of(prepare(Arrays(**images), 3).hold_out, count)
+    assert message == f"monitor.images={count}: must be below the 60 training images"
+
+
 REFUSED = {
     "flat images": ("x_train", lambda x: x.reshape(60, -1), ["x_train", "(60, 192)", "4-dimensional"]),
     "grey images without a channel": ("x_test", lambda x: x[..., 0], ["x_test", "(30, 8, 8)", "4-dimensional"]),

@@ -12,6 +12,7 @@ import pytest
 from support import made_up
 
 from bnft.batchnorm.record import QUANTITIES, BatchNormRecord
+from bnft.common import files
 from bnft.report import channels, outcomes, recorded
 from bnft.report.distributions import bootstrap, common_edges, histograms, layer_means, mean_difference
 from bnft.report.statements import Statement, statements
@@ -106,6 +107,20 @@ def test_layers_that_a_record_does_not_have() -> None:
 )
 def test_epochs_of_a_long_training_keep_the_first_and_the_last(logged: int, most: int, expected: list[int]) -> None:
     assert recorded.picked(range(logged), most) == expected
+
+
+def test_epochs_end_with_the_one_that_was_kept() -> None:
+    assert recorded.picked(range(151), 4, kept=90) == [0, 30, 60, 90]
+
+
+@pytest.mark.parametrize("kept", [1, None])
+def test_a_row_ends_with_the_epoch_that_was_kept(store: Store, kept: int | None) -> None:
+    folder = made_up.run(store, "adv", layers={"bn": {"gamma": [[0.0], [1.0], [2.0]]}}, epochs=[0, 1, 2])
+    path = folder.path / "batchnorm.safetensors"
+    tensors, record = files.read_tensors(path)
+    files.write_tensors(path, tensors, {**record, "kept": kept})
+    end = read(store)["adv"].ends[0]
+    assert end.values("bn", "gamma").tolist() == [1.0 if kept else 2.0]
 
 
 def test_records_are_thinned_when_read(store: Store) -> None:

@@ -23,8 +23,9 @@ from bnft.common import files
 from bnft.common.devices import Hardware
 from bnft.common.errors import InputError
 from bnft.common.stopping import Stopped
-from bnft.data.augmentation import crop
+from bnft.data.augmentation import crop, none
 from bnft.data.dataset import Arrays, Dataset, prepare
+from bnft.data.digits import load
 from bnft.evaluation.cascade import Attack, Cascade, run
 from bnft.evaluation.evaluate import evaluate
 from bnft.evaluation.passes import Counter
@@ -37,6 +38,7 @@ from bnft.runs.result import TrainingRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.tracking.state import Tracking
 from bnft.training.loop import train
+from bnft.training.monitor import Monitoring, best_of
 from bnft.training.recipe import Recipe
 from bnft.training.shapes import one_cycle
 from bnft.training.state import TrainingState
@@ -51,8 +53,8 @@ def grey(images: int) -> Dataset:
     return prepare(Arrays(x, y, x, y), 10)
 
 
-def narrow(data: Dataset) -> nn.Module:
-    return CPU.place(build(lambda: ResNet(1, 10, 2, [1, 1]), data.mean, data.std, seed=0))
+def narrow(data: Dataset, width: int = 2) -> nn.Module:
+    return CPU.place(build(lambda: ResNet(1, 10, width, [1, 1]), data.mean, data.std, seed=0))
 
 
 class Stops:
@@ -90,9 +92,11 @@ def attack(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, generat
     return pgd(model, inputs, labels, generator=generator, eps=0.1, iterations=1, step_size=0.05)
 
 
-def trained(data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper) -> tuple[nn.Module, TrainingState]:
+def trained(
+    data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper, width: int = 2
+) -> tuple[nn.Module, TrainingState]:
     """From where the keeper's folder has it, or from the start."""
-    model, progress = narrow(data), None
+    model, progress = narrow(data, width), None
     if (kept := keeper.folder.checkpoint()) is not None:
         state, progress, _ = kept
         model.load_state_dict(state)
@@ -100,7 +104,7 @@ def trained(data: Dataset, recipe: Recipe, parameters: str, keeper: Keeper) -> t
 
 
 def without_time(progress: TrainingState) -> list[dict[str, object]]:
-    return [{**line, "seconds": 0} for line in progress.history]
+    return [{**line, "seconds": 0, "monitor_seconds": 0} for line in progress.history]
 
 
 @pytest.mark.parametrize("parameters", ["all", "none", "random:batchnorm"])
@@ -125,6 +129,33 @@ def test_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Path, pa
 
 def stacked(progress: TrainingState) -> dict[str, torch.Tensor]:
     return progress.batchnorm.stacked()
+
+
+def test_monitored_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path: Path) -> None:
+    """Also in the middle of a measurement, and with the best model, which is not the last one."""
+    data = prepare(load(), 10)
+    data = replace(data, x_train=data.x_train[:160], y_train=data.y_train[:160]).hold_out(16)
+    recipe = Recipe(
+        3, 16, 0.2, lambda progress: 1.0 if progress < 0.65 else 60.0, 0.9, True, 5e-4, none, None, "eval", 0
+    )
+    recipe = replace(recipe, monitoring=Monitoring(every=1, keep="best", norm="Linf", eps=0.02))
+    undisturbed = Keeper(RunFolder(tmp_path / "undisturbed"))
+    expected, done = trained(data, recipe, "all", undisturbed, 8)
+    robust = [line["monitor_robust_error"] for line in done.history]
+    assert best_of(done.history)["epoch"] < 3 and len(set(robust)) == 3
+    assert undisturbed.calls > 400, "forward passes of the attack are among them"
+    for at in [*range(40, undisturbed.calls, 83), undisturbed.calls]:
+        first, second = (Keeper(RunFolder(tmp_path / str(at)), place) for place in (at, None))
+        with pytest.raises(Stopped):
+            trained(data, recipe, "all", first, 8)
+        model, progress = trained(data, recipe, "all", second, 8)
+        assert first.steps + second.steps == undisturbed.steps, "no batch is done twice"
+        assert without_time(progress) == without_time(done)
+        found = {"model": model.state_dict(), "best": progress.best, "bn": stacked(progress)}
+        wanted = {"model": expected.state_dict(), "best": done.best, "bn": stacked(done)}
+        for part, tensors in wanted.items():
+            assert tensors.keys() == found[part].keys()
+            assert [name for name, value in tensors.items() if not torch.equal(found[part][name], value)] == [], at
 
 
 # evaluation
