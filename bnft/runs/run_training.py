@@ -102,7 +102,7 @@ class RunTraining:
         data = build.dataset(config).to(self.hardware.device)
         if data.held_out is not None and _may_know_held_out(self.run.identity):
             self._progress.note(
-                "its base may have been trained on images held out here: monitored errors can be too low"
+                "its base may have been trained on images that are held out here, so monitored errors can be too low"
             )
         progress = train(model, freezing, data, build.recipe(config), self.hardware, self, progress)
         model.eval()

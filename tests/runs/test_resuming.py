@@ -136,13 +136,12 @@ def test_monitored_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path
     data = prepare(load(), 10)
     data = replace(data, x_train=data.x_train[:160], y_train=data.y_train[:160]).hold_out(16)
     recipe = Recipe(
-        3, 16, 0.2, lambda progress: 1.0 if progress < 0.65 else 60.0, 0.9, True, 5e-4, none, None, "eval", 0
+        3, 16, 0.1, lambda progress: 1.0 if progress < 0.3 else 60.0, 0.9, True, 5e-4, none, None, "eval", 0
     )
     recipe = replace(recipe, monitoring=Monitoring(every=1, keep="best", norm="Linf", eps=0.02))
     undisturbed = Keeper(RunFolder(tmp_path / "undisturbed"))
     expected, done = trained(data, recipe, "all", undisturbed, 8)
-    robust = [line["monitor_robust_error"] for line in done.history]
-    assert best_of(done.history)["epoch"] < 3 and len(set(robust)) == 3
+    assert best_of(done.history)["epoch"] == 2, "neither the first nor the last"
     assert undisturbed.calls > 400, "forward passes of the attack are among them"
     for at in [*range(40, undisturbed.calls, 83), undisturbed.calls]:
         first, second = (Keeper(RunFolder(tmp_path / str(at)), place) for place in (at, None))
