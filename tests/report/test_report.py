@@ -108,6 +108,20 @@ def test_rows_that_differ_in_what_is_free_are_told_apart(store: Store) -> None:
     assert [row["label"] for row in rows(store)] == ["NORMAL [schedule.epochs=5]", "NORMAL [schedule.epochs=20]"]
 
 
+def test_rows_that_differ_in_monitoring_are_told_apart(store: Store) -> None:
+    monitor = {"every": 5, "images": 40, "keep": "last", "norm": "Linf", "eps": 0.15}
+    base: dict[str, Any] = {"seed": 0}
+    monitored = write(store, "bn_params", base={**base, "monitor": monitor}, monitor=monitor)
+    best = write(store, "adv", monitor={**monitor, "keep": "best"})
+    sweep(store, write(store, "adv", monitor=monitor), best, write(store, "bn_params", base=base), monitored)
+    assert sorted(row["label"] for row in rows(store)) == [
+        "ADV [monitor.keep=best]",
+        "ADV [monitor.keep=last]",
+        "BN PARAMS",
+        "BN PARAMS [monitor.every=5, monitor.images=40, monitor.keep=last]",
+    ]
+
+
 def test_runs_with_overrides_stand_under_them_and_without_the_papers_numbers(store: Store) -> None:
     changed = write(store, "normal", overrides={"freeze_policy.parameters": ["batchnorm", "first_conv"]})
     sweep(store, changed, write(store, "mine", title="MINE"), write(store, "adv"), write(store, "normal"))

@@ -85,6 +85,7 @@ def test_a_row_of_the_papers_setting_differs_in_nothing(store: Store, policy: st
         ("adv", {"data": {**CIFAR10, "images": 25_000}}, "data.images", "25,000 (paper: 50,000)"),
         ("adv", {"data": {**CIFAR10, "mean": [0.5, 0.5, 0.5]}}, "data.mean", "[0.5,0.5,0.5] (paper: null)"),
         ("adv", {"precision": "bf16"}, "precision", "bf16 (paper: fp32)"),
+        ("adv", {"monitor": {"every": 5, "images": 200, "keep": "best"}}, "monitor.keep", "best (paper: last)"),
         ("adv", {"model": {**PAPER["model"], "head": "zero"}}, "model.head", "zero (paper: null)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -119,6 +120,11 @@ def test_what_all_rows_share_is_named_once_and_rows_that_are_alike_together(stor
         "Differences from the paper's setting in all rows: schedule.lr=0.2 (paper: 0.05);"
         " in NORMAL: schedule.epochs=20 (paper: 150); in ADV, ADV +BN ONLY: schedule.epochs=5 (paper: 150)."
     )
+
+
+def test_monitoring_alone_is_no_difference_in_the_model_that_counts(store: Store) -> None:
+    sweep(store, as_in_the_paper(store, "adv", monitor={"every": 5, "images": 200, "keep": "last"}))
+    assert rows(store)[0]["differences"] == {}
 
 
 def test_where_nothing_learns_the_learning_rate_is_no_difference(store: Store) -> None:

@@ -57,6 +57,7 @@ def write(
     precision: str = "fp32",
     base: dict[str, Any] | None = None,
     attack: dict[str, Any] | None = None,
+    monitor: dict[str, Any] | None = None,
     learning: int = 672,
     predictions: tuple[Sequence[int], Sequence[int]] | None = None,
     done: bool = True,
@@ -64,7 +65,8 @@ def write(
     """Write the files of one run, with made-up numbers. Return its entry in a sweep.
 
     `predictions` has the classes that the model predicts for the test images, and the true ones. Without it, the
-    outcomes are like those of the oldest results, which have none. `base` and `attack` are parts of the identity.
+    outcomes are like those of the oldest results, which have none. `base`, `attack` and `monitor` are parts of the
+    identity.
     """
     fallen = outcomes(fallen) if isinstance(fallen, int) else list(fallen)
     overrides = overrides or {}
@@ -77,6 +79,7 @@ def write(
         precision="auto",
         seed=seed,
         base=base or ({"seed": seed} if policy.startswith("bn_params") else None),
+        monitor=monitor,
     )
     title = title or (paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy)
     name = f"{policy}-{identity.digest([policy, named])}"

@@ -146,6 +146,12 @@ class TestSpecification:
         assert named <= logged
         assert {keys.TEST_CLEAN_ERROR, keys.TEST_ROBUST_ERROR, keys.CASCADE, keys.mean_m(LAYERS[0])} <= named
 
+    def test_errors_on_held_out_images_have_panels_if_a_run_measures_them(self, store: Store) -> None:
+        measured = {keys.MONITOR_CLEAN_ERROR, keys.MONITOR_ROBUST_ERROR}
+        assert not measured & set().union(*map(metrics, panels(written(store))))
+        put_sweep(store, [put_run(store, "adv"), put_run(store, "bn_params", monitor={"every": 5})])
+        assert measured <= set().union(*map(metrics, panels(written(store))))
+
     def test_sections_answer_the_questions_in_order(self, store: Store) -> None:
         sections = written(store)["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
         assert [section["name"] for section in sections] == [

@@ -17,7 +17,7 @@ from bnft.common import files
 from bnft.runs.store import Store
 from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, histogram
-from bnft.tracking.rows import Records, order_of
+from bnft.tracking.rows import Records, order_of, trained_values
 
 RUN = ("policy=normal", *TINY)
 
@@ -33,6 +33,16 @@ def test_counts_sum_to_the_values_wherever_they_lie():
     assert sum(found.counts) == 7
     assert found.counts[0] == 3 and found.counts[-1] == 3
     assert found.edges == tuple(edges)
+
+
+def test_errors_on_held_out_images_are_logged_where_they_were_measured():
+    line = {"epoch": 1, "loss": 1.0, "error": 2.0, "clean_error": 3.0, "lr": 0.1, "images": 64, "seconds": 2.0}
+    measured = {"monitor_clean_error": 4.0, "monitor_robust_error": 50.0, "monitor_seconds": 1.0}
+    plain, found = (trained_values(one, adversarial=True) for one in (line, line | measured))
+    assert found == plain | {keys.MONITOR_CLEAN_ERROR: 4.0, keys.MONITOR_ROBUST_ERROR: 50.0}
+    assert {keys.MONITOR_CLEAN_ERROR, keys.MONITOR_ROBUST_ERROR} <= set(keys.TRAINING) and found.keys() <= {
+        *keys.TRAINING
+    }
 
 
 @pytest.mark.parametrize("edges", [*BATCHNORM.values(), *TEST.values()])
