@@ -16,7 +16,7 @@ from torchvision.transforms import autoaugment as torchvision_autoaugment
 from bnft.common.compat import autoaugment_operation
 from bnft.common.errors import InputError
 from bnft.data import augmentation, cifar10, digits, npz
-from bnft.data.dataset import Arrays, prepare
+from bnft.data.dataset import Arrays, Dataset, prepare
 
 
 def refusal_of(function, *arguments, **options) -> str:
@@ -111,10 +111,15 @@ def test_validation_must_leave_training_images(images, validation):
     assert f"data.validation={validation}" in message and "below the 60 training images" in message
 
 
+def held_out_of(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    assert data.held_out is not None
+    return data.held_out
+
+
 def test_held_out_images_are_taken_out_of_the_training_images_alone(images):
     usual = prepare(Arrays(**images), 3)
     found = usual.hold_out(20)
-    x, y = found.held_out
+    x, y = held_out_of(found)
     parts = [*x.flatten(1).tolist(), *found.x_train.flatten(1).tolist()]
     assert sorted(parts) == sorted(usual.x_train.flatten(1).tolist()), "each image is in one of both"
     labels = {
@@ -124,14 +129,14 @@ def test_held_out_images_are_taken_out_of_the_training_images_alone(images):
     assert [labels[tuple(image)] for image in parts] == [*y.tolist(), *found.y_train.tolist()]
     np.testing.assert_allclose(found.mean, (found.x_train / 255).double().mean((0, 2, 3)))
     assert found.x_test is usual.x_test and found.sha256 == usual.sha256 and usual.held_out is None
-    assert len(x) == 20 and torch.equal(x, usual.hold_out(20).held_out[0])
-    smaller = {tuple(image) for image in usual.hold_out(5).held_out[0].flatten(1).tolist()}
+    assert len(x) == 20 and torch.equal(x, held_out_of(usual.hold_out(20))[0])
+    smaller = {tuple(image) for image in held_out_of(usual.hold_out(5))[0].flatten(1).tolist()}
     assert smaller < {tuple(image) for image in x.flatten(1).tolist()}
 
 
 def test_images_that_are_sorted_by_class_are_held_out_of_all_classes(images):
     images["y_train"] = np.sort(images["y_train"])
-    assert set(prepare(Arrays(**images), 3).hold_out(20).held_out[1].tolist()) == {0, 1, 2}
+    assert set(held_out_of(prepare(Arrays(**images), 3).hold_out(20))[1].tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("count", [60, 61])
