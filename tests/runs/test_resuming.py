@@ -143,7 +143,7 @@ def test_monitored_training_that_is_stopped_anywhere_equals_undisturbed(tmp_path
     expected, done = trained(data, recipe, "all", undisturbed, 8)
     assert best_of(done.history)["epoch"] == 2, "neither the first nor the last"
     assert undisturbed.calls > 400, "forward passes of the attack are among them"
-    for at in [*range(40, undisturbed.calls, 83), undisturbed.calls]:
+    for at in [*range(40, undisturbed.calls, 113), undisturbed.calls]:
         first, second = (Keeper(RunFolder(tmp_path / str(at)), place) for place in (at, None))
         with pytest.raises(Stopped):
             trained(data, recipe, "all", first, 8)
