@@ -53,6 +53,10 @@ def test_every_key_of_monitoring_is_part_of_the_name() -> None:
     assert len(names) == len(changes), "on clean images too, where nothing else depends on the threat model"
     assert the_run("policy=normal").name not in names
     assert the_run("policy=normal", *ON).overrides == {}, "it is a row of the paper like any other"
+    other_base = "base_overrides=['monitor.every=2']"
+    assert the_run("policy=bn_params", *ON, other_base).overrides == {}, (
+        "and so is one whose base is monitored otherwise"
+    )
 
 
 @pytest.mark.usefixtures("hydra")
