@@ -33,7 +33,7 @@ STRIPES = 10  # random stripes
 SECOND_ITERATIONS = 20  # on the difference of logits ratio
 ROUNDS = (Round(0.25, 3, 20), Round(0.2, 9, 25), Round(0.1, 9, 50))
 FEW = 8  # a round attacks at least so many images
-STUCK = 0.9  # the remaining margin from which an image counts as not brought closer
+STUCK = 0.98  # the remaining margin from which an image counts as not brought closer
 
 
 @dataclass(frozen=True)
