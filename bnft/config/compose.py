@@ -29,6 +29,7 @@ from bnft.config.check import SCHEMA, check
 from bnft.config.compat import apply_values, is_group, use_yaml_loader, yaml_loader
 from bnft.config.messages import about_input, library_message, not_given
 from bnft.config.schema import Config
+from bnft.evaluation.settings import COMMON
 
 CONFIG_NAME = "config"
 PLACES = ("store", "device", "threads", "wandb")  # these do not affect what is computed
@@ -311,8 +312,15 @@ def pristine_overrides(composed: Composed) -> list[str]:
 
 def own_line(composed: Composed) -> list[str]:
     """Return the command line of a run, without its sweep, the name of this, its store and its tracking."""
-    left_out = ("sweep", "sweep_name", "store", "wandb")
+    left_out = ("sweep", "sweep_name", "store", "wandb", "preview")
     return [line for line in composed.overrides if _group(line) not in left_out]
+
+
+def quick_line(line: Sequence[str]) -> list[str]:
+    """Return the command line of a run with `evaluation=quick` instead of its own evaluation."""
+    common = {f"evaluation.{key}" for key in COMMON}
+    kept = [part for part in line if _group(part) != "evaluation" or _parsed(part).key_or_group in common]
+    return [*kept, "evaluation=quick"]
 
 
 def _kept(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:

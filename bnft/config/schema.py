@@ -12,7 +12,7 @@ from omegaconf import MISSING
 
 from bnft.batchnorm.selectors import CUMULATIVE, SELECTORS, STATISTICS
 from bnft.common.constraints import Rule, Strict, above, at_least, at_most, below, not_empty, number, one_of
-from bnft.evaluation.settings import NORMS, Evaluation
+from bnft.evaluation.settings import NORMS, PREVIEWS, Evaluation
 
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -131,6 +131,7 @@ class Config(Strict):
     title: str = MISSING
     base: str | None = None
     base_overrides: list[str] = field(default_factory=list)
+    preview: Annotated[str | None, one_of(*PREVIEWS)] = "quick"  # what to evaluate with before AutoAttack
     seed: Annotated[int, at_least(0)] = 0
     precision: Annotated[str, one_of(*PRECISIONS)] = "auto"
     device: str = "auto"

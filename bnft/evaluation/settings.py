@@ -1,6 +1,6 @@
 """The settings of an evaluation, and the codes of its outcomes. This module does not import PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -8,6 +8,8 @@ from bnft.common.constraints import Strict, above, at_least, increasing, list_of
 
 NORMS = ("Linf", "L2")
 EVALUATIONS = ("autoattack", "quick", "pgd")
+PREVIEWS = ("quick",)  # attacks that can show a number before AutoAttack's is known
+COMMON = ("norm", "eps", "n_images", "batch_size", "seed")  # settings that every attack has
 VERSIONS = ("standard", "plus", "rand", "custom")
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 STANDS = -1  # the image is robust: no attack has broken it so far
@@ -32,6 +34,26 @@ class Evaluation(Strict):
     step_size: Annotated[Any, number, above(0)] = None  # of PGD
     restarts: Annotated[int | None, at_least(1)] = None  # of PGD and quick
     budgets: Annotated[Any, increasing] = None  # of quick: several values of eps, or null
+
+
+def by(attack: str) -> str:
+    """Return the text that follows the name of a row or a number by this attack; empty for AutoAttack."""
+    return {"autoattack": "", "pgd": " (PGD)"}.get(attack, f" ({attack})")
+
+
+def score_text(error: float, attack: str) -> str:
+    """Return a robust error in percent as text. It says if the attack is weaker than AutoAttack: `≥ 62.5 (quick)`."""
+    return f"{'≥ ' if by(attack) else ''}{error:.1f}{by(attack)}"
+
+
+def quick_instead(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of `evaluation=quick` with the budget, the images and the seed of another evaluation."""
+    return vars(Evaluation(attack="quick", restarts=1, **{key: evaluation[key] for key in COMMON}))
+
+
+def autoattack_alone(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an evaluation without its further attack (`then`)."""
+    return {**evaluation, "then": None, "restarts": None}
 
 
 def passes_per_image(

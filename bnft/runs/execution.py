@@ -31,8 +31,11 @@ def execute(
     evaluated: bool = True,
     pulse: Pulse = steady,
     patient: bool = True,
+    previewed: bool = False,
 ) -> Result | None:
     """Train and evaluate a run, unless it is done. An error is written to the run's status before it is raised.
+
+    If the run has a preview (`Run.preview`), it is made before the evaluation.
 
     Args:
         run: the run.
@@ -41,6 +44,7 @@ def execute(
         evaluated: whether to evaluate the run.
         pulse: called between any two forward passes. If it raises Stopped, the run saves its state and ends.
         patient: whether to wait if another process works on the same run.
+        previewed: whether to make the preview of a run that is not `evaluated`.
 
     Returns:
         The result; None if the run is not evaluated.
@@ -59,7 +63,7 @@ def execute(
     with store.locked(run.name, wait, pulse):
         folder.open(run.record(), run.config)
         try:
-            return _work(run, folder, store, reporter, evaluated, pulse, patient)
+            return _work(run, folder, store, reporter, evaluated, pulse, patient, previewed or evaluated)
         except BusyError:  # about the base
             raise
         except BaseException as error:
@@ -77,7 +81,14 @@ def _last_line(error: BaseException) -> str:
 
 
 def _work(
-    run: Run, folder: RunFolder, store: Store, reporter: Reporter, evaluated: bool, pulse: Pulse, patient: bool
+    run: Run,
+    folder: RunFolder,
+    store: Store,
+    reporter: Reporter,
+    evaluated: bool,
+    pulse: Pulse,
+    patient: bool,
+    previewed: bool,
 ) -> Result | None:
     """Do the work of `execute` while the lock is held."""
 
@@ -87,12 +98,16 @@ def _work(
     progress = RunProgress(run, folder, reporter, hardware_of(run))
     evaluation = RunEvaluation(run, folder.evaluation(run.evaluation_id), progress, pulse)
     result = evaluation.kept() if evaluated else None
-    kept = result is not None or (folder.trained and not evaluated)
+    preview = run.preview if previewed else None
+    kept = result is not None or (folder.trained and not evaluated and preview is None)
     if kept:
         progress.was_done(evaluated)
     else:
         training = RunTraining(run, folder, store, progress, pulse, train_base)
         model = training.model()
+        if preview is not None:
+            quick = RunEvaluation(preview, folder.evaluation(preview.evaluation_id), progress, pulse)
+            progress.previewed(quick.kept() or quick.result(model, training.record))
         result = evaluation.result(model, training.record) if evaluated else None
         progress.done(evaluated)
     if evaluated or not kept:

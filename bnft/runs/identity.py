@@ -71,6 +71,11 @@ def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return hashed
 
 
+def evaluation_id(evaluation: Mapping[str, Any]) -> str:
+    """Return the id of an evaluation, which is the name of its folder within a run."""
+    return f"{evaluation['attack']}-{digest(of_evaluation(evaluation))}"
+
+
 def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
     """Return an identity without some fields. They are removed from its bases too.
 

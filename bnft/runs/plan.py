@@ -4,7 +4,7 @@ Planning loads the data, because their content is part of a run's name. It write
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from bnft.config.compose import (
     own_line,
     policies,
     pristine_overrides,
+    quick_line,
 )
+from bnft.evaluation.settings import quick_instead
 from bnft.runs import identity, layout
 from bnft.runs.result import FORMAT, RunRecord
 from bnft.runs.run_folder import RunFolder
@@ -58,6 +60,7 @@ class Run:
             without any is a row of the paper's table.
         line: the command line, as overrides, that computes the same numbers.
         sources: the source files of a user's own components, and their SHA-256.
+        usual_evaluation: the values of PAPER_ATTACK of the policy; empty for a base.
     """
 
     policy: str
@@ -67,6 +70,7 @@ class Run:
     overrides: dict[str, Any]
     line: list[str]
     sources: dict[str, str] = field(default_factory=dict)
+    usual_evaluation: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def name(self) -> str:
@@ -74,8 +78,22 @@ class Run:
 
     @cached_property
     def evaluation_id(self) -> str:
+        return identity.evaluation_id(self.config["evaluation"])
+
+    @cached_property
+    def preview(self) -> "Run | None":
+        """The same run with the quick evaluation, which is made before AutoAttack; None if there is none."""
         evaluation = self.config["evaluation"]
-        return f"{evaluation['attack']}-{identity.digest(identity.of_evaluation(evaluation))}"
+        if not self.config.get("preview") or evaluation["attack"] != "autoattack":
+            return None
+        quick = quick_instead(evaluation)
+        rest = {key: value for key, value in self.overrides.items() if not key.startswith("evaluation.")}
+        return replace(
+            self,
+            config={**self.config, "evaluation": quick},
+            overrides=rest | _other_evaluation(quick, self.usual_evaluation),
+            line=quick_line(self.line),
+        )
 
     @property
     def base_name(self) -> str | None:
@@ -191,14 +209,16 @@ def _run(point: Composed, store: Store, children: tuple[str, ...] = (), checked:
     if checked:
         build.check_data(config, data, evaluated=not children)
     base, base_identity = _base(point, store, (*children, point.policy), checked)
+    usual = None if children else _pristine(point)  # overrides are only shown for requested runs
     run = Run(
         policy=point.policy,
         identity=_identity(config, data.sha256, base_identity),
         config=config,
         base=base,
-        overrides=_overrides(point, data.sha256, base_identity, children),
+        overrides=_overrides(point, usual, data.sha256, base_identity) if usual else {},
         line=own_line(point),
         sources=own_sources(config),
+        usual_evaluation={key: usual.config["evaluation"][key] for key in PAPER_ATTACK} if usual else {},
     )
     if checked and not store.run(run.name).begun:  # its model was checked when it began
         build.check_model(config, data)
@@ -310,17 +330,19 @@ def check_fits(state: dict[str, Any], config: dict[str, Any], base: str) -> None
             raise InputError(f"base={base}: must fit the model: {name} has shape {shape} and must have {wanted}")
 
 
-def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, children: tuple[str, ...]) -> dict[str, Any]:
+def _pristine(point: Composed) -> Composed:
+    """Return the policy of a run with the same data, model, schedule and seed, but without other overrides."""
+    line = pristine_overrides(point)
+    return point if sorted(line) == sorted(point.overrides) else _composed(tuple(line))
+
+
+def _overrides(point: Composed, usual: Composed, sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
     """Return the values in which a run differs from its policy, apart from those that a row of the paper leaves free.
 
-    Return {} for a base, because they are only shown for requested runs.
+    `usual` is the policy with the same free values.
     """
-    if children:
+    if usual is point:
         return {}
-    usual_line = pristine_overrides(point)
-    if sorted(usual_line) == sorted(point.overrides):
-        return {}
-    usual = _composed(tuple(usual_line))
     own, standard = point.config, usual.config
     _, usual_base = _base(usual, Store(own["store"]), (point.policy,), checked=False)  # only to compare with
     ours, theirs = (
@@ -331,5 +353,10 @@ def _overrides(point: Composed, sha256: str, base: dict[str, Any] | None, childr
     if own["base"] != standard["base"] and any(key.split(".")[0] == "base" for key in different):
         different = {key: value for key, value in different.items() if key.split(".")[0] != "base"}
         different["base"] = own["base"]
-    evaluations = [{key: config["evaluation"][key] for key in PAPER_ATTACK} for config in (own, standard)]
-    return different | identity.differences(evaluations[0], evaluations[1], "evaluation.")
+    return different | _other_evaluation(own["evaluation"], standard["evaluation"])
+
+
+def _other_evaluation(own: Mapping[str, Any], standard: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of PAPER_ATTACK in which an evaluation differs from another one."""
+    evaluations = [{key: one.get(key) for key in PAPER_ATTACK} for one in (own, standard)]
+    return identity.differences(evaluations[0], evaluations[1], "evaluation.")

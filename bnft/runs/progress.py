@@ -7,7 +7,7 @@ from typing import Any
 from bnft.common.devices import Hardware
 from bnft.common.errors import show
 from bnft.evaluation.cascade import Attack, Cascade
-from bnft.evaluation.settings import Evaluation
+from bnft.evaluation.settings import Evaluation, by, score_text
 from bnft.runs.plan import Run
 from bnft.runs.reporter import Reporter, duration
 from bnft.runs.result import Result
@@ -25,6 +25,7 @@ class RunProgress:
         self._run, self._folder, self._reporter = run, folder, reporter
         self._epochs: int = run.config["schedule"]["epochs"]
         self._written_at = 0.0
+        self._preview: Result | None = None
 
     def note(self, text: str, run: str | None = None) -> None:
         """Report a message about this run, or about the given one."""
@@ -68,8 +69,14 @@ class RunProgress:
         name = attacks[cascade.attack].name
         images, standing = len(cascade.fallen_at), cascade.standing
         self._write("running", "evaluating", attack=name, standing=standing, images=images)
-        self._reporter.scored(self._run.name, "", f"≥ {100 * (1 - standing / images):.1f}")
+        if self._preview is None or images - standing > self._preview.robust.errors:  # else the preview is shown
+            self._reporter.scored(self._run.name, "", f"≥ {100 * (1 - standing / images):.1f}")
         self._reporter.moves(self._run.name, f"{name}, {standing} of {images} images are robust so far")
+
+    def previewed(self, result: Result) -> None:
+        """Report the result of the preview. It is shown until the evaluation has found more."""
+        self._preview = result
+        self._scored(result)
 
     def done(self, evaluated: bool) -> None:
         """Write the status of a run that is done."""
@@ -83,16 +90,25 @@ class RunProgress:
     def ends(self, result: Result | None) -> None:
         """Report that the run is done. `result` is None if it was not evaluated."""
         if result is None:
-            self._reporter.ends(self._run.name, "trained", "trained")
+            numbers = f": {_numbers(self._preview)}" if self._preview is not None else ""
+            self._reporter.ends(self._run.name, "trained", f"trained{numbers}")
             return
-        clean, robust = result.clean, result.robust
-        self._reporter.scored(self._run.name, f"{clean.error:.2f}", f"{robust.error:.1f}")
-        text = (
-            f"done: clean error {clean.error:.2f} % of {clean.images},"
-            f" robust error {robust.error:.1f} % of {robust.images}"
-        )
-        self._reporter.ends(self._run.name, "done", text)
+        self._scored(result)
+        self._reporter.ends(self._run.name, "done", f"done: {_numbers(result)}")
+
+    def _scored(self, result: Result) -> None:
+        text = score_text(result.robust.error, result.evaluation.attack)
+        self._reporter.scored(self._run.name, f"{result.clean.error:.2f}", text)
 
     def _write(self, state: str, stage: str, **progress: Any) -> None:
         self._written_at = time.monotonic()
         self._folder.write_status(state=state, stage=stage, hardware=self.hardware.describe(), **progress)
+
+
+def _numbers(result: Result) -> str:
+    """Return the numbers of a result in words, and the attack if it is weaker than AutoAttack."""
+    clean, robust = result.clean, result.robust
+    return (
+        f"clean error {clean.error:.2f} % of {clean.images},"
+        f" robust error {robust.error:.1f} % of {robust.images}{by(result.evaluation.attack)}"
+    )

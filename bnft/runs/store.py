@@ -176,6 +176,7 @@ class Store:
         It has `number`, `command`, `commit`, `time`, `launcher`, `seeds`, `runs`, `bases`, and fields that its launcher
         adds. Old records lack some of them.
         Each run has `run` and `evaluation`, and each base has `run`. Both have `base` if they start from another run.
+        A run with a preview has its evaluation as `preview`.
 
         Raises:
             InputError: if there is no such sweep.

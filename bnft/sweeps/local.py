@@ -59,7 +59,7 @@ class Local:
         from bnft.common.console import notice
         from bnft.common.stopping import steady
         from bnft.sweeps.pool import Pool, slots
-        from bnft.sweeps.tasks import tasks, undone
+        from bnft.sweeps.tasks import tasks, undone, with_previews
         from bnft.sweeps.terminal import Terminal
 
         everything = tasks(planned)
@@ -84,4 +84,5 @@ class Local:
             Terminal(expected) as terminal,
             track(planned.store, expected, planned.wandb, terminal, sweep, commit),
         ):
-            return Pool(todo, places, planned.store, terminal, self.fail_fast, 60 * self.hang_minutes).run()
+            everything = with_previews(todo, planned.store)
+            return Pool(everything, places, planned.store, terminal, self.fail_fast, 60 * self.hang_minutes).run()

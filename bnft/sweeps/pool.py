@@ -115,7 +115,7 @@ class Pool:
     """A pool of processes that carry out tasks.
 
     Args:
-        tasks: the tasks that are not done; see `tasks.undone`.
+        tasks: the tasks that are not done; see `tasks.undone`. Previews are not part of the outcomes.
         places: the slots. Each has one process.
         store: the store.
         reporter: shows the progress.
@@ -173,7 +173,7 @@ class Pool:
             self.outcomes[name] = Failure(
                 "not begun: hydra.launcher.fail_fast is set, and another run failed", stopped=True
             )
-        return self.outcomes
+        return {name: failure for name, failure in self.outcomes.items() if not self._by_name[name].previewed}
 
     # handing out
 
@@ -242,12 +242,19 @@ class Pool:
             self._replace(worker)
 
     def _end(self, task: Task, failure: Failure | None) -> None:
-        """Record the outcome of a task. The tasks that need it can then start, or are blocked."""
+        """Record the outcome of a task. The tasks that need it can then start, or are blocked.
+
+        If a preview fails, its run has failed.
+        """
         self.outcomes[task.name] = failure
         followers = self._waiting.pop(task.name, [])
         if failure is None:
             for name in followers:
                 heapq.heappush(self._ready, (self._order[name], name))
+            return
+        if task.previewed and followers:
+            for name in followers:
+                self._end(self._by_name[name], failure)
             return
         self._reporter.ends(task.run.name, failure.state, f"{failure.state}: {failure}")
         message = "not begun" if failure.stopped else f"its base {task.run.name} failed"

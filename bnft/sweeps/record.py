@@ -26,7 +26,9 @@ def record(planned: Plan, command: str | None = None) -> str:
     Raises:
         InputError: if the plan names the sweep like one that has other runs or is running.
     """
-    entries = [{"run": run.name, "evaluation": run.evaluation_id, **_base(run)} for run in planned.runs]
+    entries = [
+        {"run": run.name, "evaluation": run.evaluation_id, **_base(run), **_preview(run)} for run in planned.runs
+    ]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
     seeds = sorted({run.config["seed"] for run in planned.runs})
     command, given = command or program.command(), planned.runs[0].config[SWEEP_NAME]
@@ -62,3 +64,7 @@ def _commit(where: Path) -> str | None:
 
 def _base(run: Run) -> dict[str, str]:
     return {"base": run.base_name} if run.base_name is not None else {}
+
+
+def _preview(run: Run) -> dict[str, str]:
+    return {"preview": run.preview.evaluation_id} if run.preview is not None else {}

@@ -74,14 +74,15 @@ def table(lines: Sequence[Line], width: int, height: int, whole_names: bool = Fa
         box=None, expand=True, pad_edge=False, header_style="bold", caption=counts(lines), caption_justify="left"
     )
     errors = ("clean %", "robust %")
-    rest = width - STATE_WIDTH - sum(map(len, errors)) - 2 * (len(errors) + 2)
+    widths = [len(errors[0]), max([len(errors[1]), *(len(line.robust) for line in shown)])]
+    rest = width - STATE_WIDTH - sum(widths) - 2 * (len(errors) + 2)
     longest = max(len(line.run) for line in shown)
     name_width = longest if whole_names else max(1, min(longest, 2 * rest // 5))
     result.add_column("run", no_wrap=True, width=name_width)
     result.add_column("state", no_wrap=True, width=STATE_WIDTH)
     result.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-    for name in errors:
-        result.add_column(name, justify="right", no_wrap=True, width=len(name))
+    for name, column in zip(errors, widths, strict=True):
+        result.add_column(name, justify="right", no_wrap=True, width=column)
     for line in shown:
         state = Text(line.state, STYLES.get(line.state, ""))
         result.add_row(_shortened(line.run, name_width), state, Text(line.detail), line.clean, line.robust)
@@ -109,7 +110,8 @@ def show(lines: Sequence[Line]) -> None:
         console.print(table(lines, console.width, console.height, whole_names=True))
         return
     width = max(len(line.run) for line in lines)
+    wide = max(6, *(len(line.robust) for line in lines))
     for line in lines:
-        errors = f"{line.clean:>6} {line.robust:>6}" if line.clean else " " * 13
+        errors = f"{line.clean:>6} {line.robust:>{wide}}" if line.clean else " " * (7 + wide)
         print(f"{line.run:{width}}  {line.state:11}  {errors}  {line.detail}".rstrip())
     print(counts(lines))

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from bnft.common.console import notice
 from bnft.common.errors import DamagedError, Failure, InputError
 from bnft.common.files import reachable
+from bnft.evaluation.settings import score_text
 from bnft.runs.layout import EVALUATION, RESULT
 from bnft.runs.reporter import duration
 from bnft.runs.selection import readable, runs_of
@@ -27,7 +28,10 @@ SETTLED = ("done", "failed", "blocked", "interrupted", "damaged", "unreadable", 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The state of an evaluation of a run, or of its training if `evaluation` is None. Errors are in percent."""
+    """The state of an evaluation of a run, or of its training if `evaluation` is None. Errors are in percent.
+
+    `attack` is the attack of the robust error. If the evaluation is not done, it can be that of the preview.
+    """
 
     run: str
     evaluation: str | None
@@ -35,12 +39,13 @@ class RunStatus:
     detail: str = ""
     clean: float | None = None
     robust: float | None = None
+    attack: str | None = None
     job: str | None = None  # SLURM's number of the job
     log: str | None = None
 
     def line(self) -> Line:
         clean = "" if self.clean is None else f"{self.clean:.2f}"
-        robust = "" if self.robust is None else f"{self.robust:.1f}"
+        robust = "" if self.robust is None else score_text(self.robust, self.attack or "autoattack")
         return Line(self.run, self.state, self.detail, clean, robust)
 
     def fields(self) -> dict[str, Any]:
@@ -171,12 +176,14 @@ class StoreStatus:
         """
         wanted: dict[tuple[str, str | None], None] = {}
         bases: dict[str, str | None] = {}
+        previews: dict[tuple[str, str | None], str | None] = {}
         launched: set[str] = set()
         for name in self.sweeps if sweeps is None else sweeps:
             sweep, alive = self.sweeps[name], self.is_launched(name)
             for entry in (*sweep["bases"], *sweep["runs"]):
                 wanted[entry["run"], entry.get("evaluation")] = None
                 bases[entry["run"]] = entry.get("base")
+                previews[entry["run"], entry.get("evaluation")] = entry.get("preview")
                 if alive:
                     launched.add(entry["run"])
         if sweeps is None:
@@ -185,6 +192,8 @@ class StoreStatus:
         statuses = []
         for run, evaluation in wanted:
             status = self._status(run, evaluation, bases.get(run), states, run in launched)
+            if status.robust is None:
+                status = self._with_preview(status, previews.get((run, evaluation)))
             states[run] = status.state
             statuses.append(status)
         needed: set[str | None] = set()
@@ -203,6 +212,17 @@ class StoreStatus:
             or status.run in needed
             or status.run not in bases
         ]
+
+    def _with_preview(self, status: RunStatus, preview: str | None) -> RunStatus:
+        """Add the errors of the preview to the state of an evaluation that is not done, if it has one."""
+        if preview is None:
+            return status
+        with suppress(InputError, OSError):  # a damaged or unreadable preview is made again
+            result = self.store.run(status.run).evaluation(preview).result()
+            if result is not None:
+                found = result.clean.error, result.robust.error, result.evaluation.attack
+                return replace(status, clean=found[0], robust=found[1], attack=found[2])
+        return status
 
     def _others(self, known: set[str]) -> Iterable[tuple[str, str | None]]:
         """Return the runs and evaluations of the store that are in no sweep."""
@@ -233,7 +253,8 @@ class StoreStatus:
                 result = folder.evaluation(evaluation).result()
                 if result is not None:
                     folder.evaluation(evaluation).outcomes(images=False)
-                    return RunStatus(run, evaluation, "done", "", result.clean.error, result.robust.error)
+                    errors, attack = (result.clean.error, result.robust.error), result.evaluation.attack
+                    return RunStatus(run, evaluation, "done", "", *errors, attack)
             except DamagedError as error:
                 damage = str(error)
         job = self.jobs.get(task_name(run, evaluation)) or self.jobs.get(run)
@@ -242,7 +263,7 @@ class StoreStatus:
         if damage and state == "not begun":
             state, detail = "damaged", damage
         log = self._log(run, evaluation)
-        return RunStatus(run, evaluation, state, detail, None, None, job.id if job else None, str(log) if log else None)
+        return RunStatus(run, evaluation, state, detail, job=job.id if job else None, log=str(log) if log else None)
 
     def _log(self, run: str, evaluation: str | None) -> Path | None:
         """Return the log of the newest job of a run, or of a local process; None if there is no log."""

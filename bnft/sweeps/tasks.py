@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bnft.common import files
 from bnft.common.errors import DamagedError
@@ -20,16 +20,22 @@ class Task:
     """A run's training, and its evaluation unless `evaluated` is false.
 
     A run that is the base of others consists of two tasks, so that the others wait for its training only. `needs` is
-    the name of the task that must be done first.
+    the name of the task that must be done first. A task that is `previewed` trains and makes the preview of the run.
     """
 
     run: Run
     evaluated: bool
     needs: str | None
+    previewed: bool = False
+
+    @property
+    def shown(self) -> Run | None:
+        """The run with the evaluation of this task; None for a training."""
+        return self.run if self.evaluated else self.run.preview if self.previewed else None
 
     @property
     def name(self) -> str:
-        return task_name(self.run.name, self.run.evaluation_id if self.evaluated else None)
+        return task_name(self.run.name, self.shown.evaluation_id if self.shown is not None else None)
 
 
 def tasks(planned: Plan) -> list[Task]:
@@ -54,11 +60,38 @@ def undone(everything: Sequence[Task], store: Store) -> list[Task]:
         while task is not None and task.name not in left and not is_done(task, store):
             left.add(task.name)
             task = by_name.get(task.needs or "")
-    return [
-        Task(task.run, task.evaluated, task.needs if task.needs in left else None)
-        for task in everything
-        if task.name in left
-    ]
+    return [replace(task, needs=task.needs if task.needs in left else None) for task in everything if task.name in left]
+
+
+def with_previews(todo: Sequence[Task], store: Store) -> list[Task]:
+    """Add a task for the preview of each evaluation that waits for it.
+
+    Trainings come first, then previews and evaluations without a preview, then the others, each the longest first. All
+    rows of a sweep therefore have quick numbers before a process begins to attack with AutoAttack, unless it would have
+    nothing else to do. A preview that is done, or was asked for as an evaluation, is not added.
+
+    Args:
+        todo: the tasks that are not done; see `undone`.
+        store: the store.
+    """
+    asked = {task.name for task in todo}
+    names = set(asked)
+    first = [task for task in todo if task.evaluated and task.run.preview is None]
+    last = []
+    for task in todo:
+        if not task.evaluated or task.run.preview is None:
+            continue
+        preview = replace(task, evaluated=False, previewed=True)
+        made = is_done(replace(task, run=task.run.preview), store)
+        last.append(task if made or preview.name in asked else replace(task, needs=preview.name))
+        if not made and preview.name not in names:
+            names.add(preview.name)
+            first.append(preview)
+    if not last:
+        return list(todo)
+    trainings = [task for task in todo if not task.evaluated]
+    last.sort(key=lambda task: -_evaluation_cost(task.run))
+    return [*trainings, *sorted(first, key=lambda task: -_cost(task)), *last]
 
 
 @files.reachable()
@@ -94,11 +127,16 @@ def waves(everything: Sequence[Task]) -> list[list[Task]]:
 def _cost(task: Task) -> float:
     """Estimate the length of a task in passes of one image, to start the longest task first."""
     config, run = task.run.config, task.run.name
-    attack, schedule, evaluation = config["attack"], config["schedule"], config["evaluation"]
+    attack, schedule = config["attack"], config["schedule"]
     passes = 1 + (attack.get("iterations", 10) if attack else 0)
     training = schedule["epochs"] * passes * len(build.dataset(config).x_train) if task.needs != run else 0
-    if not task.evaluated:
-        return float(training)
-    standing = STANDING if attack else STANDING_UNDEFENDED
+    shown = task.shown
+    return float(training) + (_evaluation_cost(shown) if shown is not None else 0.0)
+
+
+def _evaluation_cost(run: Run) -> float:
+    """Estimate the length of an evaluation in passes of one image."""
+    evaluation = run.config["evaluation"]
+    standing = STANDING if run.config["attack"] else STANDING_UNDEFENDED
     on_each = passes_per_image(*(evaluation[name] for name in ("attack", "iterations", "restarts", "budgets")))
-    return float(training + evaluation["n_images"] * standing * on_each)
+    return float(evaluation["n_images"] * standing * on_each)

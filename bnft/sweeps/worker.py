@@ -107,7 +107,7 @@ def _carry_out(task: Task, store: Store, wire: Wire) -> Failure | str | None:
 
     with suppress(BusyError), _logged(store.log(task.run.name)) as log:
         try:
-            execute(task.run, store, wire, task.evaluated, wire.pulse, patient=False)
+            execute(task.run, store, wire, task.evaluated, wire.pulse, patient=False, previewed=task.previewed)
             return None
         except BusyError:
             raise
