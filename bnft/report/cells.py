@@ -12,6 +12,8 @@ from bnft.runs import identity
 from bnft.studies import paper
 
 HEADER = ("Model", "clean error %", "paper", "robust error %", "paper", "shift of m", "learn %", "seeds")
+BEFORE_STRONGEST = 5  # columns of HEADER
+STRONGEST = "strongest %"  # the column after the paper's robust error, if a row has a further attack
 CLAIMS_TITLE = "The paper's claims, tested on our results"
 CLAIMS_HEADER = ("claim", "difference of errors", "paper", "verdict")
 STATEMENTS_TITLE = "The paper's statements about distributions, measured"
@@ -20,7 +22,13 @@ STATEMENTS_NOTE = (
     "Brackets contain 95 % bootstrap intervals over layers. The verdicts about distributions describe these runs. They"
     " are no tests of significance, and no p-value is adjusted for them."
 )
+AGAIN = "To compute them, repeat the command that requested them."
 FLOOR = "†"  # marks a row that may be no better than a constant classifier
+
+WEAKER = {
+    "quick": "(quick) marks robust errors by the quick attack. They are lower bounds: AutoAttack can find more.",
+    "pgd": "(PGD) marks robust errors by PGD. They are lower bounds: AutoAttack usually finds more.",
+}  # notes on rows by other attacks than AutoAttack, which are not compared with the paper
 
 Labelled = tuple[Row, str, paper.PaperRow | None]
 
@@ -41,12 +49,44 @@ def labelled(study: Study) -> list[Labelled]:
     return [(row, label, study.published(row)) for row, label in zip(study.rows, study.labels(), strict=True)]
 
 
+def header(study: Study) -> list[str]:
+    """Return the names of the columns of a table."""
+    return [*HEADER[:BEFORE_STRONGEST], *([STRONGEST] if has_strongest(study) else []), *HEADER[BEFORE_STRONGEST:]]
+
+
+def has_strongest(study: Study) -> bool:
+    """Return whether a row was attacked by a further attack after AutoAttack."""
+    return any(row.strongest is not None for row in study.rows)
+
+
+def lines(study: Study) -> list[list[str]]:
+    """Return the lines of the table, with the columns of `header`."""
+    table = []
+    for row, label, published in labelled(study):
+        line = cells(row, label, published)
+        if has_strongest(study):
+            line.insert(BEFORE_STRONGEST, strongest(row))
+        table.append(line)
+    return table
+
+
+def strongest(row: Row) -> str:
+    """Return the robust error of a row after the further attack too; empty if it has none."""
+    return "" if row.strongest is None else f"≥ {_rate(row.strongest, 1)}"
+
+
 def notes(study: Study) -> list[str]:
     """Return the notes below a table, which explain its numbers."""
     texts = [
         f"Brackets contain 95 % intervals (Wilson) for {_images(study)}. The paper uses {paper.CLEAN_IMAGES} clean and"
         f" {paper.ROBUST_IMAGES:,} attacked images."
     ]
+    texts += [WEAKER[attack] for attack in WEAKER if any(row.attack == attack for row in study.rows)]
+    if has_strongest(study):
+        texts.append(
+            "Strongest is the robust error after a further attack on the images that AutoAttack has not broken."
+            " It counts what either of them has broken. The paper's numbers and the claims are about AutoAttack alone."
+        )
     texts += _floor(study)
     if any(row.first.run.identity.get("base") for row in study.rows):
         texts.append(
@@ -138,6 +178,7 @@ def difference(item: claims.Tested) -> str:
 
 def missing(selection: Selection) -> str:
     """Return a text that names the requested runs that are not done; empty if all are done."""
-    if not selection.missing:
-        return ""
-    return f"Not done yet: {', '.join(selection.missing)}. To compute them, repeat the command that requested them."
+    parts = [f"Not done yet: {', '.join(selection.missing)}."] if selection.missing else []
+    if selection.previewed:
+        parts.append(f"AutoAttack is not done yet, so (quick) is shown: {', '.join(selection.previewed)}.")
+    return " ".join([*parts, AGAIN]) if parts else ""

@@ -31,6 +31,7 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
         "title": title,
         "summary": summary,
         "missing": list(selection.missing),
+        "previewed": list(selection.previewed),
         "note": selection.note,
         "asked": len(selection.missing) + len(selection.results),
         "thresholds": THRESHOLDS,
@@ -79,6 +80,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
             {**_row(row, label, study.published(row)), "look": colours[id(row)]}
             for row, label in zip(study.rows, study.labels(), strict=True)
         ],
+        "strongest": cells.has_strongest(study),
         "notes": cells.notes(study),
         "claims": [
             {
@@ -134,6 +136,7 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "clean": _rate(row.clean, 2),
         "robust": _rate(row.robust, 1),
         "floor": cells.FLOOR if row.at_floor else "",
+        "strongest": _strongest(row),
         **{name: _percent(row.mean(name)) for name in get_args(Quantity)},
         "paper_clean": f"{published.clean_error:.2f}" if published else "",
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
@@ -147,6 +150,15 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "parameters": ", ".join(SELECTORS.get(name, name) for name in policy["parameters"]),
         "statistics": STATISTICS[policy["statistics"]],
     }
+
+
+def _strongest(row: Row) -> str:
+    """Return the error after a further attack, and the number of images that only this attack broke."""
+    if row.strongest is None:
+        return ""
+    results = [stored.result for stored in row.results]
+    only = sum(one.strongest.errors - one.robust.errors for one in results if one.strongest is not None)
+    return f"≥ {row.strongest.error:.1f} (+{only} image{'s' * (only != 1)})"
 
 
 def _rate(rate: Rate, digits: int) -> tuple[str, str, str, str]:

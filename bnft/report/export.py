@@ -42,8 +42,8 @@ def export(store: Store, names: Sequence[str], target: Store, models: Collection
     """
     selection = select(store, names)
     policies = {result.run.policy for result in selection.results}
-    if selection.missing:
-        raise InputError(f"{', '.join(selection.missing)}: must be done to be exported; name only runs that are done")
+    if undone := (*selection.missing, *selection.previewed):
+        raise InputError(f"{', '.join(undone)}: must be done to be exported; name only runs that are done")
     for policy in models:
         if policy not in policies:
             raise InputError(f"--models {policy}: must be a policy of these runs ({', '.join(sorted(policies))})")

@@ -40,6 +40,7 @@ def _record(stored: StoredResult, label: str) -> dict[str, Any]:
         **_rate("clean", result.clean),
         "clean_error_900": stored.per_image.clean_error_900,
         **_rate("robust", result.robust),
+        "strongest_error": result.strongest.error if result.strongest is not None else None,
         "robust_error_correct": stored.per_image.robust_error_correct,
         "constant_error": stored.per_image.constant_error,
         "largest_class": stored.per_image.largest_class,

@@ -8,17 +8,19 @@ from typing import Any
 
 from bnft.report import claims, setting, statements
 from bnft.report.cells import (
+    BEFORE_STRONGEST,
     CLAIMS_HEADER,
     CLAIMS_TITLE,
     FLOOR,
-    HEADER,
     STATEMENTS_HEADER,
     STATEMENTS_NOTE,
     STATEMENTS_TITLE,
-    cells,
     claim_cells,
+    has_strongest,
+    header,
     heading,
     labelled,
+    lines,
     missing,
     notes,
     statement_cells,
@@ -97,6 +99,7 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
         "clean_sd": row.clean.deviation,
         "clean_images": row.clean.images,
         "clean_error_900": row.mean("clean_error_900"),
+        "attack": row.attack,
         "robust_error": row.robust.error,
         "robust_interval": list(row.robust.interval),
         "robust_sd": row.robust.deviation,
@@ -107,6 +110,7 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
             for eps, rate in row.curve.items()
         ]
         or None,
+        "strongest_error": row.strongest.error if row.strongest else None,
         "robust_error_correct": row.mean("robust_error_correct"),
         "constant_error": row.mean("constant_error"),
         "largest_class": row.mean("largest_class"),
@@ -129,8 +133,16 @@ def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, 
 
 
 _ROW: list[str] = ["policy", "title", "label", "clean_error", "clean_low", "clean_high", "clean_sd", "clean_images"]
-_ROW += ["clean_error_900", "robust_error", "robust_low", "robust_high", "robust_sd", "robust_images"]
-_ROW += ["robust_error_correct", "constant_error", "largest_class", "at_floor", "shift_of_m", "seeds"]
+_ROW += ["clean_error_900", "attack", "robust_error", "robust_low", "robust_high", "robust_sd", "robust_images"]
+_ROW += [
+    "strongest_error",
+    "robust_error_correct",
+    "constant_error",
+    "largest_class",
+    "at_floor",
+    "shift_of_m",
+    "seeds",
+]
 _ROW += ["paper_clean", "paper_robust", "differences"]
 _CLAIM = ["verdict", "qualification", "difference", "difference_low", "difference_high", "images", "margin"]
 _CLAIM += ["adjusted_p", "paper_difference", "measure", "measured"]
@@ -175,12 +187,13 @@ def as_markdown(selection: Selection) -> str:
 
 
 def _markdown(study: Study) -> str:
-    lines = [f"**{heading(study)}**", "", *_pipes(HEADER, "lrrrrrrr", (cells(*line) for line in labelled(study)))]
-    lines += ["", *notes(study), ""]
+    columns = header(study)
+    text = [f"**{heading(study)}**", "", *_pipes(columns, f"l{'r' * (len(columns) - 1)}", lines(study))]
+    text += ["", *notes(study), ""]
     tested = claims.tested(study)
     if tested:
-        lines += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, tested)), "", *claims.notes(tested)]
-    return "\n".join(lines) + "\n"
+        text += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, tested)), "", *claims.notes(tested)]
+    return "\n".join(text) + "\n"
 
 
 def _pipes(header: Sequence[str], sides: str, lines: Iterable[Sequence[str]]) -> list[str]:
@@ -197,6 +210,7 @@ _TEX_SPECIAL = str.maketrans(
         "\\": r"\textbackslash{}",
         "±": r"$\pm$",
         FLOOR: r"$\dagger$",
+        "≥": r"$\geq$",
     }
 )
 
@@ -207,23 +221,29 @@ def as_tex(selection: Selection) -> str:
 
 
 def _tex(study: Study) -> str:
-    lines = [f"% {heading(study)}; needs \\usepackage{{booktabs}}", r"\begin{tabular}{lrrrr}", r"\toprule"]
-    lines += [r"& \multicolumn{2}{c}{clean error (\%)} & \multicolumn{2}{c}{robust error (\%)} \\"]
-    lines += [r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}", r"Model & ours & paper & ours & paper \\", r"\midrule"]
-    lines += [_tex_line(cells(*line)[:5]) for line in labelled(study)]
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(study))]
+    columns = BEFORE_STRONGEST + has_strongest(study)
+    robust = columns - 3
+    text = [f"% {heading(study)}; needs \\usepackage{{booktabs}}", rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}"]
+    text += [
+        r"\toprule",
+        rf"& \multicolumn{{2}}{{c}}{{clean error (\%)}} & \multicolumn{{{robust}}}{{c}}{{robust error (\%)}} \\",
+    ]
+    text += [rf"\cmidrule(lr){{2-3}} \cmidrule(lr){{4-{columns}}}"]
+    text += [_tex_line(["Model", "ours", "paper", "ours", "paper", "strongest"][:columns]), r"\midrule"]
+    text += [_tex_line(line[:columns]) for line in lines(study)]
+    text += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(study))]
     tested = claims.tested(study)
     if tested:
-        lines += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
-        lines += [_tex_line(claim_cells(item)) for item in tested]
-        lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(tested))]
+        text += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
+        text += [_tex_line(claim_cells(item)) for item in tested]
+        text += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(tested))]
     stated = statements.of_study(study)
     if stated:
         column = r"p{0.25\linewidth}"
-        lines += ["", f"% {STATEMENTS_TITLE}", rf"\begin{{tabular}}{{{2 * column}rrl}}", r"\toprule"]
-        lines += [_tex_line(STATEMENTS_HEADER), r"\midrule", *(_tex_line(statement_cells(item)) for item in stated)]
-        lines += [r"\bottomrule", r"\end{tabular}", f"% {STATEMENTS_NOTE}"]
-    return "\n".join(lines) + "\n"
+        text += ["", f"% {STATEMENTS_TITLE}", rf"\begin{{tabular}}{{{2 * column}rrl}}", r"\toprule"]
+        text += [_tex_line(STATEMENTS_HEADER), r"\midrule", *(_tex_line(statement_cells(item)) for item in stated)]
+        text += [r"\bottomrule", r"\end{tabular}", f"% {STATEMENTS_NOTE}"]
+    return "\n".join(text) + "\n"
 
 
 def _tex_line(line: Sequence[str]) -> str:

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnft.common.errors import show
+from bnft.evaluation.settings import COMMON
 from bnft.report.rows import Row, Study
 from bnft.report.style import Look, looks
 from bnft.studies.paper import PaperRow
 
+NAMES = {"autoattack": "AutoAttack", "quick": "quick attack", "pgd": "PGD"}  # of evaluations, in titles
 DRAWN_TOGETHER = 12  # maximum number of rows in one figure
 
 
@@ -66,9 +68,16 @@ def groups(study: Study) -> list[Group]:
 
 def _titles(evaluations: list[dict[str, Any]]) -> list[str]:
     """Return a title for each kind of evaluation, which names its differences from the others."""
-    keys = [key for key in evaluations[0] if len({show(one.get(key)) for one in evaluations}) > 1]
-    values = [[f"evaluation.{key}={show(one[key])}" for key in keys if one.get(key) is not None] for one in evaluations]
-    return [", ".join(parts) for parts in values]
+    titles = []
+    for evaluation in evaluations:
+        alike = [one for one in evaluations if one["attack"] == evaluation["attack"]]
+        parts = [NAMES[evaluation["attack"]]] if len(alike) < len(evaluations) else []
+        for key, value in evaluation.items():
+            others = evaluations if key in COMMON else alike  # other attacks do not have the other settings
+            if value is not None and len({show(one.get(key)) for one in others}) > 1:
+                parts.append(f"evaluation.{key}={show(value)}")
+        titles.append(", ".join(parts))
+    return titles
 
 
 def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours: dict[str, Look]) -> list[Group]:
@@ -95,7 +104,7 @@ def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours:
         common = rests.pop() if len(rests) == 1 else ""
         series = [
             Series(
-                row.first.run.title if common or not _rest(row, label) else label,
+                row.title if common or not _rest(row, label) else label,
                 row,
                 colours[row.policy],
                 study.published(row),
@@ -109,7 +118,7 @@ def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours:
 
 def _rest(row: Row, label: str) -> str:
     """Return a label without the row's title."""
-    return label.removeprefix(row.first.run.title).strip(" []")
+    return label.removeprefix(row.title).strip(" []")
 
 
 def _parts(title: str, series: list[Series]) -> list[Group]:

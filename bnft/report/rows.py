@@ -1,23 +1,27 @@
 """Results, grouped into rows (runs that differ only in their seed) and studies (rows with equal data and network)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from bnft.common.canonical import canonical
-from bnft.common.errors import InputError, show
+from bnft.common.errors import DamagedError, InputError, show
 from bnft.common.intervals import wilson
+from bnft.evaluation.settings import by, quick_instead
 from bnft.evaluation.summary import ErrorRate
 from bnft.report.stored import StoredResult, repairable
 from bnft.runs import identity
 from bnft.runs.result import Result
+from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies import paper
 
 STARTS = ("initialization", "normalization")  # keys of a model that can differ between rows of a study
+Wanted = tuple[str, str]  # the name of a run, and the id of its evaluation
 Quantity = Literal["constant_error", "largest_class", "clean_error_900", "robust_error_correct"]
 
 
@@ -64,6 +68,15 @@ class Row:
         return self.first.run.overrides
 
     @property
+    def attack(self) -> str:
+        return self.first.evaluation.attack
+
+    @property
+    def title(self) -> str:
+        """The title of the row. It names the attack, if that is weaker than AutoAttack: `ADV (quick)`."""
+        return f"{self.first.run.title}{by(self.attack)}"
+
+    @property
     def seeds(self) -> list[int]:
         return sorted(result.seed for result in self.results)
 
@@ -82,9 +95,19 @@ class Row:
         return {of_seeds[0].eps: Rate.of(of_seeds) for of_seeds in points}
 
     @property
+    def strongest(self) -> Rate | None:
+        """The robust error after a further attack too; None if the evaluation has none."""
+        rates = [result.result.strongest for result in self.results]
+        known = [rate for rate in rates if rate is not None]
+        return Rate.of(known) if len(known) == len(rates) else None
+
+    @property
     def paper(self) -> paper.PaperRow | None:
-        """The row of the paper, if this is one: only data, model, schedule and seed may differ from the policy."""
-        return None if self.overrides else paper.BY_POLICY.get(self.policy)
+        """The row of the paper, if this is one: only data, model, schedule and seed may differ from the policy.
+
+        A row by a weaker attack than AutoAttack is none.
+        """
+        return None if self.overrides or by(self.attack) else paper.BY_POLICY.get(self.policy)
 
     @property
     def budget(self) -> tuple[str, float]:
@@ -161,7 +184,7 @@ class Study:
 
     def labels(self) -> list[str]:
         """Return a unique name for each row."""
-        plain = [_label(row.first.run.title, {**row.budgets_that_differ, **row.overrides}) for row in self.rows]
+        plain = [_label(row.title, {**row.budgets_that_differ, **_told(row)}) for row in self.rows]
         labels = []
         for row, label in zip(self.rows, plain, strict=True):
             alike = [other for other, same in zip(self.rows, plain, strict=True) if same == label and other is not row]
@@ -179,6 +202,12 @@ class Study:
         return labels
 
 
+def _told(row: Row) -> dict[str, Any]:
+    """Return the overrides of a row without those that its title tells: its attack, and what AutoAttack has not."""
+    named = ("evaluation.attack", "evaluation.version") if by(row.attack) else ()
+    return {key: value for key, value in row.overrides.items() if key not in named}
+
+
 def _label(title: str, telling: dict[str, Any]) -> str:
     silent = ("evaluation.", "monitor.")  # not named if they are null
     telling = {key: value for key, value in telling.items() if value is not None or not key.startswith(silent)}
@@ -193,10 +222,17 @@ def _label(title: str, telling: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """The results of a table, and the names of requested runs that are not done."""
+    """The results of a table.
+
+    Attributes:
+        results: the results.
+        missing: the names of requested runs that have no result yet.
+        previewed: the names of requested runs of which only the preview is done, so that it is shown.
+    """
 
     results: tuple[StoredResult, ...]
     missing: tuple[str, ...]
+    previewed: tuple[str, ...] = ()
 
     @property
     def note(self) -> str:
@@ -243,28 +279,99 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         InputError: if a name is neither a sweep nor a run, or if the store is empty.
     """
     picked = pick(store, names)
-    wanted = {(entry["run"], entry["evaluation"]): None for sweep in picked.sweeps.values() for entry in sweep["runs"]}
+    wanted = {
+        (entry["run"], entry["evaluation"]): entry.get("preview")
+        for sweep in picked.sweeps.values()
+        for entry in sweep["runs"]
+    }
     for name in picked.runs:
-        done = [folder.path.name for folder in store.run(name).evaluations()]
+        done = _evaluations(store.run(name))
         wanted |= {(name, evaluation): None for evaluation in done or ([] if picked.everything else [""])}
     if picked.everything and not wanted:
         raise InputError(f"store={store.root}: must be a folder with runs that are done; this folder has none")
-    return read(store, wanted)
+    return read(store, wanted, {key: preview for key, preview in wanted.items() if preview})
 
 
-def read(store: Store, wanted: Iterable[tuple[str, str]]) -> Selection:
-    """Read the results of some evaluations, each given as the name of its run and its id.
-
-    Raise DamagedError if a result is damaged, or does not belong to its outcomes.
-    """
-    results, missing = [], []
-    for run, evaluation in wanted:
-        folder = store.run(run).evaluation(evaluation)
+def _evaluations(folder: RunFolder) -> list[str]:
+    """Return the ids of the evaluations of a run that are done, without previews of others."""
+    done = folder.evaluations()
+    names = [evaluation.path.name for evaluation in done]
+    if not any(name.startswith("quick-") for name in names):
+        return names
+    previews = set()
+    for evaluation in done:
         with repairable():
-            result = folder.result()
-        if result is None:
-            missing.append(run)
-        else:
-            results.append(StoredResult(folder, result))
-            _ = results[-1].per_image  # which also checks the outcomes
-    return Selection(tuple(results), tuple(missing))
+            result = evaluation.result()
+        if result is not None and result.evaluation.attack == "autoattack":
+            previews.add(identity.evaluation_id(quick_instead(result.evaluation.settings)))
+    return [name for name in names if name not in previews]
+
+
+def read(store: Store, wanted: Iterable[Wanted], previews: Mapping[Wanted, str] | None = None) -> Selection:
+    """Read the results of some evaluations.
+
+    Args:
+        store: the store.
+        wanted: the evaluations, each given as the name of its run and its id.
+        previews: the ids of the previews of some of them, which are shown in their place until they are done.
+
+    Raises:
+        DamagedError: if a result is damaged, or does not belong to its outcomes.
+    """
+    asked, previews = list(dict.fromkeys(wanted)), previews or {}
+    done = {key: result for key in asked if (result := _stored(store, *key)) is not None}
+    shown: dict[Wanted, StoredResult] = {}
+    for key, preview in previews.items():
+        if key not in done and (key[0], preview) not in asked and (result := _preview(store, key[0], preview)):
+            shown[key] = result
+    results = done | shown | _instead(store, done, shown, previews)
+    return Selection(
+        tuple(results[key] for key in asked if key in results),
+        tuple(run for run, evaluation in asked if (run, evaluation) not in results),
+        tuple(run for run, _ in shown),
+    )
+
+
+def _instead(
+    store: Store,
+    done: Mapping[Wanted, StoredResult],
+    shown: Mapping[Wanted, StoredResult],
+    previews: Mapping[Wanted, str],
+) -> dict[Wanted, StoredResult]:
+    """Return the previews that replace results that are done, so that all seeds of a row have the same attack.
+
+    If only some seeds of a row are done, the previews of all of them are shown. If a seed that is done has no preview,
+    nothing is replaced. The seeds that are done are then a row of their own.
+    """
+    alike: dict[str, list[Wanted]] = {}
+    for key in previews:
+        if (result := done.get(key) or shown.get(key)) is not None:
+            own = {name: value for name, value in result.run.overrides.items() if not name.startswith("evaluation.")}
+            row = canonical([result.run.policy, own, identity.without(result.run.identity, "seed"), key[1]])
+            alike.setdefault(row, []).append(key)
+    instead: dict[Wanted, StoredResult] = {}
+    for keys in alike.values():
+        if any(key in shown for key in keys):
+            found = {key: _preview(store, key[0], previews[key]) for key in keys if key in done}
+            known = {key: result for key, result in found.items() if result is not None}
+            instead |= known if len(known) == len(found) else {}
+    return instead
+
+
+def _preview(store: Store, run: str, preview: str) -> StoredResult | None:
+    """Return the preview of a run; None if it is not done, or damaged, because it is only shown for a while."""
+    with suppress(DamagedError):
+        return _stored(store, run, preview)
+    return None
+
+
+def _stored(store: Store, run: str, evaluation: str) -> StoredResult | None:
+    """Return an evaluation that is done; None if it is not. Raise DamagedError as `read` does."""
+    folder = store.run(run).evaluation(evaluation)
+    with repairable():
+        result = folder.result()
+    if result is None:
+        return None
+    stored = StoredResult(folder, result)
+    _ = stored.per_image  # which also checks the outcomes
+    return stored

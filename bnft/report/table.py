@@ -10,7 +10,7 @@ from rich.text import Text
 
 from bnft.common.console import PLAIN_WIDTH, notice, output
 from bnft.report import claims, formats
-from bnft.report.cells import CLAIMS_HEADER, CLAIMS_TITLE, HEADER, cells, claim_cells, heading, labelled, missing, notes
+from bnft.report.cells import CLAIMS_HEADER, CLAIMS_TITLE, claim_cells, header, heading, lines, missing, notes
 from bnft.report.rows import Selection, Study, read, select
 from bnft.report.verdicts import Verdict
 from bnft.runs.store import Store
@@ -39,15 +39,15 @@ def show(selection: Selection, console: Console) -> None:
     """Print the tables, the claims, and the names of missing runs."""
     for study in selection.studies():
         table = Table(title=heading(study), title_justify="left", title_style="bold", pad_edge=False)
-        for position, name in enumerate(HEADER):
+        for position, name in enumerate(header(study)):
             table.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
-        for line in labelled(study):
-            table.add_row(*map(Text, cells(*line)))  # Text, because the brackets of a label are not markup
+        for line in lines(study):
+            table.add_row(*map(Text, line))  # Text, because the brackets of a label are not markup
         console.print(table)
         _print(notes(study), console)
         _show_claims(study, console)
-    if selection.missing:
-        console.print(missing(selection), markup=False, highlight=False)
+    if text := missing(selection):
+        console.print(text, markup=False, highlight=False)
 
 
 def _show_claims(study: Study, console: Console) -> None:

@@ -165,11 +165,14 @@ def tested_values(result: Result) -> dict[str, float | int | str]:
         keys.TEST_ROBUST_HIGH: robust.interval[1],
         keys.TEST_EPS: how.eps,
         keys.TEST_NORM: how.norm,
+        keys.TEST_ATTACK: how.attack,
         keys.TEST_EVALUATION: how.id,
         keys.TEST_SECONDS: result.seconds,
         keys.TEST_WARNINGS: len(result.warnings),
     }
     values |= {keys.after(step.attack): step.error for step in result.cascade}
+    if result.strongest is not None:
+        values[keys.TEST_STRONGEST_ERROR] = result.strongest.error
     if result.pgd_loss is not None:
         values[keys.TEST_PGD_LOSS] = result.pgd_loss
     return values
