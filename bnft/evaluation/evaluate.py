@@ -4,8 +4,8 @@ The model is evaluated in eval mode and in fp32, on images in [0, 1], with fixed
 scored again and checked against the budget. AutoAttack's warnings are kept with the result.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
 from bnft.evaluation.summary import AttackSummary, CurvePoint, ErrorRate, Passes, Summary
 
 EXAMPLES = 16  # original images that are kept
+UNCONFIRMED = "adversarial images did not fool the model when scored again and do not count"
 SCORING_BATCH = 500  # images scored at once if no attack needs memory
 
 
@@ -196,11 +197,10 @@ def summary(
     """Return the numbers of an evaluation, without the loss on PGD examples."""
     fallen_at = outcomes.fallen_at
     clean = ErrorRate.of(int((outcomes.clean_logits.argmax(1) != outcomes.labels).sum()), len(outcomes.labels))
-    steps, accuracies = [], {"clean": float((fallen_at != CLEAN).float().mean())}
+    steps = []
     own = len(attacks) - _further(config)
     for number, attack in enumerate(attacks[:own], start=1):
         errors = int(((fallen_at >= CLEAN) & (fallen_at <= number)).sum())
-        accuracies[attack.name] = 1 - errors / len(fallen_at)
         steps.append(_step(attack.name, errors, len(fallen_at), cascade.seconds[number - 1 : number]))
     strongest = None
     if config.then is not None:
@@ -208,9 +208,9 @@ def summary(
         strongest = _step(config.then, errors, len(fallen_at), cascade.seconds[own:])
     notes = list(cascade.warnings)
     if config.attack == "autoattack":
-        notes += autoattack.warnings_after(accuracies)
+        notes += autoattack.warnings_after(_accuracies(fallen_at, steps))
     if unconfirmed:
-        notes.append(f"{unconfirmed} adversarial images did not fool the model when scored again and do not count")
+        notes.append(f"{unconfirmed} {UNCONFIRMED}")
     return Summary(
         clean=clean,
         robust=ErrorRate.of(int((fallen_at != STANDS).sum()), len(fallen_at)),
@@ -220,6 +220,40 @@ def summary(
         curve=_curve(outcomes, config),
         warnings=tuple(notes),
         seconds=round(sum(cascade.seconds), 3),
+    )
+
+
+def _accuracies(fallen_at: torch.Tensor, steps: Sequence[AttackSummary]) -> dict[str, float]:
+    """Return the share of images that are classified correctly without an attack, and after each attack."""
+    after = {step.attack: 1 - step.errors / step.images for step in steps}
+    return {"clean": float((fallen_at != CLEAN).float().mean()), **after}
+
+
+def after_autoattack(outcomes: Mapping[str, torch.Tensor], result: Summary) -> Cascade | None:
+    """Return the state of a cascade after AutoAttack, to continue with a further attack (`Evaluation.then`).
+
+    Args:
+        outcomes: the outcomes of an evaluation with AutoAttack alone, as from `Outcomes.tensors`.
+        result: its numbers.
+
+    Returns:
+        The state. None if it cannot be restored exactly: the adversarial images or the number of passes are missing, or
+        an adversarial image did not fool the model when scored again, so that the attack that returned it is not known.
+    """
+    if "adversarial" not in outcomes or result.passes is None:
+        return None
+    if any(warning.endswith(UNCONFIRMED) for warning in result.warnings):
+        return None
+    fallen_at = outcomes["fallen_at"]
+    later = autoattack.warnings_after(_accuracies(fallen_at, result.cascade))  # `summary` adds these again
+    return Cascade(
+        fallen_at=fallen_at,
+        adversarial=outcomes["adversarial"],
+        members=(fallen_at == STANDS).nonzero().squeeze(1),
+        attack=len(result.cascade),
+        seconds=[step.seconds for step in result.cascade],
+        warnings=[warning for warning in result.warnings if warning not in later],
+        passes=asdict(result.passes),
     )
 
 

@@ -64,6 +64,15 @@ class EvaluationFolder:
                 raise DamagedError(f"{file}: is damaged, its {wrong} differs from the result.json in its folder")
         return outcomes
 
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Return the outcomes of each image as tensors. Raise DamagedError as `outcomes` does."""
+        self.outcomes(images=False)  # checks that they belong to the result
+        return files.read_tensors(self.path / layout.OUTCOMES)[0]
+
+    def beside(self, evaluation_id: str) -> "EvaluationFolder":
+        """Return the folder of another evaluation of the same run."""
+        return EvaluationFolder(self.path.with_name(evaluation_id), self._owner)
+
     def save(self, outcomes: "Mapping[str, torch.Tensor]", result: Result) -> None:
         """Write outcomes and result. Existing ones are replaced. The evaluation is done when the result is written."""
         (self.path / layout.RESULT).unlink(missing_ok=True)

@@ -8,7 +8,9 @@ from bnft.common.errors import DamagedError
 from bnft.common.stopping import Pulse
 from bnft.config import build
 from bnft.evaluation.cascade import Attack, Cascade
-from bnft.evaluation.evaluate import evaluate
+from bnft.evaluation.evaluate import after_autoattack, evaluate
+from bnft.evaluation.settings import autoattack_alone
+from bnft.runs import identity
 from bnft.runs.evaluation_folder import EvaluationFolder
 from bnft.runs.plan import Run, edited_sources
 from bnft.runs.progress import RunProgress
@@ -64,8 +66,24 @@ class RunEvaluation:
         self._progress.attacked(cascade, attacks)
 
     def _cascade(self) -> Cascade | None:
+        """Return the state to continue from; None to begin with the first attack."""
         try:
-            return self._folder.cascade()
+            saved = self._folder.cascade()
+            return saved if saved is not None else self._autoattack()
         except DamagedError as error:
             self._progress.note(f"evaluating from the first attack: {error}")
             return None
+
+    def _autoattack(self) -> Cascade | None:
+        """Return the state after AutoAttack, if only a further attack is left to do; else None."""
+        evaluation = self.run.config["evaluation"]
+        if not evaluation["then"]:
+            return None
+        alone = self._folder.beside(identity.evaluation_id(autoattack_alone(evaluation)))
+        result = alone.result()
+        if result is None:
+            return None
+        cascade = after_autoattack(alone.tensors(), result)
+        if cascade is not None:
+            self._progress.note(f"AutoAttack is done already ({alone.path.name}); only the further attack is computed")
+        return cascade

@@ -30,6 +30,7 @@ COMMON = (
     "evaluation.eps=0.02",
     "evaluation.n_images=16",
     f"evaluation.batch_size={BATCH}",
+    "preview=null",  # test_previews.py is about it
 )
 SWEEP = (  # a base, two that start from it, and one beside them; two of four in adversarial training
     "-m",
