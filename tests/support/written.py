@@ -86,7 +86,7 @@ def write(
     run = {"name": name, "policy": policy, "title": title, "base": None, "overrides": overrides, "identity": named}
     folder = store.run(name)
     files.write_yaml(folder.path / "config.yaml", {"run": run})
-    evaluation_id = f"{evaluation['attack']}-{identity.digest(evaluation)}"
+    evaluation_id = identity.evaluation_id(evaluation)
     if done:
         counts = {"parameters": parameters, "learning": learning, "share": 0.864, "statistics": 672}
         hardware = {"device": "cpu", "precision": precision, "threads": 1, "name": f"cpu, {precision}, 1 thread"}

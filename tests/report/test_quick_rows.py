@@ -1,0 +1,177 @@
+"""Rows by the quick attack: when they are shown, how they are labelled, and what they are not compared with."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from support.written import EVALUATION, rows, study, write
+
+from bnft.evaluation.settings import quick_instead
+from bnft.report.content import _strongest
+from bnft.report.flat import records
+from bnft.report.groups import groups
+from bnft.report.rows import select
+from bnft.report.table import FORMATS, render
+from bnft.runs.result import Result, plain, read
+from bnft.runs.store import Store
+
+AUTOATTACK = {**EVALUATION, "seed": 0}
+QUICK = {key: value for key, value in quick_instead(AUTOATTACK).items() if value is not None}
+PGD = {**{key: QUICK[key] for key in ("norm", "eps", "n_images", "batch_size")}, "attack": "pgd", "iterations": 40}
+OVERRIDES = {"evaluation.attack": "quick", "evaluation.version": None}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "multirun")
+
+
+def made(store: Store, policy: str, seed: int = 0, quick: int | None = None, autoattack: int | None = None, **more):
+    """Write the preview of a run and its evaluation, unless they are None. Return its entry in a sweep."""
+    entry = {}
+    for evaluation, fallen, overrides in ((QUICK, quick, OVERRIDES), (AUTOATTACK, autoattack, {})):
+        done = fallen is not None
+        entry[evaluation["attack"]] = write(
+            store, policy, fallen or 0, seed=seed, evaluation=evaluation, overrides=overrides, done=done, **more
+        )
+    run, evaluation = entry["autoattack"].values()
+    return {"run": run, "evaluation": evaluation, "preview": entry["quick"]["evaluation"]}
+
+
+def told(store: Store, sweep: str) -> list[tuple[str, str, list[int], float]]:
+    return [(row["label"], row["attack"], row["seeds"], row["robust_error"]) for row in rows(store, sweep)]
+
+
+def swept(store: Store, *entries) -> str:
+    return store.save_sweep(list(entries), [], "bnft run -m", None)
+
+
+def test_quick_is_shown_until_autoattack_is_done(store: Store) -> None:
+    before = swept(store, made(store, "adv", quick=100), made(store, "normal", quick=180, autoattack=190))
+    assert told(store, before) == [("NORMAL", "autoattack", [0], 95.0), ("ADV (quick)", "quick", [0], 50.0)]
+    selection = select(store, [before])
+    assert selection.missing == () and len(selection.previewed) == 1
+    made(store, "adv", quick=100, autoattack=110)
+    assert told(store, before) == [("NORMAL", "autoattack", [0], 95.0), ("ADV", "autoattack", [0], 55.0)]
+    assert select(store, [before]).previewed == ()
+
+
+def test_a_row_shows_autoattack_only_if_all_of_its_seeds_have_it(store: Store) -> None:
+    first, second = made(store, "adv", 0, quick=100, autoattack=120), made(store, "adv", 1, quick=110)
+    waiting = made(store, "adv", 2)
+    name = swept(store, first, second, waiting)
+    assert told(store, name) == [("ADV (quick)", "quick", [0, 1], 52.5)]
+    selection = select(store, [name])
+    assert (selection.missing, selection.previewed) == ((waiting["run"],), (second["run"],))
+    made(store, "adv", 1, quick=110, autoattack=130)
+    assert told(store, name) == [("ADV", "autoattack", [0, 1], 62.5)], "a seed without any number is missing, as before"
+
+
+def test_seeds_without_a_preview_are_a_row_of_their_own(store: Store) -> None:
+    name = swept(store, made(store, "adv", 0, autoattack=120), made(store, "adv", 1, quick=110))
+    assert told(store, name) == [("ADV", "autoattack", [0], 60.0), ("ADV (quick)", "quick", [1], 55.0)]
+
+
+def test_quick_stands_neither_beside_the_paper_nor_in_a_claim(store: Store) -> None:
+    name = swept(store, made(store, "adv", quick=100), made(store, "normal", quick=190, autoattack=199))
+    found = json.loads(render(select(store, [name]), "json"))
+    assert [row["paper"] is None for row in found["rows"]] == [False, True]
+    claims = {claim["text"]: claim["verdict"] for claim in found["claims"]}
+    assert claims["Adversarial training lowers robust error"] == "not measured"
+    alone = swept(store, made(store, "adv", quick=100))
+    assert json.loads(render(select(store, [alone]), "json"))["claims"] == []
+
+
+def test_a_policy_whose_own_evaluation_is_quick_is_no_row_of_the_paper(store: Store) -> None:
+    write(store, "adv", evaluation=QUICK)
+    assert study(store).rows[0].paper is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_says_that_a_number_is_by_quick(store: Store, form: str) -> None:
+    name = swept(store, made(store, "adv", quick=100))
+    text = render(select(store, [name]), form)
+    assert "ADV (quick)" in text and "evaluation.attack" not in text.replace('"evaluation.attack"', "")
+    if form in ("terminal", "md", "tex"):
+        assert "marks robust errors by the quick attack" in " ".join(text.split())
+    if form == "csv":
+        assert next(csv.DictReader(io.StringIO(text)))["attack"] == "quick"
+
+
+def test_other_evaluations_have_names_too(store: Store) -> None:
+    write(store, "adv", evaluation=PGD, overrides={"evaluation.attack": "pgd", "evaluation.version": None})
+    write(store, "adv", evaluation={**PGD, "iterations": 10}, overrides={"evaluation.attack": "pgd"})
+    write(store, "adv")
+    write(store, "normal")
+    one = study(store)
+    assert one.labels() == [
+        "NORMAL",
+        "ADV",
+        "ADV (PGD) [evaluation.iterations=10]",
+        "ADV (PGD) [evaluation.iterations=40]",
+    ]
+    assert {group.title for group in groups(one)} == {
+        "AutoAttack",
+        "PGD, evaluation.iterations=10",
+        "PGD, evaluation.iterations=40",
+    }
+
+
+def test_the_labels_of_figures_say_quick(store: Store) -> None:
+    name = swept(
+        store, made(store, "normal", quick=190), made(store, "adv", quick=100), made(store, "bn_params", autoattack=150)
+    )
+    (one,) = select(store, [name]).studies()
+    labels = {group.title: [series.label for series in group.series] for group in groups(one)}
+    assert labels == {"AutoAttack": ["BN PARAMS"], "quick attack": ["NORMAL (quick)", "ADV (quick)"]}
+
+
+def test_a_quick_evaluation_is_left_out_of_all_runs_once_autoattack_is_done(store: Store) -> None:
+    made(store, "adv", quick=100, autoattack=120)
+    made(store, "normal", quick=190)
+    other = write(store, "adv", 90, evaluation={**QUICK, "eps": 0.1}, overrides={**OVERRIDES, "evaluation.eps": 0.1})
+    found = [(row["title"], row["attack"], row["evaluation"]["eps"]) for row in rows(store, "all")]
+    assert sorted(found) == [("ADV", "autoattack", 0.15), ("ADV", "quick", 0.1), ("NORMAL", "quick", 0.15)]
+    assert len(rows(store, other["run"])) == 2
+
+
+# the strongest evaluation
+
+
+def strongest(store: Store, entry: dict[str, str], beyond: int) -> None:
+    """Let a further attack break more images of a written run."""
+    folder = store.run(entry["run"]).evaluation(entry["evaluation"])
+    result = plain(folder.result())
+    rate = {"errors": result["robust"]["errors"] + beyond, "images": 200}
+    rate |= {"error": rate["errors"] / 2, "interval": (0.0, 100.0), "attack": "quick"}
+    result["strongest"] = rate
+    outcomes = {name: torch.from_numpy(values) for name, values in folder.outcomes().items()}
+    folder.save(outcomes, read(Result, result, folder.path))
+
+
+def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: Store) -> None:
+    entry = write(store, "adv", 120)
+    name = swept(store, entry, write(store, "normal", 190))
+    for form in FORMATS:
+        assert "≥ 61.5" not in render(select(store, [name]), form)
+    assert "strongest %" not in render(select(store, [name]), "terminal")
+    strongest(store, entry, 3)
+    selection = select(store, [name])
+    by_policy = {row["policy"]: row for row in rows(store, name)}
+    assert by_policy["adv"]["strongest_error"] == 61.5 and by_policy["normal"]["strongest_error"] is None
+    assert by_policy["adv"]["robust_error"] == 60.0 and by_policy["adv"]["paper"], "the paper's is beside AutoAttack's"
+    for form in ("terminal", "md", "tex"):
+        text = render(selection, form)
+        assert "strongest" in text and "61.5" in text
+    assert [line["strongest_error"] for line in csv.DictReader(io.StringIO(render(selection, "csv")))][:2] == [
+        "",
+        "61.5",
+    ]
+    assert {record["policy"]: record["strongest_error"] for record in records(selection)} == {
+        "adv": 61.5,
+        "normal": None,
+    }
+    assert [_strongest(row) for row in selection.studies()[0].rows] == ["", "≥ 61.5 (+3 images)"]
