@@ -329,7 +329,7 @@ def test_results_of_one_attack_before_and_after_an_edit_are_told_apart(project: 
     losses = [store.run(run.name).history()[-1]["loss"] for run in runs]
     assert losses[0] != losses[1], "the edited attack is what ran"
     (study,) = select(store, ["all"]).studies()
-    asked = f"ADV [attack._target_={project.target('attack', 'attack')}, evaluation.attack=pgd]"
+    asked = f"ADV (PGD) [attack._target_={project.target('attack', 'attack')}]"
     sha256 = {row.first.run.name: row.first.run.identity["attack"]["_source_"] for row in study.rows}
     assert sorted(study.labels()) == sorted(f"{asked} [attack._source_={sha256[run.name][:10]}]" for run in runs)
 

@@ -49,5 +49,5 @@ def test_controls_train_what_they_say(launch: Callable[..., Outcome], capsys: py
     main(["table", "--format", "json"])
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["policy"] for row in rows] == policies
-    assert rows[-1]["label"].startswith("RANDOM PARAMS [evaluation.attack=pgd")
+    assert rows[-1]["label"].startswith("RANDOM PARAMS (PGD)")
     assert rows[-1]["learning_percent"] == rows[0]["learning_percent"]

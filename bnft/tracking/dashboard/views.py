@@ -17,6 +17,7 @@ COLUMNS = [
     "run:displayName",
     f"summary:{keys.TEST_CLEAN_ERROR}",
     f"summary:{keys.TEST_ROBUST_ERROR}",
+    f"summary:{keys.TEST_ATTACK}",
     "config:seed.value",
 ]
 ONE_RUN = "W&B draws the histograms of one run per panel: the first visible one. The report has a row for each policy."
