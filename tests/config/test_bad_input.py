@@ -127,6 +127,7 @@ VALUES = (
     ("evaluation=curve evaluation.budgets=[8/255]", "evaluation.budgets=[8/255]", "contains evaluation.eps=0.15"),
     ("evaluation=curve evaluation.restarts=50", "evaluation.budgets=[0.0375,", "at most 2 numbers with"),
     ("evaluation.budgets=[0.15]", "evaluation.budgets=[0.15]", "null with evaluation.attack=autoattack"),
+    ("preview=pgd", "preview=pgd", "one of quick or null"),
     ("evaluation.n_images=501", "evaluation.n_images=501", "at most the 500 test images"),
     ("device=cuda:7", "device=cuda:7", "one of auto, cpu"),
     ("threads=0", "threads=0", "a whole number, at least 1, at most 1024, or null"),

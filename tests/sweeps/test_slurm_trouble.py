@@ -27,6 +27,7 @@ LINE = (
     "evaluation.attacks=[apgd-ce,apgd-dlr,fab-t]",
     "evaluation.n_images=60",
     "evaluation.batch_size=10",
+    "preview=null",
 )
 STEPS_AN_EPOCH = 1297 // 128
 STEPS = (3 + 4) * STEPS_AN_EPOCH
