@@ -15,6 +15,7 @@ from bnft.report.flat import records
 from bnft.report.groups import groups
 from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
+from bnft.report.write import report
 from bnft.runs.result import Result, plain, read
 from bnft.runs.store import Store
 
@@ -175,3 +176,11 @@ def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: St
         "normal": None,
     }
     assert [_strongest(row) for row in selection.studies()[0].rows] == ["", "≥ 61.5 (+3 images)"]
+
+
+def test_the_page_says_what_is_by_quick_and_what_only_the_further_attack_broke(store: Store) -> None:
+    entry = made(store, "normal", quick=190, autoattack=197)
+    strongest(store, {key: entry[key] for key in ("run", "evaluation")}, 1)
+    page = report(store, [swept(store, entry, made(store, "adv", quick=100))]).read_text()
+    assert "AutoAttack is not done yet: 1 of 2 runs" in page and "ADV (quick)" in page
+    assert "<th>strongest %</th>" in page and "≥ 99.0 (+1 image)" in page
