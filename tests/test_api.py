@@ -270,7 +270,7 @@ def test_it_is_the_evaluation_of_runs(folder: Path) -> None:
         ({"eps": 0}, r"^eps=0: must be a number, above 0"),
         ({"eps": 8}, r"^eps=8: must be at most 1"),
         ({"norm": "L1"}, r"^norm=L1: must be one of Linf, L2"),
-        ({"attack": "fgsm"}, r"^attack=fgsm: must be one of autoattack, pgd"),
+        ({"attack": "fgsm"}, r"^attack=fgsm: must be one of autoattack, quick, pgd"),
         ({"iterations": 0}, r"^iterations=0: must be a whole number, at least 1"),
         ({"attack": "autoattack", "version": "custom"}, r"attacks=null: must be a list"),
     ],
