@@ -38,8 +38,7 @@ def made(store: Store, policy: str, seed: int = 0, quick: int | None = None, aut
         entry[evaluation["attack"]] = write(
             store, policy, fallen or 0, seed=seed, evaluation=evaluation, overrides=overrides, done=done, **more
         )
-    run, evaluation = entry["autoattack"].values()
-    return {"run": run, "evaluation": evaluation, "preview": entry["quick"]["evaluation"]}
+    return {**entry["autoattack"], "preview": entry["quick"]["evaluation"]}
 
 
 def told(store: Store, sweep: str) -> list[tuple[str, str, list[int], float]]:
@@ -145,7 +144,9 @@ def test_a_quick_evaluation_is_left_out_of_all_runs_once_autoattack_is_done(stor
 def strongest(store: Store, entry: dict[str, str], beyond: int) -> None:
     """Let a further attack break more images of a written run."""
     folder = store.run(entry["run"]).evaluation(entry["evaluation"])
-    result = plain(folder.result())
+    stored = folder.result()
+    assert stored is not None
+    result = plain(stored)
     rate = {"errors": result["robust"]["errors"] + beyond, "images": 200}
     rate |= {"error": rate["errors"] / 2, "interval": (0.0, 100.0), "attack": "quick"}
     result["strongest"] = rate

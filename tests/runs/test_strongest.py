@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,12 @@ def test_a_damaged_evaluation_is_not_reused(launch, attacked):
 def state(**changes):
     """The outcomes and the numbers of three images: misclassified, broken and robust."""
     step = AttackSummary(attack="apgd-ce", **vars(ErrorRate.of(2, 3)), seconds=1.5)
-    numbers = {"clean": ErrorRate.of(1, 3), "robust": ErrorRate.of(2, 3), "cascade": (step,), "seconds": 1.5}
+    numbers: dict[str, Any] = {
+        "clean": ErrorRate.of(1, 3),
+        "robust": ErrorRate.of(2, 3),
+        "cascade": (step,),
+        "seconds": 1.5,
+    }
     numbers |= {"warnings": ("a warning",), "passes": Passes(forward=7, backward=3), **changes}
     outcomes = {"fallen_at": torch.tensor([0, 1, -1], dtype=torch.int8), "adversarial": torch.zeros(3, 1, 2, 2)}
     return outcomes, Summary(**numbers)

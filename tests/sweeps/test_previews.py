@@ -99,7 +99,7 @@ def test_trainings_of_bases_come_first_then_quick_then_autoattack_each_the_longe
     assert [policy for policy, _, evaluated in told[5:] if evaluated][2:] == ["normal_bn_only", "normal"]
     by_name = {task.name: task for task in found}
     for task in found[5:]:
-        before = by_name[task.needs]
+        before = by_name[task.needs or ""]
         assert before.previewed and before.run.name == task.run.name
         assert before.needs == (found[0].name if task.run.policy in ("bn_stats", "normal") else None)
 
