@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from autoattack import Silent, loaded
+from evaluation import Silent, loaded
 from measuring import hardware, print_table
 
 from bnft.common.devices import choose

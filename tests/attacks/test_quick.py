@@ -1,6 +1,6 @@
 """The quick attack: what it finds on models whose answer is known, what it costs, and where it waits."""
 
-from types import MappingProxyType
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from bnft.attacks import apgd, quick
 from bnft.attacks.apgd import apgd_search
+from bnft.attacks.ball import Norm
 from bnft.attacks.found import Found
 from bnft.attacks.losses import cross_entropy, dlr, targeted_margin
 from bnft.attacks.quick import quick_attack, random_stripes
@@ -55,7 +56,7 @@ class Unbreakable(nn.Module):
         return torch.cat([0 * x.flatten(1)[:, :1], others], 1)
 
 
-def attacked(model: nn.Module, x: torch.Tensor, norm: str = "Linf", eps: float = EPS, seed: int = 0, **kind) -> Found:
+def attacked(model: nn.Module, x: torch.Tensor, norm: Norm = "Linf", eps: float = EPS, seed: int = 0, **kind) -> Found:
     labels = model(x).argmax(1)
     return quick_attack(model, x, labels, generator=draws(seed), eps=eps, norm=norm, **kind).found
 
@@ -179,11 +180,11 @@ def test_without_leaving_the_same_images_are_broken_and_nothing_waits(monkeypatc
     """This is how it runs on a GPU."""
     model, x = Linear(), images(60)
     labels = model(x).argmax(1)
-    usual = MappingProxyType({"eps": 0.01, "norm": "Linf", "iterations": 12, "loss": loss})
-    leaving = apgd_search(model, x, labels, generator=draws(), **usual)
+    search = partial(apgd_search, model, x, labels, eps=0.01, norm="Linf", iterations=12, loss=loss)
+    leaving = search(generator=draws())
     monkeypatch.setattr(apgd, "_leaves", lambda device: False)
     with NoWaiting():
-        staying = apgd_search(model, x, labels, generator=draws(), **usual)
+        staying = search(generator=draws())
     assert torch.equal(leaving.broken, staying.broken) and 5 < int(leaving.broken.sum()) < 55
     torch.testing.assert_close(leaving.points, staying.points)
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
@@ -194,18 +195,17 @@ def test_targets_are_tried_side_by_side_and_one_is_enough():
     model, x = Linear(), images(50)
     labels = model(x).argmax(1)
     targets = Found.at(x, model(x).detach(), labels).margins.argsort(dim=1, descending=True)[:, :3]
-    usual = MappingProxyType({"eps": 0.012, "norm": "Linf", "iterations": 10, "loss": targeted_margin})
-    together = apgd_search(model, x, labels, generator=draws(), targets=targets, **usual)
-    apart = [
-        apgd_search(model, x, labels, generator=draws(), targets=targets[:, [place]], **usual) for place in range(3)
-    ]
+    search = partial(apgd_search, model, x, labels, eps=0.012, norm="Linf", iterations=10, loss=targeted_margin)
+    together = search(generator=draws(), targets=targets)
+    apart = [search(generator=draws(), targets=targets[:, [place]]) for place in range(3)]
     assert torch.equal(together.broken, torch.stack([found.broken for found in apart]).any(0))
     assert int(together.broken.sum()) > max(int(found.broken.sum()) for found in apart) - 1
     assert len(together.points) == 50
 
 
 def test_stripes_are_vertical_and_have_the_size_of_the_budget():
-    for norm, size in (("Linf", EPS), ("L2", EPS)):
+    norms: tuple[Norm, ...] = ("Linf", "L2")
+    for norm in norms:
         x = images(3)
         points = random_stripes(
             Unbreakable(), x, torch.zeros(3, dtype=torch.long), generator=draws(), eps=EPS, norm=norm, queries=3
@@ -214,7 +214,7 @@ def test_stripes_are_vertical_and_have_the_size_of_the_budget():
         assert torch.allclose(difference, difference[:, :, :1].expand_as(difference), atol=1e-6)
         flat = difference.flatten(1)
         measured = flat.abs().amax(1) if norm == "Linf" else flat.norm(dim=1)
-        torch.testing.assert_close(measured, torch.full((3,), size), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(measured, torch.full((3,), EPS), rtol=1e-4, atol=1e-6)
 
 
 def test_step_sizes_are_checked_at_the_published_places():
