@@ -30,6 +30,7 @@ from measuring import hardware, print_table, seconds
 from omegaconf import OmegaConf
 from torch import nn
 
+from bnft import models
 from bnft.common import files
 from bnft.common.devices import available_threads, choose
 from bnft.config import build
@@ -260,7 +261,7 @@ def loaded(run: Path, evaluation: dict[str, Any] | None = None) -> tuple[nn.Modu
     config = kept.get("config", kept)
     data = build.dataset(config)
     model = build.model(config, data)
-    model.load_state_dict(files.read_tensors(run / "model.safetensors")[0])
+    models.restore(model, files.read_tensors(run / "model.safetensors")[0])
     settings = evaluation or config["evaluation"]
     return model, data, Evaluation(**{name: value for name, value in settings.items() if name != "id"})
 

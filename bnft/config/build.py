@@ -30,8 +30,8 @@ def dataset(config: Config) -> Dataset:
     arguments, keys = split(config["data"], DataKeys)
     kept = {name: keys[name] for name in ("num_classes", "validation")}
     loaded = _loaded(settings := json.dumps([arguments, kept], sort_keys=True))
-    monitor = config["monitor"]
-    return loaded if monitor["every"] is None else _held_out(settings, monitor["images"])
+    monitor = config.get("monitor")  # older configurations have none
+    return loaded if monitor is None or monitor["every"] is None else _held_out(settings, monitor["images"])
 
 
 @lru_cache(maxsize=4)

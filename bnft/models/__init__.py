@@ -5,7 +5,7 @@ Configurations in `conf/model/` name it by `_target_`, which can be outside bnft
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -33,6 +33,20 @@ def build(network: Callable[[], nn.Module], mean: Sequence[float], std: Sequence
     """Return `Normalize` followed by the network. The initial values depend only on `seed`, not on earlier draws."""
     with global_seed(seed, "init"):
         return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network()))
+
+
+def restore(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Load the tensors of a file into a model.
+
+    Beside the tensors of a state dict, PyTorch keeps the versions of modules. Files do not have them, but some networks
+    of torchvision (MNASNet) refuse to be loaded without.
+
+    Raises:
+        RuntimeError: if names or shapes differ.
+    """
+    versioned = OrderedDict(state)
+    versioned._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(versioned)
 
 
 def check_output(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bnft import models
 from bnft.batchnorm.freezing import Freezing
 from bnft.batchnorm.log import layer_eps
 from bnft.common import devices, files
@@ -75,7 +76,7 @@ class RunTraining:
         if self._folder.trained:
             try:
                 state, self.record = self._folder.model()
-                model.load_state_dict(state)
+                models.restore(model, state)
                 self._settle(self.record)
                 return self.hardware.place(model).eval()
             except (DamagedError, RuntimeError) as error:  # RuntimeError if the state does not fit the model
@@ -122,13 +123,13 @@ class RunTraining:
             resumed = None
         if resumed is not None:
             state, progress, record = resumed
-            model.load_state_dict(state)
+            models.restore(model, state)
             self._settle(record)
             return progress
         if self._folder.set_aside_evaluations():
             self._progress.note("training again, because its model is missing; its results are moved aside")
         if self.run.base is not None:
-            model.load_state_dict(self._base_state())
+            models.restore(model, self._base_state())
         self._settle(None)
         return None
 

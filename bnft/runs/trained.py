@@ -30,7 +30,7 @@ def trained_model(folder: RunFolder) -> nn.Module:
     channels = len(state.get("normalize.mean", ()))
     model = models.build(components.build("model", config["model"]), [0.0] * channels, [1.0] * channels, seed=0)
     try:
-        model.load_state_dict(state)
+        models.restore(model, state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedError(f"{file}: is damaged, it does not fit the model of its config.yaml ({reason})") from None

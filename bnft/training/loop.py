@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from bnft import models
 from bnft.batchnorm.freezing import Freezing
 from bnft.common.devices import Hardware
 from bnft.common.randomness import generator
@@ -86,7 +87,7 @@ def train(
     while state.epoch < recipe.epochs:
         training.epoch()
     if state.best:
-        model.load_state_dict(state.best)
+        models.restore(model, state.best)
     freezing.check_unchanged(frozen)
     return state
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnft.common.errors import InputError
-from bnft.models import Normalize, build, check_output
+from bnft.models import Normalize, build, check_output, restore
 from bnft.models.resnet import Block, ResNet
 from bnft.models.torchvision import Torchvision
 
@@ -131,6 +131,15 @@ def test_auxiliary_heads_are_not_used(training, aux_logits):
     model = Torchvision("googlenet", 3, 4, {"init_weights": False, "aux_logits": aux_logits}).train(training)
     logits = model(torch.rand(2, 3, 32, 32))
     assert isinstance(logits, torch.Tensor) and logits.shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5"])
+def test_a_model_is_restored_from_its_tensors_alone(name):
+    first, second = (build(lambda: Torchvision(name, 3, 10), [0.5] * 3, [1.0] * 3, seed) for seed in (0, 1))
+    restore(second, {key: value.clone() for key, value in first.state_dict().items()})
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        restore(second, {})
 
 
 def test_arguments_go_to_torchvisions_constructor():
