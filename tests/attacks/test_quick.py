@@ -119,7 +119,7 @@ def test_passes_are_those_of_the_plan_and_no_more():
 
 
 def test_rounds_attack_what_is_close_and_what_is_stuck():
-    margins = torch.tensor([0.5, 0.02, 0.95, 0.3, 0.1, 1.0, *[0.6] * 20])
+    margins = torch.tensor([0.5, 0.02, 0.99, 0.3, 0.1, 1.0, *[0.6] * 20])
     images_ = 100 + torch.arange(len(margins))
     few = quick._worthwhile(images_, margins, 0.2)
     assert few[:4].tolist() == [101, 104, 103, 100] and len(few) == quick.FEW + 2

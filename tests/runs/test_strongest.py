@@ -21,7 +21,7 @@ RUN = (
     "model.width=2",
     "evaluation.version=custom",
     "evaluation.attacks=[apgd-ce]",
-    "evaluation.eps=0.04",
+    "evaluation.eps=0.15",
     "evaluation.n_images=8",
     "evaluation.batch_size=4",
     "preview=null",
@@ -33,7 +33,7 @@ STRONGEST = ("evaluation=strongest", "evaluation.restarts=2")
 
 @pytest.fixture
 def attacked(monkeypatch):
-    """The attacks of AutoAttack that have been run, one entry per batch. They miss every other image."""
+    """The attacks of AutoAttack that have been run, one entry per batch. They miss all but the first two images."""
     names = []
     stage = autoattack._stage
 
@@ -43,7 +43,7 @@ def attacked(monkeypatch):
         def weak(images, labels, batch):
             names.append(name)
             found = run(images, labels, batch)
-            found[::2] = images[::2]
+            found[2:] = images[2:]
             return found
 
         return weak
