@@ -325,10 +325,11 @@ def read(store: Store, wanted: Iterable[Wanted], previews: Mapping[Wanted, str] 
         if key not in done and (key[0], preview) not in asked and (result := _preview(store, key[0], preview)):
             shown[key] = result
     results = done | shown | _instead(store, done, shown, previews)
+    by_folder = {results[key].folder.path: results[key] for key in asked if key in results}  # previews can be shared
     return Selection(
-        tuple(results[key] for key in asked if key in results),
+        tuple(by_folder.values()),
         tuple(run for run, evaluation in asked if (run, evaluation) not in results),
-        tuple(run for run, _ in shown),
+        tuple(dict.fromkeys(run for run, _ in shown)),
     )
 
 

@@ -21,6 +21,7 @@ from bnft.runs.store import Store
 
 AUTOATTACK = {**EVALUATION, "seed": 0}
 QUICK = {key: value for key, value in quick_instead(AUTOATTACK).items() if value is not None}
+STRONGEST = {**AUTOATTACK, "then": "quick", "restarts": 5}
 PGD = {**{key: QUICK[key] for key in ("norm", "eps", "n_images", "batch_size")}, "attack": "pgd", "iterations": 40}
 OVERRIDES = {"evaluation.attack": "quick", "evaluation.version": None}
 
@@ -73,6 +74,23 @@ def test_a_row_shows_autoattack_only_if_all_of_its_seeds_have_it(store: Store) -
 def test_seeds_without_a_preview_are_a_row_of_their_own(store: Store) -> None:
     name = swept(store, made(store, "adv", 0, autoattack=120), made(store, "adv", 1, quick=110))
     assert told(store, name) == [("ADV", "autoattack", [0], 60.0), ("ADV (quick)", "quick", [1], 55.0)]
+
+
+def test_a_preview_that_several_evaluations_show_counts_once(store: Store) -> None:
+    first, second = made(store, "adv", 0, quick=100), made(store, "adv", 1, quick=110)
+    further = [
+        {**entry, "evaluation": write(store, "adv", seed=seed, evaluation=STRONGEST, done=False)["evaluation"]}
+        for seed, entry in enumerate((first, second))
+    ]
+    name = swept(store, first, second, *further)
+    assert told(store, name) == [("ADV (quick)", "quick", [0, 1], 52.5)]
+    assert select(store, [name]).previewed == (first["run"], second["run"])
+
+
+def test_a_preview_in_the_place_of_a_result_that_is_done_counts_once(store: Store) -> None:
+    first, second = made(store, "adv", 0, quick=100, autoattack=120), made(store, "adv", 1, quick=110)
+    asked = {"run": first["run"], "evaluation": first["preview"]}
+    assert told(store, swept(store, asked, first, second)) == [("ADV (quick)", "quick", [0, 1], 52.5)]
 
 
 def test_quick_stands_neither_beside_the_paper_nor_in_a_claim(store: Store) -> None:
