@@ -21,6 +21,7 @@ NEEDED = {"autoattack": ("version",), "quick": ("restarts",), "pgd": ("iteration
 """The settings of an evaluation without a default that each attack needs."""
 
 MOST_ATTACKS = 127  # of a cascade, whose outcomes are one byte per image
+MOST_RESTARTS = MOST_ATTACKS - len(ATTACKS)  # they can follow AutoAttack
 
 SCHEMA = annotations_of(Config)
 _ROOT = TypeAdapter(Config)
@@ -126,6 +127,8 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
     for name in ("search", "then"):
         if attack != "autoattack" and evaluation[name]:
             raise rejected(f"evaluation.{name}", evaluation[name], f"null with evaluation.attack={attack}")
+    if (evaluation["restarts"] or 1) > MOST_RESTARTS:
+        raise rejected("evaluation.restarts", evaluation["restarts"], f"at most {MOST_RESTARTS}")
     _check_budgets(evaluation)
     if attack == "autoattack" and version == "custom" and not names:
         raise rejected("evaluation.attacks", names, f"a list of {', '.join(ATTACKS)} with evaluation.version=custom")

@@ -126,6 +126,8 @@ VALUES = (
     ("evaluation=curve evaluation.budgets=[0,0.15]", "evaluation.budgets=[0,0.15]", "numbers above 0"),
     ("evaluation=curve evaluation.budgets=[8/255]", "evaluation.budgets=[8/255]", "contains evaluation.eps=0.15"),
     ("evaluation=curve evaluation.restarts=50", "evaluation.budgets=[0.0375,", "at most 2 numbers with"),
+    ("evaluation=quick evaluation.restarts=122", "evaluation.restarts=122", "at most 121"),
+    ("evaluation=strongest evaluation.restarts=122", "evaluation.restarts=122", "at most 121"),
     ("evaluation.budgets=[0.15]", "evaluation.budgets=[0.15]", "null with evaluation.attack=autoattack"),
     ("preview=pgd", "preview=pgd", "one of quick or null"),
     ("evaluation.n_images=501", "evaluation.n_images=501", "at most the 500 test images"),
