@@ -34,7 +34,8 @@ FORMATS = ("terminal", "csv", "json")
 CAPTION = (
     "Rows are the sources of the images, and columns the models that they are tried on. A cell is the error in percent"
     " on the adversarial images of the source, among those images that the target classifies correctly without an"
-    " attack, and their number. Models of equal seeds are paired, and errors are means over seeds."
+    " attack, and their number. Models of equal seeds are paired, and errors are means over seeds. By evaluation=curve,"
+    " each image is within the smallest budget that broke it."
 )
 
 
@@ -90,7 +91,7 @@ class Transfer:
 def measure(selection: Selection, device: str = "auto") -> Transfer:
     """Try the adversarial images of each row on the models of all rows.
 
-    Only rows with the same data, norm, eps and images are compared: those of the largest set of such rows.
+    Only rows with the same data, norm, eps, images and budgets are compared: those of the largest set of such rows.
 
     Args:
         selection: the results.
@@ -146,7 +147,8 @@ def _setting(row: Row) -> dict[str, Any]:
     """Return what rows must have in common to be compared."""
     data, (norm, eps) = row.first.data, row.budget
     hashed = data.sha256[: identity.HASH_LENGTH]
-    return {"data": hashed, "data.validation": data.validation, "norm": norm, "eps": eps, "images": row.robust.images}
+    common = {"data": hashed, "data.validation": data.validation, "norm": norm, "eps": eps}
+    return {**common, "images": row.robust.images, "budgets": row.first.evaluation.budgets}
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import ROOT, TINY, Outcome, refusal
+from support.written import EVALUATION, study, write
 
 import bnft as api
 from bnft.report.rows import select
+from bnft.report.transfer import _comparable
 from bnft.runs.store import Store
 
 Launch = Callable[..., Outcome]
@@ -80,6 +82,17 @@ def known(store: Path, source: str, target: str) -> float:
             logits = api.load(theirs.run_folder.path)(torch.from_numpy(images["adversarial"][tried]))
         errors.append(100 * float(np.mean(logits.numpy().argmax(1) != labels[tried])))
     return float(np.mean(errors))
+
+
+def test_images_of_a_curve_are_not_compared_with_those_within_eps(tmp_path: Path) -> None:
+    """They are within the smallest budget that broke them, so they transfer less."""
+    one, usual = Store(tmp_path / "multirun"), {**EVALUATION, "attack": "quick", "restarts": 1, "seed": 0}
+    for policy, evaluation in (("adv", usual), ("normal", usual), ("adv", {**usual, "budgets": [0.05, 0.15]})):
+        write(one, policy, evaluation={key: value for key, value in evaluation.items() if key != "version"})
+    rows = study(one).rows
+    kept, left_out = _comparable(dict(zip(study(one).labels(), rows, strict=True)))
+    assert len(kept) == 2 and len(rows) == 3
+    assert len(left_out) == 1 and "budgets=[0.05,0.15] instead of null" in left_out[0]
 
 
 def test_runs_without_a_model_are_named(store: Path, bnft: Launch) -> None:
