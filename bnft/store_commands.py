@@ -37,7 +37,10 @@ def add(commands: "argparse._SubParsersAction[Any]", store: Callable[[str], Any]
         "remove", help="remove runs and sweeps, or parts of runs; without --yes, only show them"
     )
     remove.add_argument(
-        "names", nargs="+", metavar="NAME", help="runs, or sweeps with their runs that no other one lists"
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="runs or sweeps; a sweep goes with those of its runs that no other sweep lists",
     )
     what = remove.add_mutually_exclusive_group()
     what.add_argument("--sweeps", action="store_true", help="remove only the records of sweeps, and keep their runs")
