@@ -96,7 +96,7 @@ def quick_attack(
             break
         tried = classes - 1 if thorough else min(part.targets, classes - 1)
         if not thorough:
-            left = _worthwhile(left, (found.closest / clean)[left], part.margin)
+            left = _worthwhile(left, (found.closest / clean).nan_to_num(1.0)[left], part.margin)  # 0 of 0 is stuck
         targets = found.margins.argsort(dim=1, descending=True, stable=True)[:, :tried]
         for images in left.split(max(1, len(inputs) // tried)):  # so that batches do not become larger
             found.take(
