@@ -114,6 +114,9 @@ def _miscounted(result: Result, outcomes: "Mapping[str, NDArray[Any]]") -> str |
             counted.append(("robust error", result.robust, fallen_at != STANDS))
             for number, step in enumerate(result.cascade, start=1):
                 counted.append((f"error after {step.attack}", step, (fallen_at >= 0) & (fallen_at <= number)))
+        if result.strongest is not None:
+            beyond = (outcomes["fallen_at"] != STANDS) | outcomes["beyond"]
+            counted.append(("error after the further attack", result.strongest, beyond))
         for number, point in enumerate(result.curve or ()):
             within = (outcomes["fallen_within"] >= 0) & (outcomes["fallen_within"] <= number)
             counted.append((f"error within {show(point.eps)}", point, within))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.written import EVALUATION, rows, study, write
 
-from bnft.evaluation.settings import quick_instead
+from bnft.common.errors import DamagedError
+from bnft.evaluation.settings import STANDS, quick_instead
 from bnft.report.content import _strongest
 from bnft.report.flat import records
 from bnft.report.groups import groups
@@ -159,8 +160,8 @@ def test_a_quick_evaluation_is_left_out_of_all_runs_once_autoattack_is_done(stor
 # the strongest evaluation
 
 
-def strongest(store: Store, entry: dict[str, str], beyond: int) -> None:
-    """Let a further attack break more images of a written run."""
+def strongest(store: Store, entry: dict[str, str], beyond: int, broken: int | None = None) -> None:
+    """Let a further attack break `beyond` more images of a written run. Its outcomes have `broken`, or as many."""
     folder = store.run(entry["run"]).evaluation(entry["evaluation"])
     stored = folder.result()
     assert stored is not None
@@ -169,6 +170,8 @@ def strongest(store: Store, entry: dict[str, str], beyond: int) -> None:
     rate |= {"error": rate["errors"] / 2, "interval": (0.0, 100.0), "attack": "quick"}
     result["strongest"] = rate
     outcomes = {name: torch.from_numpy(values) for name, values in folder.outcomes().items()}
+    left = outcomes["fallen_at"] == STANDS
+    outcomes["beyond"] = left & (left.cumsum(0) <= (beyond if broken is None else broken))
     folder.save(outcomes, read(Result, result, folder.path))
 
 
@@ -195,6 +198,13 @@ def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: St
         "normal": None,
     }
     assert [_strongest(row) for row in selection.studies()[0].rows] == ["", "≥ 61.5 (+3 images)"]
+
+
+def test_a_bound_that_its_outcomes_do_not_have_is_refused(store: Store) -> None:
+    entry = write(store, "adv", 120)
+    strongest(store, entry, 3, broken=2)
+    with pytest.raises(DamagedError, match="its error after the further attack differs from the result"):
+        select(store, [swept(store, entry)])
 
 
 def test_the_page_says_what_is_by_quick_and_what_only_the_further_attack_broke(store: Store) -> None:
