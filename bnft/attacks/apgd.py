@@ -68,10 +68,11 @@ def apgd_search(
             logits = model(point).float()
             value = loss(logits, labels[there], None if target is None else target[there])
             total = value.sum()
+        here = Found.at(climb.point, logits.detach(), labels[there])
         if found is None:
-            found = Found.at(climb.point, logits.detach(), labels)
+            found = here
         else:
-            found.offer(there, climb.point, logits.detach(), labels[there])
+            found.take(there, here)
         if leave and bool(found.broken[there].any()):
             gone = torch.zeros(len(inputs), dtype=torch.bool).index_fill(0, owner[found.broken], True)
             stay = (~gone[owner[there]]).nonzero().squeeze(1)

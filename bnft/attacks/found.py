@@ -29,10 +29,6 @@ class Found:
         """Start from points with these logits (N, classes) and labels (N,)."""
         return cls(logits.argmax(1) != labels, points.clone(), _margins(logits, labels))
 
-    def offer(self, images: torch.Tensor, points: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Keep those of the points that are better than the known ones. `images` are the indices of their images."""
-        self.take(images, Found.at(points, logits, labels))
-
     def take(self, images: torch.Tensor, other: "Found") -> None:
         """Keep those of the other points that are better. `images` are the indices of their images, each once."""
         before = self.of(images)

@@ -145,10 +145,10 @@ def random_stripes(
     for _ in range(queries):
         signs = torch.rand((count, channels, 1, width), generator=generator, device=inputs.device).sub(0.5).sign()
         points = ball.project(inputs + eps * ball.direction(signs.expand_as(inputs)))
-        logits = model(points).float()
+        here = Found.at(points, model(points).float(), labels)
         if found is None:
-            found = Found.at(points, logits, labels)
+            found = here
         else:
-            found.offer(images, points, logits, labels)
+            found.take(images, here)
     assert found is not None
     return found

@@ -76,8 +76,6 @@ def checked_evaluation(values: Mapping[str, Any]) -> Evaluation:
         settings = TypeAdapter(Evaluation).validate_python(dict(values))
     except ValidationError as error:
         raise InputError(pydantic_message(error, values, annotations_of(Evaluation))) from None
-    if settings.restarts is None and (settings.attack != "autoattack" or settings.then):
-        settings.restarts = 1
     if settings.step_size is None and settings.attack == "pgd" and settings.eps is not None:
         settings.step_size = settings.eps / 4
     try:

@@ -25,13 +25,8 @@ from bnft.tracking import keys
 from bnft.tracking.histograms import BATCHNORM, TEST, Histogram, histogram
 
 EXAMPLES = 8  # pairs of images per evaluation
-LOCAL = (
-    "store",
-    "wandb",
-    "device",
-    "threads",
-    "preview",
-)  # parts of the configuration that do not affect what is computed
+LOCAL = ("store", "wandb", "device", "threads", "preview")
+"""Parts of the configuration that do not affect what is computed."""
 
 
 @dataclass(frozen=True)
