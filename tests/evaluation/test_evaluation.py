@@ -10,14 +10,13 @@ import torch
 from pyautoattack import AutoAttack
 from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
-from support.evaluating import EPS, Watched
+from support.evaluating import EPS, Watched, cascaded
 from torch import nn
 
 from bnft.data.dataset import Arrays, Dataset, prepare
 from bnft.evaluation import autoattack, fast, query_cache
-from bnft.evaluation.cascade import Attack, Cascade, EvaluationError, run
+from bnft.evaluation.cascade import Attack, Cascade, EvaluationError
 from bnft.evaluation.evaluate import Outcomes, confirm, evaluate
-from bnft.evaluation.passes import Counter
 from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
 from bnft.evaluation.summary import Summary
@@ -182,39 +181,16 @@ def test_an_attack_that_cheats_is_caught(digits: Dataset, change, message):
             return torch.zeros(len(x), 10)
 
     x, y = digits.pixels(digits.x_test[:5]), torch.ones(5, dtype=torch.long)
-    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
     cheat = Attack("cheat", lambda images, labels, batch: change(images))
     with pytest.raises(EvaluationError, match=message):
-        run(
-            Fooled(),
-            x,
-            y,
-            [cheat],
-            norm="Linf",
-            eps=EPS,
-            batch_size=5,
-            cascade=cascade,
-            watcher=Watched(),
-            counter=Counter(),
-        )
+        cascaded(Fooled(), x, y, [cheat], batch_size=5)
 
 
 def test_rounding_at_the_budget_is_no_cheating(digits: Dataset):
     x = digits.pixels(digits.x_test[:5])
-    cascade = Cascade.start(x, torch.ones(5, dtype=torch.bool))
     edge = Attack("edge", lambda images, labels, batch: torch.where(images < 0.5, images + EPS, images - EPS))
-    run(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
-        x,
-        torch.full((5,), -1),
-        [edge],
-        norm="Linf",
-        eps=EPS,
-        batch_size=5,
-        cascade=cascade,
-        watcher=Watched(),
-        counter=Counter(),
-    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    cascade = cascaded(model, x, torch.full((5,), -1), [edge], batch_size=5)
     assert (cascade.fallen_at == 1).all()
 
 

@@ -4,14 +4,13 @@ import math
 
 import pytest
 import torch
-from support.evaluating import EPS, Watched
+from support.evaluating import EPS, Watched, cascaded
 from torch import nn
 from torch.nn import functional
 
 from bnft.evaluation import pgd
-from bnft.evaluation.cascade import Attack, Cascade, run
+from bnft.evaluation.cascade import Attack
 from bnft.evaluation.evaluate import evaluate
-from bnft.evaluation.passes import Counter
 from bnft.evaluation.settings import STANDS, Evaluation
 
 GREY = 0.5 + 0.002 * torch.arange(64.0).view(1, 1, 8, 8)  # so far from 0 and 1 that only eps bounds a perturbation
@@ -156,20 +155,8 @@ def test_each_attack_gets_all_images_that_stand_in_batches_counted_from_0():
             still = (x[:, None] == images[None]).all((2, 3, 4)).any(1)
             return torch.stack([still, ~still], 1).float()
 
-    cascade, labels = Cascade.start(images, torch.ones(5, dtype=torch.bool)), torch.zeros(5, dtype=torch.long)
     attacks = [attack(number) for number in range(3)]
-    run(
-        Moved(),
-        images,
-        labels,
-        attacks,
-        norm="Linf",
-        eps=EPS,
-        batch_size=2,
-        cascade=cascade,
-        watcher=Watched(),
-        counter=Counter(),
-    )
+    cascade = cascaded(Moved(), images, torch.zeros(5, dtype=torch.long), attacks, batch_size=2)
     assert cascade.fallen_at.tolist() == [1, STANDS, 2, STANDS, 3]
     assert seen == [
         *((0, 0, [0, 1]), (0, 1, [2, 3]), (0, 2, [4])),

@@ -1,8 +1,13 @@
 """Helpers for the tests of evaluation."""
 
 import copy
+from collections.abc import Sequence
 
-from bnft.evaluation.cascade import Cascade
+import torch
+from torch import nn
+
+from bnft.evaluation.cascade import Attack, Cascade, run
+from bnft.evaluation.passes import Counter
 
 EPS = 0.1
 
@@ -21,3 +26,23 @@ class Watched:
 
     def pulse(self) -> None:
         pass
+
+
+def cascaded(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, attacks: Sequence[Attack], batch_size: int
+) -> Cascade:
+    """Run a cascade within EPS on images that all count as classified correctly, and return its state."""
+    cascade = Cascade.start(images, torch.ones(len(images), dtype=torch.bool))
+    run(
+        model,
+        images,
+        labels,
+        attacks,
+        norm="Linf",
+        eps=EPS,
+        batch_size=batch_size,
+        cascade=cascade,
+        watcher=Watched(),
+        counter=Counter(),
+    )
+    return cascade
