@@ -224,7 +224,7 @@ def against_store(store: Path) -> None:
             continue
         model, data, config = loaded(run, kept["evaluation"])
         fallen_at = torch.from_numpy(files.read_arrays(file.parent / "outcomes.safetensors", ())["fallen_at"])
-        quick = replace(config, attack="quick", version=None, attacks=None, search=None, then=None, restarts=1)
+        quick = replace(config, attack="quick", version=None, attacks=None, then=None, restarts=1)
         outcomes, summary = evaluate(placed.place(model).eval(), *data.test, quick, Silent(), processes=1)
         broken, ours = fallen_at != STANDS, outcomes.fallen_at != STANDS
         counts = [len(broken), int(broken.sum()), int((broken & ~ours).sum()), int((~broken & ours).sum())]
@@ -263,7 +263,7 @@ def loaded(run: Path, evaluation: dict[str, Any] | None = None) -> tuple[nn.Modu
     model = build.model(config, data)
     models.restore(model, files.read_tensors(run / "model.safetensors")[0])
     settings = evaluation or config["evaluation"]
-    return model, data, Evaluation(**{name: value for name, value in settings.items() if name != "id"})
+    return model, data, Evaluation(**{name: value for name, value in settings.items() if name not in ("id", "search")})
 
 
 if __name__ == "__main__":

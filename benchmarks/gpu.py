@@ -419,12 +419,11 @@ class Followed:
     def pulse(self) -> None: ...
 
 
-def autoattack(machine: Machine, model: nn.Module, search: str | None) -> dict[str, Any]:
+def autoattack(machine: Machine, model: nn.Module) -> dict[str, Any]:
     size, version = machine.size, machine.size.version or {"version": "standard"}
     config = Evaluation(
         attack="autoattack", norm="Linf", eps=EPS, n_images=size.attacked, batch_size=size.attack_batch, **version
     )
-    config.search = search
     watcher, began = Followed(), machine.wait()
     try:
         _, summary = evaluate(model.eval(), *machine.dataset.test, config, watcher)
@@ -471,8 +470,7 @@ def main() -> None:
     clean = replace(first, attack=None, augmentation=autoaugment)
     parts.run("clean epoch", lambda: whole_epoch(machine, machine.model(), clean), limit=60)
     if parts.run("adversarial epoch", lambda: whole_epoch(machine, model, first), limit=90) is not None:
-        parts.run("AutoAttack", lambda: autoattack(machine, model, None), limit=240)
-        parts.run("AutoAttack, fast search", lambda: autoattack(machine, model, "fast"), limit=120)
+        parts.run("AutoAttack", lambda: autoattack(machine, model), limit=240)
     if not options.quick:
         for batch in machine.size.batches:
             name, loop = f"{COMPILED}, {batch}", partial(eager, machine, batch, True)
@@ -504,14 +502,13 @@ def report(parts: Parts, size: Size) -> None:
         if name in results:
             line = results[name]
             print(f"{name}: {line['epoch seconds']:.1f} s, {line['with preparation']:.1f} s including its preparation")
-    for name in ("AutoAttack", "AutoAttack, fast search"):
-        if name in results:
-            line = results[name]
-            stages = ", ".join(f"{each} {seconds:.1f}" for each, seconds in line["seconds by attack"].items())
-            print(
-                f"{name}: {line['seconds']:.1f} s for {line['images']} images, clean error {line['clean error']:.1f} %,"
-                f" robust error {line['robust error']:.1f} % ({stages})"
-            )
+    if "AutoAttack" in results:
+        line = results["AutoAttack"]
+        stages = ", ".join(f"{each} {seconds:.1f}" for each, seconds in line["seconds by attack"].items())
+        print(
+            f"AutoAttack: {line['seconds']:.1f} s for {line['images']} images, clean error {line['clean error']:.1f} %,"
+            f" robust error {line['robust error']:.1f} % ({stages})"
+        )
     if all(name in results for name in ("clean epoch", "adversarial epoch", "AutoAttack")):
         training_seconds = (
             ADVERSARIAL_EPOCHS * results["adversarial epoch"]["epoch seconds"]

@@ -122,9 +122,8 @@ def _check_evaluation(evaluation: Mapping[str, Any]) -> None:
         if evaluation[name] is None:
             allowed = in_words(annotations_of(Evaluation)[name]).removesuffix(", or null")
             raise rejected(f"evaluation.{name}", None, f"{allowed} with evaluation.attack={attack}")
-    for name in ("search", "then"):
-        if attack != "autoattack" and evaluation[name]:
-            raise rejected(f"evaluation.{name}", evaluation[name], f"null with evaluation.attack={attack}")
+    if attack != "autoattack" and evaluation["then"]:
+        raise rejected("evaluation.then", evaluation["then"], f"null with evaluation.attack={attack}")
     if (evaluation["restarts"] or 1) > MOST_RESTARTS:
         raise rejected("evaluation.restarts", evaluation["restarts"], f"at most {MOST_RESTARTS}")
     _check_budgets(evaluation)

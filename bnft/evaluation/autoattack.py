@@ -9,10 +9,8 @@ import torch
 from pyautoattack import AutoAttack, checks
 from torch import nn
 
-from bnft.common.devices import has_fast_bf16
-from bnft.evaluation import fast
 from bnft.evaluation.cascade import Attack
-from bnft.evaluation.compat import forget_calls, runs_inside
+from bnft.evaluation.compat import forget_calls
 from bnft.evaluation.notes import recorded
 from bnft.evaluation.query_cache import cached
 from bnft.evaluation.settings import Evaluation
@@ -21,9 +19,7 @@ TARGETED_DLR_CLASSES = 4  # the targeted DLR loss uses the four largest logits
 DLR_CLASSES = 3
 
 
-def attacks(
-    model: nn.Module, exact: nn.Module, config: Evaluation, classes: int, device: torch.device
-) -> tuple[list[Attack], list[str]]:
+def attacks(model: nn.Module, config: Evaluation, classes: int, device: torch.device) -> tuple[list[Attack], list[str]]:
     """Make the attacks of one version of AutoAttack.
 
     Targeted attacks try 9 target classes, or all other classes if there are fewer. An attack is left out if its loss
@@ -31,7 +27,6 @@ def attacks(
 
     Args:
         model: the model to search on.
-        exact: the same function in fp32, which confirms adversarial images if `config.search` is fast (see `fast`).
         config: the version, the budget and the seed.
         classes: the number of classes.
         device: the device of the model.
@@ -40,12 +35,7 @@ def attacks(
         The attacks, and their differences from AutoAttack, in words.
     """
     notes = []
-    sieve = fast.Sieve(model, exact, has_fast_bf16(device)) if config.search == "fast" else None
-    official = _official(sieve or model, config, device)
-    if sieve is not None:
-        notes.append(f"fast search in {'bf16' if sieve.bf16 else 'fp32'}: not the standard evaluation")
-        for attack in (official.apgd, official.apgd_targeted):
-            runs_inside(attack, sieve.standing)  # broken images are not attacked any more
+    official = _official(model, config, device)
     targets = min(9, classes - 1)
     official.apgd_targeted.n_target_classes = official.fab.n_target_classes = targets
     if targets < 9:

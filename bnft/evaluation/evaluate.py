@@ -102,7 +102,7 @@ def evaluate(
         clean_logits = torch.cat([score(model, images[:count], config.batch_size), *_scores(model, images[count:])])
         attacked, truth = images[:count], labels[:count]
         view = Folded(model, images[:2]).view
-        attacks, notes = _attacks(view, model, config, clean_logits.shape[1], images.device)
+        attacks, notes = _attacks(view, config, clean_logits.shape[1], images.device)
         if cascade is None:
             cascade = Cascade.start(attacked, clean_logits[:count].argmax(1) == truth)
             if config.attack != "pgd":
@@ -261,15 +261,13 @@ def _step(attack: str, errors: int, images: int, seconds: Sequence[float]) -> At
     return AttackSummary(attack=attack, **vars(ErrorRate.of(errors, images)), seconds=round(sum(seconds), 3))
 
 
-def _attacks(
-    view: nn.Module, model: nn.Module, config: Evaluation, classes: int, device: torch.device
-) -> tuple[list[Attack], list[str]]:
+def _attacks(view: nn.Module, config: Evaluation, classes: int, device: torch.device) -> tuple[list[Attack], list[str]]:
     """Make the attacks of an evaluation. Returns them and their differences from AutoAttack, in words."""
     if config.attack == "quick":
         return quick.attacks(view, config, device), []
     if config.attack == "pgd":
         return pgd.attacks(view, config, device), []
-    attacks, notes = autoattack.attacks(view, model, config, classes, device)
+    attacks, notes = autoattack.attacks(view, config, classes, device)
     return (attacks + quick.attacks(view, config, device, thorough=True) if config.then else attacks), notes
 
 
@@ -311,4 +309,4 @@ def _helpers_attacks(job: Job, pulse: Pulse) -> tuple[list[Attack], Counter]:
     view, counter = Folded(job.model, job.images[:2]).view, Counter()
     view.register_forward_pre_hook(lambda *_: pulse())
     view.register_forward_hook(counter.see)
-    return _attacks(view, job.model, job.config, job.classes, job.images.device)[0], counter
+    return _attacks(view, job.config, job.classes, job.images.device)[0], counter

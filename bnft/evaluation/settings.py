@@ -28,7 +28,6 @@ class Evaluation(Strict):
     seed: Annotated[int, at_least(0)] = 0
     version: Annotated[str | None, one_of(*VERSIONS)] = None  # of AutoAttack
     attacks: Annotated[list[str] | None, list_of(*ATTACKS)] = None  # of AutoAttack, with version=custom
-    search: Annotated[str | None, one_of("fast")] = None  # of AutoAttack; null is the official search
     then: Annotated[str | None, one_of("quick")] = None  # another attack on what AutoAttack has not broken
     iterations: Annotated[int | None, at_least(1)] = None  # of PGD
     step_size: Annotated[Any, number, above(0)] = None  # of PGD

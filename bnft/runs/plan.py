@@ -29,14 +29,8 @@ from bnft.runs.result import FORMAT, RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import SWEEP_NAME, Store, checked
 
-PAPER_ATTACK = (
-    "attack",
-    "version",
-    "attacks",
-    "search",
-    "norm",
-    "eps",
-)  # a run that differs from its policy in these is not a row of the paper
+PAPER_ATTACK = ("attack", "version", "attacks", "norm", "eps")
+"""A run that differs from its policy in these settings of the evaluation is not a row of the paper."""
 
 
 @dataclass(frozen=True)

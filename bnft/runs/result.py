@@ -133,9 +133,13 @@ class DataRecord:
 
 @dataclass(kw_only=True)
 class EvaluationRecord(Evaluation):
-    """The settings of an evaluation, and its `id`, which is the name of its folder."""
+    """The settings of an evaluation, and its `id`, which is the name of its folder.
+
+    `search` is a setting of AutoAttack that only older results have.
+    """
 
     id: str
+    search: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

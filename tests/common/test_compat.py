@@ -302,17 +302,9 @@ def test_counts_of_calls_are_forgotten() -> None:
     assert set(checks.funcs) == {"grad", "backward", "_make_grads"} and not any(checks.funcs.values())
 
 
-@uses(
-    "pyautoattack",
-    EVALUATION,
-    "pyautoattack.autopgd_base:APGDAttack.attack_single_run",
-    "pyautoattack.autopgd_base:APGDAttack_targeted",
-    "pyautoattack:AutoAttack.get_seed",
-)
-def test_the_official_attacks_are_objects_with_runs() -> None:
+@uses("pyautoattack", EVALUATION, "pyautoattack:AutoAttack.get_seed")
+def test_the_official_attacks_have_the_attributes_that_are_set() -> None:
     from pyautoattack import AutoAttack
-
-    from bnft.evaluation.compat import runs_inside
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
     official = AutoAttack(model, norm="Linf", eps=0.1, version="standard", seed=5, device="cpu")
@@ -324,19 +316,6 @@ def test_the_official_attacks_are_objects_with_runs() -> None:
         official.square: ("predict", "seed"),
     }.items():
         assert all(hasattr(attack, name) for name in (*names, "perturb")), attack
-    inside: list[torch.Tensor] = []
-
-    @contextmanager
-    def block(labels: torch.Tensor) -> Iterator[None]:
-        inside.append(labels)
-        yield
-
-    images = torch.rand(4, 1, 4, 4)
-    labels = model(images).argmax(1)
-    official.apgd.loss, official.apgd.n_iter = "ce", 2
-    runs_inside(official.apgd, block)
-    assert official.apgd.perturb(images, labels).shape == images.shape
-    assert len(inside) == 1 and torch.equal(inside[0], labels)
 
 
 # W&B

@@ -280,7 +280,6 @@ def test_overrides_tell_a_row_of_the_paper_from_others():
     }
     assert run_of("policy=bn_params", "evaluation.eps=0.1").overrides == {"evaluation.eps": 0.1}
     assert run_of("policy=bn_params", "evaluation=pgd").overrides["evaluation.attack"] == "pgd"
-    assert run_of("policy=bn_params", "evaluation=autoattack_fast").overrides == {"evaluation.search": "fast"}
     assert run_of("policy=bn_params", "evaluation.n_images=50").overrides == {}
     assert run_of("policy=bn_params", "base=adv").overrides["base"] == "adv"
     assert run_of("policy=bn_params", "base=null").overrides == {"base": None}

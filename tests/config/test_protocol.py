@@ -66,7 +66,7 @@ def test_each_row_trains_as_the_protocol_says(policy, data):
     found = config["evaluation"]
     images = {"cifar10": (1000, 250), "digits": (200, 200)}[data]
     assert (found["attack"], found["version"], found["norm"], found["eps"]) == ("autoattack", "standard", "Linf", eps)
-    assert (found["n_images"], found["batch_size"], found["seed"], found["search"]) == (*images, 0, None)
+    assert (found["n_images"], found["batch_size"], found["seed"], found["then"]) == (*images, 0, None)
 
 
 @pytest.mark.parametrize(("data", "width", "blocks"), [("cifar10", 64, [3, 3, 3]), ("digits", 16, [1, 1, 1])])

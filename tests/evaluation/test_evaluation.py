@@ -14,7 +14,7 @@ from support.evaluating import EPS, Watched, cascaded
 from torch import nn
 
 from bnft.data.dataset import Arrays, Dataset, prepare
-from bnft.evaluation import autoattack, fast, query_cache
+from bnft.evaluation import autoattack, query_cache
 from bnft.evaluation.cascade import Attack, Cascade, EvaluationError
 from bnft.evaluation.evaluate import Outcomes, confirm, evaluate
 from bnft.evaluation.query_cache import cached
@@ -293,56 +293,3 @@ def test_memory_of_answers_is_bounded(digits: Dataset, monkeypatch):
 def test_images_on_which_queries_do_not_repeat_are_not_remembered():
     model = nn.Flatten()
     assert cached(model, torch.zeros(2, 3, 32, 32)) is model
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_fast_search_comes_to_the_standard_verdicts_and_says_what_it_is(
-    model, digits: Dataset, standard, monkeypatch, bf16
-):
-    monkeypatch.setattr(autoattack, "has_fast_bf16", lambda _: bf16)
-    outcomes, summary = evaluate(model, *digits.test, replace(STANDARD, search="fast"), Watched())
-    differing = ((outcomes.fallen_at == STANDS) != (standard[0].fallen_at == STANDS)).sum()
-    assert differing <= int(bf16), "roundings of bf16 may flip one of 24"
-    precision = "bf16" if bf16 else "fp32"
-    assert f"fast search in {precision}: not the standard evaluation" in summary.warnings
-
-
-def test_sieve_computes_no_image_that_fell_and_is_exact_about_who_did():
-    labels, computed = torch.arange(40) % 2, []
-    wrong = torch.zeros(40, dtype=torch.bool)
-
-    class Model(nn.Module):
-        def forward(self, x):
-            computed.append(len(x))
-            places = x[:, 0].long()
-            shown = torch.where(wrong[places], 1 - labels[places], labels[places])
-            return nn.functional.one_hot(shown, 2).float() + 0 * x[:, :1] + x[:, 1:]
-
-    sieve = fast.Sieve(Model(), Model(), bf16=False)
-    x = torch.stack([torch.arange(40.0), torch.zeros(40)], 1).requires_grad_()
-    with sieve.standing(labels):
-        assert torch.equal(sieve(x).argmax(1), labels)
-        wrong[:30] = True
-        assert torch.equal(sieve(x).argmax(1) != labels, wrong), "an image that falls is seen to fall, once"
-        wrong[39] = True
-        logits = sieve(x)
-        assert (logits.argmax(1) != labels).nonzero().flatten().tolist() == [39]
-        (gradient,) = torch.autograd.grad(logits.sum(), x)
-        assert not gradient[:30].any() and gradient[30:].any(1).all()
-    assert computed == [40, 40, 16], "what is left goes in batches of a few sizes"
-    sieve(x)
-    assert computed[-1] == 40, "outside the block it is the model"
-
-
-def test_images_are_taken_for_fallen_in_fp32_only():
-    """bf16 rounds the logits 1 and 1.001 to the same number; that image has not fallen."""
-
-    class Model(nn.Module):
-        def forward(self, x):
-            close = torch.tensor([1.0, 1.001])
-            return (close.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else close) + 0 * x
-
-    sieve = fast.Sieve(Model(), Model(), bf16=True)
-    with sieve.standing(torch.ones(3, dtype=torch.long)):
-        assert (sieve(torch.zeros(3, 2)).argmax(1) == 1).all()
-        assert not sieve._broken.any()

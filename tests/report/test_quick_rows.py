@@ -104,6 +104,14 @@ def test_quick_stands_neither_beside_the_paper_nor_in_a_claim(store: Store) -> N
     assert json.loads(render(select(store, [alone]), "json"))["claims"] == []
 
 
+def test_results_of_a_search_that_does_not_exist_any_more_keep_their_label(store: Store) -> None:
+    write(store, "adv", 99, evaluation={**AUTOATTACK, "search": "fast"}, overrides={"evaluation.search": "fast"})
+    write(store, "adv", 100, evaluation={**AUTOATTACK, "search": None})
+    found = json.loads(render(select(store, ["all"]), "json"))["rows"]
+    told = [(row["label"], row["robust_error"], row["paper"] is None) for row in found]
+    assert told == [("ADV", 50.0, False), ("ADV [evaluation.search=fast]", 49.5, True)]
+
+
 def test_a_policy_whose_own_evaluation_is_quick_is_no_row_of_the_paper(store: Store) -> None:
     write(store, "adv", evaluation=QUICK)
     assert study(store).rows[0].paper is None

@@ -62,7 +62,7 @@ def evaluations(asked):
         ["policy=adv"],
         ["policy=bn_params", "threat.eps=8/255", "evaluation.n_images=7", "evaluation.seed=3", "seed=1"],
         ["policy=adv", "evaluation=strongest", "attack.eps=0.2"],
-        ["policy=adv", "evaluation=autoattack_fast", "evaluation.eps=0.1"],
+        ["policy=adv", "evaluation.eps=0.1"],
     ],
 )
 def test_a_preview_is_the_run_with_evaluation_quick(hydra, tmp_path, line):
