@@ -226,7 +226,7 @@ def test_fewer_classes_than_autoattack_expects(classes, expected):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes)).eval()
     config = replace(STANDARD, n_images=6, eps=0.02)
-    attacks, notes = autoattack.attacks(net, net, config, classes, torch.device("cpu"))
+    attacks, notes = autoattack.attacks(net, config, classes, torch.device("cpu"))
     assert [attack.name for attack in attacks] == expected
     assert any(f"{classes - 1} target classes instead of 9" in note for note in notes)
     assert any("apgd-t was left out" in note for note in notes) == (classes < 4)
