@@ -231,7 +231,7 @@ def evaluate(
             cost. PGD finds less; it is for comparisons with older papers.
         version: the version of AutoAttack: `standard`, `plus`, `rand`, or `custom` with `attacks`.
         attacks: the attacks of AutoAttack for `version="custom"`, for example `["apgd-ce", "square"]`.
-        then: `quick` attacks what AutoAttack has not broken.
+        then: `quick` attacks what AutoAttack has not broken. The result is `strongest_error`.
         iterations: the number of iterations of PGD.
         step_size: the step size of PGD in pixel units. The default is a quarter of eps.
         restarts: the number of restarts of PGD and of the quick attack.

@@ -207,6 +207,16 @@ def test_any_module_is_evaluated_and_left_as_it_was(
     assert again.robust_error <= 100 and len(again.broken) == 30
 
 
+def test_images_can_have_any_memory_layout() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    images = torch.rand(4, 8, 8, 3).permute(0, 3, 1, 2)
+    labels = network(images).argmax(1)
+    settings = {"attack": "autoattack", "version": "custom", "attacks": ["apgd-t"]}
+    found = bnft.evaluate(network, images, labels, **settings)
+    assert found.robust_error == bnft.evaluate(network, images.contiguous(), labels, **settings).robust_error
+
+
 def test_the_precision_that_a_program_chose_is_put_back(tmp_path: Path) -> None:
     """Each choice in a process of its own, forked from one that has imported PyTorch."""
     choices = [

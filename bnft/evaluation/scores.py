@@ -39,6 +39,9 @@ class Scores:
         broken: bool (N,), whether an attack fooled the model.
         broken_by: the name of the attack that broke each image, or "".
         adversarial: images (N, C, H, W): the adversarial image if an attack broke the image, else the image itself.
+        strongest_error: the robust error after a further attack too, in percent (`Evaluation.then`); None without one.
+        strongest_interval: its 95 % interval (Wilson).
+        beyond: bool (N,), whether only the further attack fooled the model. `broken` leaves these images out.
     """
 
     clean_error: float
@@ -55,6 +58,9 @@ class Scores:
     broken: NDArray[np.bool_] = field(compare=False)
     broken_by: NDArray[np.str_] = field(compare=False)
     adversarial: NDArray[np.float32] = field(compare=False)
+    strongest_error: float | None
+    strongest_interval: Interval | None
+    beyond: NDArray[np.bool_] = field(compare=False)
 
     def __repr__(self) -> str:
         clean, robust = (
@@ -68,6 +74,8 @@ class Scores:
             f"clean error {clean}, robust error {robust} on {self.images} images, {self.norm} eps {show(self.eps)}"
         ]
         lines += [f"  robust error after {name}: {error:.2f} %" for name, error in self.attacks.items()]
+        if self.strongest_error is not None:
+            lines.append(f"  error after a further attack: {self.strongest_error:.2f} %")
         return "\n".join([*lines, *(f"  Note: {warning}" for warning in self.warnings)])
 
 
@@ -113,6 +121,9 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
         broken=fallen_at > CLEAN,
         broken_by=names[np.maximum(fallen_at, CLEAN)],
         adversarial=outcomes.adversarial.numpy(),
+        strongest_error=summary.strongest and summary.strongest.error,
+        strongest_interval=summary.strongest and summary.strongest.interval,
+        beyond=outcomes.beyond.numpy(),
     )
 
 
@@ -147,7 +158,7 @@ def _checked_images(images: object) -> torch.Tensor:
     low, high = float(found.min()), float(found.max())
     if not (low >= 0 and high <= 1):  # NaN is neither
         raise InputError(f"images: must be in [0, 1]; these have values from {low:.4g} to {high:.4g}")
-    return found.to(torch.float32)
+    return found.to(torch.float32).contiguous()  # AutoAttack fails with the layout of permuted images
 
 
 def _checked_labels(labels: object, count: int) -> torch.Tensor:

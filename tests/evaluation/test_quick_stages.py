@@ -8,6 +8,7 @@ from pyautoattack import AutoAttack
 from support.evaluating import EPS, Watched
 from torch import nn
 
+import bnft
 from bnft.attacks.folding import Folded
 from bnft.common.randomness import generator
 from bnft.data.dataset import Dataset
@@ -51,6 +52,18 @@ def test_the_further_attack_leaves_the_numbers_of_autoattack_and_counts_beyond_t
     with torch.no_grad():
         fooled = model(both.adversarial).argmax(1) != digits.test[1][:24]
     assert bool(fooled[both.beyond].all()), "their adversarial images are kept"
+
+
+def test_the_api_returns_the_error_after_the_further_attack(model, digits: Dataset):
+    outcomes, summary = evaluate(model, *digits.test, replace(WEAK, then="quick", restarts=1), Watched())
+    images, labels = (part[:24] for part in digits.test)
+    settings = {"version": "custom", "attacks": ["square"], "batch_size": 10, "seed": 3}
+    found = bnft.evaluate(model, images, labels, EPS, attack="autoattack", then="quick", **settings)
+    assert summary.strongest is not None
+    assert (found.strongest_error, found.strongest_interval) == (summary.strongest.error, summary.strongest.interval)
+    assert found.strongest_error > found.robust_error and found.beyond.tolist() == outcomes.beyond.tolist()
+    assert f"error after a further attack: {found.strongest_error:.2f} %" in repr(found)
+    assert bnft.evaluate(model, images, labels, EPS, batch_size=10).strongest_error is None
 
 
 def test_interrupted_anywhere_it_continues_to_the_same_outcomes(model, digits: Dataset):
