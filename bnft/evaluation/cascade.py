@@ -52,7 +52,8 @@ class Cascade:
         batch: the next batch of this attack, counted from 0.
         seconds: the duration of each attack.
         warnings: the warnings of the attacks.
-        passes: the passes of all attacks, as the fields of `Passes`.
+        passes: the passes of all attacks, as the fields of `Passes`. None if they are not known, because a part of them
+            was made before passes were counted.
     """
 
     fallen_at: torch.Tensor
@@ -62,13 +63,14 @@ class Cascade:
     batch: int = 0
     seconds: list[float] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    passes: dict[str, int] = field(default_factory=dict)
+    passes: dict[str, int] | None = None  # as in saved states that lack it
 
     @classmethod
     def start(cls, images: torch.Tensor, correct: torch.Tensor) -> "Cascade":
         """Begin a cascade. `correct` (n,) says which images are classified correctly."""
         fallen_at = torch.where(correct, STANDS, CLEAN).to(torch.int8).cpu()
-        return cls(fallen_at, images.clone().cpu(), (fallen_at == STANDS).nonzero().squeeze(1))
+        members = (fallen_at == STANDS).nonzero().squeeze(1)
+        return cls(fallen_at, images.clone().cpu(), members, passes=asdict(Passes()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the fields that are tensors. Together with `place`, they are the whole state."""
@@ -153,7 +155,8 @@ def run(
             broken = indices[fooled.cpu()]
             cascade.fallen_at[broken] = cascade.attack + 1
             cascade.adversarial[broken] = candidates[fooled].cpu()
-            cascade.passes = asdict(Passes(**cascade.passes) + passes)
+            if cascade.passes is not None:
+                cascade.passes = asdict(Passes(**cascade.passes) + passes)
             cascade.batch += 1
             cascade.seconds[cascade.attack] += time.monotonic() - started
             watcher.attacked(cascade, attacks)

@@ -216,7 +216,7 @@ def summary(
         robust=ErrorRate.of(int((fallen_at != STANDS).sum()), len(fallen_at)),
         cascade=tuple(steps),
         strongest=strongest,
-        passes=Passes(**cascade.passes),
+        passes=None if cascade.passes is None else Passes(**cascade.passes),
         curve=_curve(outcomes, config),
         warnings=tuple(notes),
         seconds=round(sum(cascade.seconds), 3),

@@ -51,9 +51,9 @@ class Summary:
 
     `clean` is the error without an attack, `robust` the one after all attacks, `cascade` the one after each of them.
     `strongest` is the error after a further attack, if the evaluation has one (`Evaluation.then`). It counts what
-    either of the two has broken. `passes` are those of all attacks through the model; older results have none.
-    `curve` is the robust error over eps, if the evaluation has several budgets. Its first point is the error without an
-    attack, at eps 0.
+    either of the two has broken. `passes` are those of all attacks through the model; None if they are not known, as in
+    older results. `curve` is the robust error over eps, if the evaluation has several budgets. Its first point is the
+    error without an attack, at eps 0.
     `pgd_loss` is the mean cross-entropy on PGD examples, see `pgd.loss`; older results have none.
     """
 

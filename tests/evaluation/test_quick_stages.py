@@ -13,6 +13,7 @@ from bnft.attacks.folding import Folded
 from bnft.common.randomness import generator
 from bnft.data.dataset import Dataset
 from bnft.evaluation import quick
+from bnft.evaluation.cascade import Cascade
 from bnft.evaluation.evaluate import Outcomes, evaluate
 from bnft.evaluation.passes import counted
 from bnft.evaluation.settings import CLEAN, STANDS, Evaluation
@@ -74,6 +75,14 @@ def test_interrupted_anywhere_it_continues_to_the_same_outcomes(model, digits: D
     for state in watched.states[1:3]:
         outcomes, summary = evaluate(model, *digits.test, config, Watched(), state)
         assert same(outcomes, whole) and summary.passes == expected.passes
+
+
+def test_passes_are_unknown_if_the_saved_state_did_not_count_them(model, digits: Dataset):
+    watched = Watched()
+    evaluate(model, *digits.test, QUICK, watched)
+    saved = {name: value for name, value in vars(watched.states[0]).items() if name != "passes"}
+    earlier = Cascade(**saved)
+    assert evaluate(model, *digits.test, QUICK, Watched(), earlier)[1].passes is None
 
 
 def test_quick_warns_of_hidden_gradients_and_only_then(model, digits: Dataset):
