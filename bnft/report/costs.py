@@ -3,14 +3,17 @@
 import re
 import shlex
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.config.names import BEFORE_RECIPES, RECIPES_SINCE, current
+from bnft.evaluation.settings import autoattack_alone
 from bnft.report.rows import Row, Study
 from bnft.report.stored import StoredResult
+from bnft.runs import identity
 from bnft.runs.result import RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
@@ -27,10 +30,10 @@ class Cost:
         label: the label of its row; None for a base that is not a row itself.
         seed: its seed; None for such a base.
         training: seconds of training, over all parts if the run was interrupted.
-        evaluation: seconds of evaluation; None for such a base.
+        evaluation: seconds of evaluation, of its preview too; None for such a base.
         hardware: the hardware of the training.
         epochs: the number of epochs of the training.
-        attacks: seconds of each attack, by name.
+        attacks: seconds of each attack of the evaluation, by name.
     """
 
     run: str
@@ -50,10 +53,14 @@ class Cost:
 def costs(study: Study) -> list[Cost]:
     """Return the costs of the runs of a study, in its order, then those of bases that are not rows themselves.
 
-    A run that was evaluated in several ways is listed once for each. `training_seconds` counts it once.
+    A run that was evaluated in several ways is listed once for each. `training_seconds` counts it once. The seconds of
+    a preview, and of an AutoAttack that a further attack continues, count once for each run.
     """
+    counted = {result.folder.path for row in study.rows for result in row.results}
     items = [
-        _cost(result, label) for row, label in zip(study.rows, study.labels(), strict=True) for result in _by_seed(row)
+        _cost(result, label, counted)
+        for row, label in zip(study.rows, study.labels(), strict=True)
+        for result in _by_seed(row)
     ]
     known = {cost.run for cost in items}
     for row in study.rows:
@@ -79,19 +86,40 @@ def _by_seed(row: Row) -> list[StoredResult]:
     return sorted(row.results, key=lambda result: result.seed)
 
 
-def _cost(result: StoredResult, label: str) -> Cost:
+def _cost(result: StoredResult, label: str, counted: set[Path]) -> Cost:
+    """Return the cost of a run, without evaluations that are counted. A preview is added to those."""
     training = result.result.training
     attacks = {step.attack: step.seconds for step in result.result.cascade}
+    seconds, further, preview = result.result.seconds, result.result.strongest, result.preview
+    if further is not None:
+        if _autoattack_alone(result) in counted:
+            seconds, attacks = further.seconds, {}
+        attacks[f"{further.attack} (further)"] = further.seconds
+    if preview is not None and preview.folder.path not in counted:
+        counted.add(preview.folder.path)
+        seconds += preview.result.seconds
+        attacks[f"{preview.result.evaluation.attack} (preview)"] = preview.result.seconds
     return Cost(
         result.run_folder.name,
         label,
         result.seed,
         training.seconds,
-        result.result.seconds,
+        seconds,
         training.hardware.name if training.hardware else None,
         result.run.identity.get("schedule", {}).get("epochs"),
         attacks,
     )
+
+
+def _autoattack_alone(result: StoredResult) -> Path | None:
+    """Return the folder of the AutoAttack that a further attack continued; None if it was not taken from another."""
+    settings = autoattack_alone(result.result.evaluation.settings)
+    alone = result.folder.beside(identity.evaluation_id(settings))
+    with suppress(DamagedError):
+        found = alone.result()
+        if found is not None and found.cascade == result.result.cascade:  # their seconds are equal
+            return alone.path
+    return None
 
 
 def _base_cost(folder: Path) -> list[Cost]:

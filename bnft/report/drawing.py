@@ -183,12 +183,14 @@ def _turned(label: str, one: TurnedOff) -> str:
 def _seconds(group: Group) -> list[dict[str, Any]]:
     lines = []
     for series in group.series:
-        runs = [stored.result for stored in series.row.results]
+        results = series.row.results
+        runs = [stored.result for stored in results]
+        previews = [stored.preview.result.seconds for stored in results if stored.preview is not None]
         lines.append(
             {
                 "row": series.label,
                 "training": sum(result.training.seconds or 0.0 for result in runs) / len(runs),
-                "evaluation": sum(result.seconds for result in runs) / len(runs),
+                "evaluation": (sum(result.seconds for result in runs) + sum(previews)) / len(runs),
             }
         )
     return lines

@@ -279,14 +279,14 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         InputError: if a name is neither a sweep nor a run, or if the store is empty.
     """
     picked = pick(store, names)
-    wanted = {
-        (entry["run"], entry["evaluation"]): entry.get("preview")
-        for sweep in picked.sweeps.values()
-        for entry in sweep["runs"]
-    }
+    wanted: dict[Wanted, str | None] = {}
+    for sweep in picked.sweeps.values():
+        for entry in sweep["runs"]:
+            key = entry["run"], entry["evaluation"]
+            wanted[key] = entry.get("preview") or wanted.get(key)
     for name in picked.runs:
-        done = _evaluations(store.run(name))
-        wanted |= {(name, evaluation): None for evaluation in done or ([] if picked.everything else [""])}
+        for evaluation in _evaluations(store.run(name)) or ([] if picked.everything else [""]):
+            wanted.setdefault((name, evaluation))
     if picked.everything and not wanted:
         raise InputError(f"store={store.root}: must be a folder with runs that are done; this folder has none")
     return read(store, wanted, {key: preview for key, preview in wanted.items() if preview})
@@ -328,7 +328,7 @@ def read(store: Store, wanted: Iterable[Wanted], previews: Mapping[Wanted, str] 
     by_folder = {results[key].folder.path: results[key] for key in asked if key in results}  # previews can be shared
     return Selection(
         tuple(by_folder.values()),
-        tuple(run for run, evaluation in asked if (run, evaluation) not in results),
+        tuple(dict.fromkeys(run for run, evaluation in asked if (run, evaluation) not in results)),
         tuple(dict.fromkeys(run for run, _ in shown)),
     )
 

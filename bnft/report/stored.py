@@ -1,7 +1,7 @@
 """One evaluation of one run as it is stored: its result, and the outcomes of its images."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from bnft.common.errors import DamagedError
+from bnft.evaluation.settings import quick_instead
 from bnft.report.per_image import PerImage
-from bnft.runs import layout
+from bnft.runs import identity, layout
 from bnft.runs.evaluation_folder import EvaluationFolder
 from bnft.runs.result import Result, RunRecord
 from bnft.runs.run_folder import RunFolder
@@ -34,6 +35,20 @@ class StoredResult:
     @property
     def run_folder(self) -> RunFolder:
         return RunFolder(self.folder.path.parents[1])
+
+    @cached_property
+    def preview(self) -> "StoredResult | None":
+        """The quick evaluation of the same images that is shown before AutoAttack; None if it is not there, or damaged.
+
+        Evaluations by other attacks than AutoAttack have none.
+        """
+        evaluation = self.result.evaluation
+        if evaluation.attack == "autoattack":
+            folder = self.folder.beside(identity.evaluation_id(quick_instead(evaluation.settings)))
+            with suppress(DamagedError):
+                result = folder.result()
+                return StoredResult(folder, result) if result is not None else None
+        return None
 
     @cached_property
     def scores(self) -> dict[str, NDArray[Any]]:

@@ -8,11 +8,13 @@ the sweeps that list them, so that the same command removes the rest.
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bnft.common.errors import InputError
-from bnft.runs import layout, locks
+from bnft.evaluation.settings import quick_instead
+from bnft.runs import identity, layout, locks
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import runs_of
 from bnft.runs.store import RUN_NAME, Store
@@ -179,9 +181,20 @@ def _needed_models(view: StoreStatus, runs: Sequence[str]) -> dict[str, str]:
             if needed is not None:
                 kept[needed] = f"sweep {name} needs its model for {entry['run']}, which is not done"
     for run in runs:
-        if not store.run(run).evaluations():
+        if not _has_result(store.run(run)):
             kept.setdefault(run, "it has no result, so its training would be lost")
     return {run: kept[run] for run in runs if run in kept and store.run(run).trained}
+
+
+def _has_result(run: RunFolder) -> bool:
+    """Return whether an evaluation of a run is done. The preview of the evaluation that it was begun for is none."""
+    done = [evaluation.path.name for evaluation in run.evaluations()]
+    with suppress(InputError, KeyError):  # of an old or damaged configuration
+        evaluation = run.config()["evaluation"]
+        if evaluation["attack"] == "autoattack":
+            preview = identity.evaluation_id(quick_instead(evaluation))
+            done = [name for name in done if name != preview]
+    return bool(done)
 
 
 def _has_been_trained(store: Store, run: str) -> bool:

@@ -181,9 +181,10 @@ class StoreStatus:
         for name in self.sweeps if sweeps is None else sweeps:
             sweep, alive = self.sweeps[name], self.is_launched(name)
             for entry in (*sweep["bases"], *sweep["runs"]):
-                wanted[entry["run"], entry.get("evaluation")] = None
+                key = entry["run"], entry.get("evaluation")
+                wanted[key] = None
                 bases[entry["run"]] = entry.get("base")
-                previews[entry["run"], entry.get("evaluation")] = entry.get("preview")
+                previews[key] = entry.get("preview") or previews.get(key)
                 if alive:
                     launched.add(entry["run"])
         if sweeps is None:

@@ -82,7 +82,7 @@ def with_previews(todo: Sequence[Task], store: Store) -> list[Task]:
         if not task.evaluated or task.run.preview is None:
             continue
         preview = replace(task, evaluated=False, previewed=True)
-        made = is_done(replace(task, run=task.run.preview), store)
+        made = is_done(preview, store)
         last.append(task if made or preview.name in asked else replace(task, needs=preview.name))
         if not made and preview.name not in names:
             names.add(preview.name)
@@ -100,10 +100,10 @@ def is_done(task: Task, store: Store) -> bool:
 
     A result is valid even if its model was removed or not exported.
     """
-    folder = store.run(task.run.name)
-    if not task.evaluated:
+    folder, shown = store.run(task.run.name), task.shown
+    if shown is None:
         return folder.trained
-    evaluation = folder.evaluation(task.run.evaluation_id)
+    evaluation = folder.evaluation(shown.evaluation_id)
     with suppress(DamagedError):
         if evaluation.result() is not None:
             evaluation.outcomes(images=False)

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support import made_up
 
 from bnft.common import files
 from bnft.config.compose import quoted
+from bnft.evaluation.settings import quick_instead
 from bnft.report.costs import _plain, costs, evaluation_seconds, reproductions, sweeps, training_seconds
 from bnft.runs import identity
 from bnft.runs.store import Store
@@ -51,6 +53,27 @@ def test_a_run_that_was_evaluated_twice_was_trained_once(store: Store) -> None:
         made_up.run(store, "adv", evaluation={**made_up.EVALUATION, "eps": eps}, training=training(30.0), seconds=4.0)
     found = costs(made_up.study(store))
     assert len(found) == 2 and training_seconds(found) == 30.0 and evaluation_seconds(found) == 8.0
+
+
+def test_previews_cost_too_and_the_autoattack_before_a_further_attack_costs_once(store: Store) -> None:
+    autoattack = {**made_up.EVALUATION, "seed": 0}
+    strongest = {**autoattack, "then": "quick", "restarts": 5}
+    rate, cascade = made_up.rate(4, 4), [{"attack": "square", **made_up.rate(4, 4), "seconds": 20.0}]
+    quick = quick_instead(autoattack)
+    made_up.run(store, "adv", evaluation=quick, seconds=1.0)
+    further = {"attack": "quick", **rate, "seconds": 3.0}
+    fallen = {"fallen_at": np.ones(4, np.int8), "beyond": np.zeros(4, bool)}
+    more = {"strongest": further, "outcomes": fallen}
+    made_up.run(store, "adv", evaluation=strongest, seconds=23.0, cascade=cascade, **more)
+    (alone,) = costs(made_up.study(store))
+    assert alone.evaluation == 24.0
+    assert alone.attacks == {"square": 20.0, "quick (further)": 3.0, "quick (preview)": 1.0}
+    made_up.run(store, "adv", evaluation=autoattack, seconds=20.0, cascade=cascade)
+    found = {len(cost.attacks): cost for cost in costs(made_up.study(store))}
+    assert evaluation_seconds(found.values()) == 24.0 and found[1].attacks == {"quick (further)": 3.0}
+    cascade[0]["seconds"] = 21.0  # another AutoAttack than the one before the further attack
+    made_up.run(store, "adv", evaluation=autoattack, seconds=21.0, cascade=cascade)
+    assert evaluation_seconds(costs(made_up.study(store))) == 45.0
 
 
 def test_bases_that_were_not_evaluated_cost_too(store: Store) -> None:

@@ -88,6 +88,19 @@ def test_a_preview_that_several_evaluations_show_counts_once(store: Store) -> No
     assert select(store, [name]).previewed == (first["run"], second["run"])
 
 
+def test_an_entry_without_a_preview_does_not_hide_that_of_another(store: Store) -> None:
+    entry = made(store, "adv", quick=100)
+    alone = {key: value for key, value in entry.items() if key != "preview"}
+    first, second = swept(store, entry, alone), swept(store, alone)
+    for names in ([first], [first, second]):
+        assert [result.result.evaluation.attack for result in select(store, names).results] == ["quick"]
+
+
+def test_a_run_whose_evaluations_are_all_missing_is_named_once(store: Store) -> None:
+    entries = [write(store, "adv", evaluation=evaluation, done=False) for evaluation in (AUTOATTACK, STRONGEST)]
+    assert select(store, [swept(store, *entries)]).missing == (entries[0]["run"],)
+
+
 def test_a_preview_in_the_place_of_a_result_that_is_done_counts_once(store: Store) -> None:
     first, second = made(store, "adv", 0, quick=100, autoattack=120), made(store, "adv", 1, quick=110)
     asked = {"run": first["run"], "evaluation": first["preview"]}

@@ -88,7 +88,7 @@ def run(
         "seed": seed,
     }
     tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in kept.items()}
-    folder.evaluation(f"autoattack-{identity.digest(dict(evaluation))}").save(
+    folder.evaluation(identity.evaluation_id(dict(evaluation))).save(
         tensors, read(Result, {**values, **result}, folder.path)
     )
     return folder

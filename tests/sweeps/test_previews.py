@@ -13,7 +13,7 @@ from bnft.sweeps.pool import Pool, slots
 from bnft.sweeps.record import record
 from bnft.sweeps.run_table import Line, table
 from bnft.sweeps.status import StoreStatus
-from bnft.sweeps.tasks import tasks, undone, with_previews
+from bnft.sweeps.tasks import is_done, tasks, undone, with_previews
 from bnft.sweeps.terminal import Terminal
 
 PGD = ("evaluation=pgd", "evaluation.iterations=2")
@@ -163,6 +163,26 @@ def test_until_autoattack_is_done_the_quick_number_is_shown_as_such(planned, bnf
     for names in ([], [sweep], [run.name], ["all"]):
         (row,) = json.loads(bnft("table", *names, "--store", folder, "--format", "json").out)["rows"]
         assert row["attack"] == "autoattack" and "quick" not in row["label"]
+
+
+def test_a_run_of_which_only_the_preview_is_done(planned, bnft):
+    asked = planned(["policy=normal"])
+    (run,), store = asked.runs, asked.store
+    *_, before = with_previews(tasks(asked), store)[:-1]
+    execute(run, store, Terminal(), evaluated=False)
+    assert before.previewed and not is_done(before, store), "it is trained, but its preview is not made"
+    execute(run, store, Terminal(), evaluated=False, previewed=True)
+    assert is_done(before, store)
+    entry = {"run": run.name, "evaluation": run.evaluation_id}
+    sweep = store.save_sweep([{**entry, "preview": run.preview.evaluation_id}, entry], [], "bnft run -m", None)
+    (status,) = StoreStatus(store).statuses([sweep])
+    assert (status.attack, status.state) == ("quick", "not begun"), "the second entry does not hide the preview"
+    for file in (store.root / "sweeps").iterdir():
+        file.unlink()
+    said = bnft("remove", run.name, "--only", "models", "--store", f"{store.root}")
+    assert said.code == 2 and "it has no result, so its training would be lost" in said.err
+    (store.run(run.name).path / "model.safetensors").unlink()
+    assert is_done(before, store), "a result is valid without its model"
 
 
 def test_a_run_that_fails_before_its_preview_fails_once(hydra, tmp_path):
