@@ -34,9 +34,17 @@ class Evaluation(Strict):
     restarts: Annotated[int | None, at_least(1)] = None  # of PGD and quick
     budgets: Annotated[Any, increasing] = None  # of quick: several values of eps, or null
 
+    @property
+    def shown_attack(self) -> str:
+        """The attack in labels. It is `quick, curve` for robust error over eps, which can differ from that by quick."""
+        return self.attack if self.budgets is None else f"{self.attack}, curve"
+
 
 def by(attack: str) -> str:
-    """Return the text that follows the name of a row or a number by this attack; empty for AutoAttack."""
+    """Return the text that follows the name of a row or a number by this attack; empty for AutoAttack.
+
+    `attack` is an attack, or `Evaluation.shown_attack`.
+    """
     return {"autoattack": "", "pgd": " (PGD)"}.get(attack, f" ({attack})")
 
 

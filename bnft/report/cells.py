@@ -27,6 +27,10 @@ FLOOR = "†"  # marks a row that may be no better than a constant classifier
 
 WEAKER = {
     "quick": "(quick) marks robust errors by the quick attack. They are lower bounds: AutoAttack can find more.",
+    "quick, curve": (
+        "(quick, curve) marks robust errors within this eps by the quick attack, which begins with smaller values of"
+        " eps. They are lower bounds, and can differ by some images from (quick)."
+    ),
     "pgd": "(PGD) marks robust errors by PGD. They are lower bounds: AutoAttack usually finds more.",
 }  # notes on rows by other attacks than AutoAttack, which are not compared with the paper
 
@@ -81,7 +85,8 @@ def notes(study: Study) -> list[str]:
         f"Brackets contain 95 % intervals (Wilson) for {_images(study)}. The paper uses {paper.CLEAN_IMAGES} clean and"
         f" {paper.ROBUST_IMAGES:,} attacked images."
     ]
-    texts += [WEAKER[attack] for attack in WEAKER if any(row.attack == attack for row in study.rows)]
+    shown = {row.first.evaluation.shown_attack for row in study.rows}
+    texts += [text for attack, text in WEAKER.items() if attack in shown]
     if has_strongest(study):
         texts.append(
             "Strongest is the robust error after a further attack on the images that AutoAttack has not broken."

@@ -74,7 +74,7 @@ class Row:
     @property
     def title(self) -> str:
         """The title of the row. It names the attack, if that is weaker than AutoAttack: `ADV (quick)`."""
-        return f"{self.first.run.title}{by(self.attack)}"
+        return f"{self.first.run.title}{by(self.first.evaluation.shown_attack)}"
 
     @property
     def seeds(self) -> list[int]:

@@ -59,7 +59,7 @@ class RunProgress:
 
     def evaluation_begins(self, config: Evaluation) -> None:
         names = {"autoattack": f"{config.version} AutoAttack", "quick": "quick attack", "pgd": "PGD"}
-        how = names[config.attack] + (", then quick" if config.then else "")
+        how = names[config.attack] + (", then quick" if config.then else ", curve" if config.budgets else "")
         detail = f"{how}, {config.norm} eps {show(config.eps)}, {config.n_images} images"
         self._reporter.begins(self._run.name, "evaluating", detail)
         self._write("running", "evaluating")
@@ -97,7 +97,7 @@ class RunProgress:
         self._reporter.ends(self._run.name, "done", f"done: {_numbers(result)}")
 
     def _scored(self, result: Result) -> None:
-        text = score_text(result.robust.error, result.evaluation.attack)
+        text = score_text(result.robust.error, result.evaluation.shown_attack)
         self._reporter.scored(self._run.name, f"{result.clean.error:.2f}", text)
 
     def _write(self, state: str, stage: str, **progress: Any) -> None:
@@ -110,5 +110,5 @@ def _numbers(result: Result) -> str:
     clean, robust = result.clean, result.robust
     return (
         f"clean error {clean.error:.2f} % of {clean.images},"
-        f" robust error {robust.error:.1f} % of {robust.images}{by(result.evaluation.attack)}"
+        f" robust error {robust.error:.1f} % of {robust.images}{by(result.evaluation.shown_attack)}"
     )

@@ -30,7 +30,8 @@ SETTLED = ("done", "failed", "blocked", "interrupted", "damaged", "unreadable", 
 class RunStatus:
     """The state of an evaluation of a run, or of its training if `evaluation` is None. Errors are in percent.
 
-    `attack` is the attack of the robust error. If the evaluation is not done, it can be that of the preview.
+    `attack` is the attack of the robust error, as in labels. If the evaluation is not done, it can be that of the
+    preview.
     """
 
     run: str
@@ -221,7 +222,7 @@ class StoreStatus:
         with suppress(InputError, OSError):  # a damaged or unreadable preview is made again
             result = self.store.run(status.run).evaluation(preview).result()
             if result is not None:
-                found = result.clean.error, result.robust.error, result.evaluation.attack
+                found = result.clean.error, result.robust.error, result.evaluation.shown_attack
                 return replace(status, clean=found[0], robust=found[1], attack=found[2])
         return status
 
@@ -254,7 +255,7 @@ class StoreStatus:
                 result = folder.evaluation(evaluation).result()
                 if result is not None:
                     folder.evaluation(evaluation).outcomes(images=False)
-                    errors, attack = (result.clean.error, result.robust.error), result.evaluation.attack
+                    errors, attack = (result.clean.error, result.robust.error), result.evaluation.shown_attack
                     return RunStatus(run, evaluation, "done", "", *errors, attack)
             except DamagedError as error:
                 damage = str(error)

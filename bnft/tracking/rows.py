@@ -160,7 +160,7 @@ def tested_values(result: Result) -> dict[str, float | int | str]:
         keys.TEST_ROBUST_HIGH: robust.interval[1],
         keys.TEST_EPS: how.eps,
         keys.TEST_NORM: how.norm,
-        keys.TEST_ATTACK: how.attack,
+        keys.TEST_ATTACK: how.shown_attack,
         keys.TEST_EVALUATION: how.id,
         keys.TEST_SECONDS: result.seconds,
         keys.TEST_WARNINGS: len(result.warnings),

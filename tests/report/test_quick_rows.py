@@ -19,6 +19,7 @@ from bnft.report.table import FORMATS, render
 from bnft.report.write import report
 from bnft.runs.result import Result, plain, read
 from bnft.runs.store import Store
+from bnft.sweeps.status import StoreStatus
 
 AUTOATTACK = {**EVALUATION, "seed": 0}
 QUICK = {key: value for key, value in quick_instead(AUTOATTACK).items() if value is not None}
@@ -139,6 +140,25 @@ def test_every_format_says_that_a_number_is_by_quick(store: Store, form: str) ->
         assert "marks robust errors by the quick attack" in " ".join(text.split())
     if form == "csv":
         assert next(csv.DictReader(io.StringIO(text)))["attack"] == "quick"
+
+
+def test_robust_error_over_eps_is_told_from_quick(store: Store) -> None:
+    curve = {**QUICK, "budgets": [0.1, 0.15]}
+    made(store, "adv", quick=100, autoattack=110)
+    made(store, "bn_params", quick=120)
+    for policy in ("adv", "bn_params"):
+        write(store, policy, 90, evaluation=curve, overrides=OVERRIDES)
+    labels = ["ADV", "ADV (quick, curve)", "BN PARAMS (quick)", "BN PARAMS (quick, curve)"]
+    assert sorted(study(store).labels()) == labels, "the preview of ADV is not shown any more"
+    text = " ".join(render(select(store, ["all"]), "terminal").split())
+    assert "(quick, curve) marks robust errors" in text and "(quick) marks robust errors by" in text
+    assert sorted(status.line().robust for status in StoreStatus(store, jobs=()).statuses()) == [
+        "55.0",
+        "≥ 45.0 (quick, curve)",
+        "≥ 45.0 (quick, curve)",
+        "≥ 50.0 (quick)",
+        "≥ 60.0 (quick)",
+    ]
 
 
 def test_other_evaluations_have_names_too(store: Store) -> None:
