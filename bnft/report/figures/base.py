@@ -1,7 +1,7 @@
 """Figures with their panels, controls and data, for the page and for print."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -171,9 +171,10 @@ def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str,
         for (row, epoch), values in values_by_epoch.items()
     ]
     base = alt.Chart(sets.add(rows))
-    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+    epochs = {line["epoch"] for line in rows}
+    x = alt.X("epoch:Q", title="epoch", axis=_of_whole_numbers(epochs), scale=alt.Scale(nice=False))
     tooltip = [ROW, "epoch:Q", alt.Tooltip("mean:Q", title=title, format=".4g")]
-    short = len({line["epoch"] for line in rows}) == 1  # a line of one point would be invisible
+    short = len(epochs) == 1  # a line of one point would be invisible
     line = base.mark_line(point=short).encode(
         x=x, y=alt.Y("mean:Q", title=title), color=colour(series), strokeDash=dash(series), tooltip=tooltip
     )
@@ -181,6 +182,13 @@ def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str,
         return line
     band = base.mark_area(opacity=0.12).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=colour(series))
     return alt.layer(band, line)
+
+
+def _of_whole_numbers(shown: Collection[int]) -> alt.Axis:
+    """Return an axis with ticks at whole numbers only. In a range of less than three, Vega ignores `tickMinStep`."""
+    first, last = min(shown, default=0), max(shown, default=0)
+    few = list(range(first, last + 1)) if last - first < 3 else alt.Undefined
+    return alt.Axis(tickMinStep=1, format="d", values=few)
 
 
 def colour(series: Sequence[Series], lines: bool = True) -> alt.Color:
