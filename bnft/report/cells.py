@@ -92,7 +92,7 @@ def notes(study: Study) -> list[str]:
             "Strongest is the robust error after a further attack on the images that AutoAttack has not broken."
             " It counts what either of them has broken. The paper's numbers and the claims are about AutoAttack alone."
         )
-    texts += _floor(study)
+    texts += _further(study) + _floor(study)
     if any(row.first.run.identity.get("base") for row in study.rows):
         texts.append(
             "The shift of m is how far mean m (Equation 1) of the BN layers has moved from that of the base, averaged"
@@ -113,6 +113,22 @@ def notes(study: Study) -> list[str]:
 def _listed(items: Sequence[str]) -> str:
     """Join items as `a, b and c`."""
     return " and ".join(filter(None, (", ".join(items[:-1]), items[-1])))
+
+
+def _further(study: Study) -> list[str]:
+    """Say in which rows quick broke images that AutoAttack did not break, unless the table has both numbers."""
+    counts = [
+        (sum(result.further_by_preview for result in row.results), label)
+        for row, label in zip(study.rows, study.labels(), strict=True)
+        if row.strongest is None
+    ]
+    found = [f"{count} of {label}" for count, label in counts if count]
+    if not found:
+        return []
+    return [
+        f"The quick attack broke further images, which AutoAttack did not break: {', '.join(found)}."
+        " evaluation=strongest reports both numbers."
+    ]
 
 
 def _floor(study: Study) -> list[str]:

@@ -51,6 +51,14 @@ class StoredResult:
         return None
 
     @cached_property
+    def further_by_preview(self) -> int:
+        """The number of images that the preview broke and AutoAttack did not."""
+        with suppress(DamagedError):
+            if self.preview is not None:
+                return int((self.preview.per_image.robust & ~self.per_image.robust).sum())
+        return 0
+
+    @cached_property
     def scores(self) -> dict[str, NDArray[Any]]:
         """The outcomes without the images, kept in memory. Raises DamagedError if they are missing or damaged."""
         return self.outcomes(images=False)

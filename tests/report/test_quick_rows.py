@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.written import EVALUATION, rows, study, write
+from support.written import EVALUATION, outcomes, rows, study, write
 
 from bnft.common.errors import DamagedError
 from bnft.evaluation.settings import STANDS, quick_instead
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "multirun")
 
 
-def made(store: Store, policy: str, seed: int = 0, quick: int | None = None, autoattack: int | None = None, **more):
+def made(store: Store, policy: str, seed: int = 0, quick=None, autoattack=None, **more):
     """Write the preview of a run and its evaluation, unless they are None. Return its entry in a sweep."""
     entry = {}
     for evaluation, fallen, overrides in ((QUICK, quick, OVERRIDES), (AUTOATTACK, autoattack, {})):
@@ -239,6 +239,21 @@ def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: St
         "normal": None,
     }
     assert [_strongest(row) for row in selection.studies()[0].rows] == ["", "≥ 61.5 (+3 images)"]
+
+
+def test_a_note_says_what_quick_broke_and_autoattack_did_not(store: Store) -> None:
+    further = "The quick attack broke further images, which AutoAttack did not break: 4 of ADV, 1 of BN PARAMS."
+    name = swept(store, made(store, "normal", quick=180, autoattack=190))
+    assert "further images" not in render(select(store, [name]), "terminal")
+    entries = [made(store, "adv", seed, quick=outcomes(102), autoattack=outcomes(110, shift=2)) for seed in (0, 1)]
+    entries.append(made(store, "bn_params", quick=101, autoattack=100))
+    name = swept(store, made(store, "normal", quick=180, autoattack=190), *entries)
+    for form in ("terminal", "md", "tex"):
+        text = " ".join(render(select(store, [name]), form).split())
+        assert f"{further} evaluation=strongest reports both numbers." in text
+    for entry in entries:
+        strongest(store, entry, 3)
+    assert "further images" not in render(select(store, [name]), "terminal"), "it has the column strongest"
 
 
 def test_a_bound_that_its_outcomes_do_not_have_is_refused(store: Store) -> None:
