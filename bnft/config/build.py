@@ -55,8 +55,9 @@ def check_data(config: Config, data: Dataset, evaluated: bool = True) -> None:
         raise rejected("data.channels", settings["channels"], f"{data.channels}, the number of channels of the images")
     if config["schedule"]["batch_size"] > train:
         raise rejected("schedule.batch_size", config["schedule"]["batch_size"], f"at most the {train} training images")
-    if evaluated and config["evaluation"]["n_images"] > test:
-        raise rejected("evaluation.n_images", config["evaluation"]["n_images"], f"at most the {test} test images")
+    if evaluated and (attacked := config["evaluation"]["n_images"]) > test:
+        key = "data.n_images" if attacked == settings["n_images"] else "evaluation.n_images"
+        raise rejected(key, attacked, f"at most the {test} test images")
     augmentation.fits(settings["augmentation"], data)
 
 

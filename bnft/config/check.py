@@ -109,7 +109,7 @@ def _check_monitor(monitor: Mapping[str, Any], epochs: int) -> None:
     if monitor["eps"] is None:
         raise rejected("monitor.eps", None, "a number, above 0")
     if every is None and monitor["keep"] != "last":
-        raise rejected("monitor.keep", monitor["keep"], "last with monitor.every=null")
+        raise rejected("monitor.keep", monitor["keep"], "last with monitor.every=null; set monitor.every to measure")
     if every is not None and every > epochs:
         raise rejected("monitor.every", every, f"at most the {epochs} epochs of schedule.epochs, or null")
 

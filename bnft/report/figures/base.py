@@ -166,12 +166,12 @@ def over_epochs(sets: Datasets, series: Sequence[Series], lines: Rows, key: str,
     for line in lines:
         if line[key] is not None and isfinite(line[key]):
             values_by_epoch.setdefault((line["row"], line["epoch"]), []).append(line[key])
+    epochs = {epoch for _, epoch in values_by_epoch}
     rows = [
         {"row": row, "epoch": epoch, "mean": sum(values) / len(values), "low": min(values), "high": max(values)}
         for (row, epoch), values in values_by_epoch.items()
     ]
     base = alt.Chart(sets.add(rows))
-    epochs = {line["epoch"] for line in rows}
     x = alt.X("epoch:Q", title="epoch", axis=_of_whole_numbers(epochs), scale=alt.Scale(nice=False))
     tooltip = [ROW, "epoch:Q", alt.Tooltip("mean:Q", title=title, format=".4g")]
     short = len(epochs) == 1  # a line of one point would be invisible
