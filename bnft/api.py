@@ -158,8 +158,8 @@ def table(store: str | Path = "multirun", *names: str) -> Table:
 def transfer(store: str | Path = "multirun", *names: str, device: str = "auto") -> "Transfer":
     """Try the adversarial images of each row on the models of the others.
 
-    Only rows with the same data, norm, eps, images and budgets are compared. Models of equal seeds are paired, and
-    errors are means over seeds.
+    Only rows with the same data, attack, norm, eps, images and budgets are compared, one for each model. Models of
+    equal seeds are paired, and errors are means over seeds.
 
     Args:
         store: the folder that holds the runs.

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnft.common.canonical import canonical
 from bnft.common.console import PLAIN_WIDTH
 from bnft.common.errors import DamagedError, InputError, show
 from bnft.evaluation.settings import CLEAN
@@ -91,7 +92,8 @@ class Transfer:
 def measure(selection: Selection, device: str = "auto") -> Transfer:
     """Try the adversarial images of each row on the models of all rows.
 
-    Only rows with the same data, norm, eps, images and budgets are compared: those of the largest set of such rows.
+    Only rows with the same data, attack, norm, eps, images and budgets are compared: those of the largest set of such
+    rows. Each model has one row. While AutoAttack is not done for all runs, the previews of all are compared.
 
     Args:
         selection: the results.
@@ -103,7 +105,8 @@ def measure(selection: Selection, device: str = "auto") -> Transfer:
     from bnft.common.devices import choose
 
     hardware = choose(device, "fp32", None)
-    study = Study(tuple(row for study in selection.studies() for row in study.rows))
+    studies = _of_one_attack(selection).studies()
+    study = Study(tuple(row for study in studies for row in study.rows))
     labels = dict(zip(study.labels(), study.rows, strict=True))
     rows, left_out = _comparable(labels)
     left_out += [f"{run}: is not done yet" for run in selection.missing]
@@ -123,16 +126,30 @@ def measure(selection: Selection, device: str = "auto") -> Transfer:
     return Transfer(tuple(shown), *rows[shown[0]].budget, cells, tuple(left_out))
 
 
+def _of_one_attack(selection: Selection) -> Selection:
+    """Return the previews in the place of all results that have one, if some runs have a preview only."""
+    if not selection.previewed:
+        return selection
+    shown = [result.preview or result for result in selection.results]
+    return replace(selection, results=tuple({result.folder.path: result for result in shown}.values()))
+
+
 def _comparable(labels: dict[str, Row]) -> tuple[dict[str, Row], list[str]]:
-    """Return the largest set of rows that can be compared, and the other rows with their differences from them."""
-    sets: dict[str, dict[str, Row]] = {}
-    for label, row in labels.items():
-        sets.setdefault(repr(_setting(row)), {})[label] = row
+    """Return the largest set of rows that can be compared, and the other rows with the reasons.
+
+    A model has one row in this set: the evaluation with the most seeds, or else the first.
+    """
+    sets: dict[str, dict[str, tuple[str, Row]]] = {}
+    left_out = []
+    for label, row in sorted(labels.items(), key=lambda one: -len(one[1].seeds)):
+        alike = sets.setdefault(repr(_setting(row)), {})
+        kept, _ = alike.setdefault(_model(row), (label, row))
+        left_out += [f"{label}: is another evaluation of the models of {kept}"] if kept != label else []
     if not sets:
         return {}, []
-    most = max(sets.values(), key=len)
+    chosen = dict(max(sets.values(), key=len).values())
+    most = {label: row for label, row in labels.items() if label in chosen}
     usual = _setting(next(iter(most.values())))
-    left_out = []
     for label, row in labels.items():
         differing = [
             f"{key}={show(value)} instead of {show(usual[key])}"
@@ -147,8 +164,13 @@ def _setting(row: Row) -> dict[str, Any]:
     """Return what rows must have in common to be compared."""
     data, (norm, eps) = row.first.data, row.budget
     hashed = data.sha256[: identity.HASH_LENGTH]
-    common = {"data": hashed, "data.validation": data.validation, "norm": norm, "eps": eps}
+    common = {"data": hashed, "data.validation": data.validation, "attack": row.attack, "norm": norm, "eps": eps}
     return {**common, "images": row.robust.images, "budgets": row.first.evaluation.budgets}
+
+
+def _model(row: Row) -> str:
+    """Return what the models of a row have in common."""
+    return canonical([row.policy, identity.without(row.first.run.identity, "seed")])
 
 
 @dataclass(frozen=True)

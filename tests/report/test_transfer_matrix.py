@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.command import ROOT, TINY, Outcome, refusal
-from support.written import EVALUATION, study, write
+from support.written import EVALUATION, study, sweep, write
 
 import bnft as api
+from bnft.evaluation.settings import quick_instead
 from bnft.report.rows import select
-from bnft.report.transfer import _comparable
+from bnft.report.transfer import _comparable, _of_one_attack
 from bnft.runs.store import Store
 
 Launch = Callable[..., Outcome]
@@ -88,11 +90,39 @@ def test_images_of_a_curve_are_not_compared_with_those_within_eps(tmp_path: Path
     """They are within the smallest budget that broke them, so they transfer less."""
     one, usual = Store(tmp_path / "multirun"), {**EVALUATION, "attack": "quick", "restarts": 1, "seed": 0}
     for policy, evaluation in (("adv", usual), ("normal", usual), ("adv", {**usual, "budgets": [0.05, 0.15]})):
-        write(one, policy, evaluation={key: value for key, value in evaluation.items() if key != "version"})
+        write(one, policy, evaluation=without_version(evaluation))
     rows = study(one).rows
     kept, left_out = _comparable(dict(zip(study(one).labels(), rows, strict=True)))
     assert len(kept) == 2 and len(rows) == 3
     assert len(left_out) == 1 and "budgets=[0.05,0.15] instead of null" in left_out[0]
+
+
+def without_version(evaluation: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in evaluation.items() if key != "version"}
+
+
+def test_a_model_has_one_row_and_attacks_are_not_mixed(tmp_path: Path) -> None:
+    one, usual = Store(tmp_path / "multirun"), {**EVALUATION, "seed": 0}
+    quick = without_version({**usual, "attack": "quick", "restarts": 1})
+    for policy, evaluation in (("adv", usual), ("adv", {**usual, "version": "plus"}), ("normal", usual)):
+        write(one, policy, evaluation=evaluation)
+    write(one, "bn_stats", evaluation=quick)
+    labels = dict(zip(study(one).labels(), study(one).rows, strict=True))
+    kept, left_out = _comparable(labels)
+    assert sorted(row.policy for row in kept.values()) == ["adv", "normal"] and len(left_out) == 2
+    assert any("is another evaluation of the models of ADV" in reason for reason in left_out)
+    assert any("attack=quick instead of autoattack" in reason for reason in left_out)
+
+
+def test_while_a_sweep_is_half_done_the_previews_of_all_rows_are_compared(tmp_path: Path) -> None:
+    one, usual = Store(tmp_path / "multirun"), {**EVALUATION, "seed": 0}
+    quick, entries = quick_instead(usual), []
+    for policy, done in (("adv", True), ("normal", False)):
+        preview = write(one, policy, evaluation=quick)["evaluation"]
+        entries.append({**write(one, policy, evaluation=usual, done=done), "preview": preview})
+    shown = select(one, [sweep(one, *entries)])
+    assert sorted(result.result.evaluation.attack for result in shown.results) == ["autoattack", "quick"]
+    assert [result.result.evaluation.attack for result in _of_one_attack(shown).results] == ["quick"] * 2
 
 
 def test_runs_without_a_model_are_named(store: Path, bnft: Launch) -> None:
