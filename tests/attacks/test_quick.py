@@ -128,6 +128,63 @@ def test_rounds_attack_what_is_close_and_what_is_stuck():
     assert sorted(quick._worthwhile(images_, margins, 2.0).tolist()) == images_.tolist()
 
 
+def test_each_part_has_its_loss_and_the_closest_classes_are_the_first_targets(monkeypatch):
+    class Ordered(nn.Module):
+        """Class k is the k-th closest, whatever the image is."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0 * x.flatten(1)[:, :CLASSES] - torch.arange(float(CLASSES))
+
+    made = []
+
+    def listening(*arguments, **settings) -> Found:
+        made.append(settings)
+        return apgd_search(*arguments, **settings)
+
+    monkeypatch.setattr(quick, "apgd_search", listening)
+    attacked(Ordered(), images(6))
+    losses = list(dict.fromkeys(settings["loss"] for settings in made))
+    assert losses == [cross_entropy, dlr, targeted_margin]
+    aimed = [settings["targets"].tolist() for settings in made if "targets" in settings]
+    assert aimed[0] == [[1, 2, 3]] * 6 and aimed[1] == [[*range(1, CLASSES)]] * len(aimed[1])
+
+
+class Hill(nn.Module):
+    """Two classes. The margin of the other one is highest at one image within the budget, where it is nearly 0."""
+
+    def __init__(self, top: torch.Tensor) -> None:
+        super().__init__()
+        self.top = top
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        away = (x - self.top).flatten(1).square().sum(1)
+        return torch.stack([0 * away, -away - 1e-6], 1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_steps_become_smaller_on_the_way_to_a_point_within_the_budget(norm: Norm):
+    """Steps of the first size jump over it in each pixel. Images that make no progress go back to their best point."""
+    x = images(20)
+    size = EPS if norm == "Linf" else EPS / 8
+    top = x + size * (1.6 * torch.rand(x.shape, generator=draws(4)) - 0.8)
+    settings = {"eps": EPS, "norm": norm, "iterations": 100, "loss": cross_entropy}
+    found = apgd_search(Hill(top), x, torch.zeros(20, dtype=torch.long), generator=draws(), **settings)
+    before, after = ((points - top).flatten(1).norm(dim=1) for points in (x, found.points))
+    assert float((after / before).max()) < 0.03
+
+
+def test_what_is_broken_stays_broken():
+    labels, logits = torch.zeros(2, dtype=torch.long), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    found = Found.at(torch.tensor([0.1, 0.2]).view(2, 1, 1, 1), logits, labels)
+    found.take(torch.arange(2), Found.at(torch.tensor([0.3, 0.4]).view(2, 1, 1, 1), logits.flip(0), labels))
+    assert found.broken.tolist() == [True, True]
+    assert torch.equal(found.points.flatten(), torch.tensor([0.1, 0.4])), "the first broken point is kept"
+
+
+def test_images_leave_the_batch_on_a_cpu_only():
+    assert apgd._leaves(torch.device("cpu")) and not apgd._leaves(torch.device("cuda"))
+
+
 def test_broken_images_cost_no_more_passes():
     model, x = Linear(), images(100)
     with counted(model) as counter:
