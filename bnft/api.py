@@ -270,7 +270,7 @@ def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
     from omegaconf import OmegaConf
 
     from bnft.config.compat import context_of
-    from bnft.config.compose import CONFIG_NAME, composing, quoted
+    from bnft.config.compose import CONFIG_NAME, composing, for_hydra
     from bnft.runs.plan import plan as planned
 
     if isinstance(arguments, str):
@@ -279,7 +279,9 @@ def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
         if not isinstance(argument, str) or argument.startswith("-"):
             raise rejected("arguments", argument, "KEY=VALUE, as text")
     with composing() as loader:
-        config = loader.load_configuration(CONFIG_NAME, [quoted(argument) for argument in arguments], RunMode.MULTIRUN)
+        config = loader.load_configuration(
+            CONFIG_NAME, [for_hydra(argument) for argument in arguments], RunMode.MULTIRUN
+        )
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context_of(loader), task_function=lambda _: None, config=config
         )

@@ -22,7 +22,7 @@ from bnft.common.files import reachable
 from bnft.config import folders
 from bnft.config.check import SCHEMA
 from bnft.config.compat import flag_parser
-from bnft.config.compose import CONFIG_NAME, quoted, register
+from bnft.config.compose import CONFIG_NAME, for_hydra, register
 from bnft.config.messages import about_input, library_message
 
 HERE = (".LocalLauncher", ".BasicLauncher")  # launchers that a single run does not need
@@ -139,7 +139,7 @@ def guarded(main: Callable[[], object]) -> None:
     The code is 2 for errors that a user can correct, which print one line, and 130 after an interruption. Any other
     error is a bug in bnft. It is raised, so that Python prints its traceback.
     """
-    sys.argv[1:] = [quoted(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [for_hydra(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a shortened error and exits with 1
     with printing():
         folders.give(_checked_flags(sys.argv[1:]).config_dir)

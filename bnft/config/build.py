@@ -28,7 +28,7 @@ def dataset(config: Config) -> Dataset:
     Raises InputError if the data are invalid.
     """
     arguments, keys = split(config["data"], DataKeys)
-    kept = {name: keys[name] for name in ("num_classes", "validation")}
+    kept = {name: keys.get(name) for name in ("num_classes", "validation", "training_images")}  # old ones lack some
     loaded = _loaded(settings := json.dumps([arguments, kept], sort_keys=True))
     monitor = config.get("monitor")  # older configurations have none
     return loaded if monitor is None or monitor["every"] is None else _held_out(settings, monitor["images"])
@@ -37,7 +37,7 @@ def dataset(config: Config) -> Dataset:
 @lru_cache(maxsize=4)
 def _loaded(settings: str) -> Dataset:
     arguments, keys = json.loads(settings)
-    return prepare(components.build("data", arguments)(), keys["num_classes"], keys["validation"])
+    return prepare(components.build("data", arguments)(), **keys)
 
 
 @lru_cache(maxsize=4)

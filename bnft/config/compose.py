@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +28,7 @@ from bnft.config import folders, sources
 from bnft.config.check import SCHEMA, check
 from bnft.config.compat import apply_values, is_group, use_yaml_loader, yaml_loader
 from bnft.config.messages import about_input, library_message, not_given
-from bnft.config.schema import Config
+from bnft.config.schema import KINDS, Config
 from bnft.evaluation.settings import COMMON
 
 CONFIG_NAME = "config"
@@ -36,6 +36,7 @@ PLACES = ("store", "device", "threads", "wandb")  # these do not affect what is 
 INHERITED = (
     "model",
     "data",
+    "scale",
     "threat",
     "recipe",
     "monitor",
@@ -208,6 +209,14 @@ def quoted(argument: str) -> str:
     return f"{name}=[{','.join(wrapped)}]"
 
 
+def for_hydra(argument: str) -> str:
+    """Return an argument of the command line as Hydra expects it.
+
+    `+scale=NAME` becomes `scale=NAME`. Hydra refuses the `+`, because data sets can bring a scale.
+    """
+    return quoted(argument.removeprefix("+") if argument.startswith("+scale=") else argument)
+
+
 def forget() -> None:
     """Clear all caches, so that the files of conf/ and of a user's own components are read again."""
     sources.forget()
@@ -222,10 +231,21 @@ def _resolved(overrides: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     policy, config = _groups(choices)
     config = copy.deepcopy(config)
     apply_values(values, config)
+    _check_kind(config)
     _check_size(OmegaConf.to_container(config, resolve=False))
     raw = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
     return policy, {str(key): value for key, value in raw.items()}
+
+
+def _check_kind(config: DictConfig) -> None:
+    """Raise InputError if there is a scale, which has numbers for kinds of schedules, and the schedule has no kind."""
+    schedule = config.schedule
+    if config.scale and isinstance(schedule, DictConfig) and not OmegaConf.is_interpolation(schedule, "kind"):
+        kind = schedule.get("kind")
+        if kind not in KINDS:
+            allowed = f"one of {', '.join(KINDS)}, for which the scale has numbers; scale=none chooses no scale"
+            raise rejected("schedule.kind", kind, allowed)
 
 
 def _check_size(root: Any) -> None:
@@ -293,11 +313,21 @@ def _groups(choices: tuple[str, ...]) -> tuple[str, DictConfig]:
         raise InputError(not_given("policy", f"one of {', '.join(policies())}"))
     if not re.fullmatch(r"\w[\w.+-]{0,99}", str(policy)):  # it becomes part of the names of folders
         raise rejected("policy", policy, "a file directly in conf/policy/, named by letters, digits, _ . + and - only")
+    _check_scale(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
     del config["hydra"]  # it has interpolations that only a job can resolve
     OmegaConf.set_struct(config, True)
     return str(policy), config
+
+
+def _check_scale(choices: Mapping[str, Any]) -> None:
+    """Raise InputError if the chosen scale does not exist. Hydra allows this, since most data sets bring no scale."""
+    scale = choices.get("scale")
+    if scale is not None and scale != choices.get("data"):
+        options = GlobalHydra.instance().config_loader().get_group_options("scale")
+        if scale not in options:
+            raise rejected("scale", scale, f"one of {', '.join(options)}")
 
 
 def base_overrides(composed: Composed, policy: str) -> list[str]:

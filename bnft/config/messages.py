@@ -1,6 +1,7 @@
 """Turn errors of pydantic, Hydra and OmegaConf into one line with the key, the value and the allowed values."""
 
 import itertools
+import re
 import traceback
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -133,6 +134,8 @@ def _omegaconf_message(error: OmegaConfBaseException, schema: Annotations, writt
         return not_given(key, words)
     if isinstance(error, InterpolationToMissingValueError):
         return not_given(text.split()[-1])
+    if missing := re.match(r"Interpolation key '(scale\.[\w.]+)' not found", text):
+        return f"{missing[1]}: must be given in the file of the scale, because {key} refers to it"
     if isinstance(error, InterpolationResolutionError):
         return f"{key}={show(siblings.get(error.key))}: must be {words or 'a value that can be resolved'} ({text})"
     if isinstance(error, OmegaConfValidationError) and words:

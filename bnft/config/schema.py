@@ -17,6 +17,7 @@ from bnft.evaluation.settings import NORMS, PREVIEWS, Evaluation
 TRACKING_MODES = ("auto", "online", "offline", "disabled")
 PRECISIONS = ("auto", "bf16", "fp32")
 KEPT = ("last", "best")
+KINDS = ("scratch", "scratch_bn", "finetune", "statistics")
 
 selectors = Rule(f"a list of {', '.join(SELECTORS)} or name patterns", bool, complete=True)
 
@@ -44,7 +45,10 @@ class FreezePolicy(Strict):
 
 @dataclass
 class Schedule(Strict):
-    """How long and how fast to train, with SGD. The learning rate is `lr * shape(progress)`."""
+    """How long and how fast to train, with SGD. The learning rate is `lr * shape(progress)`.
+
+    `kind` has no effect by itself. A scale has numbers of epochs and learning rates for each kind.
+    """
 
     epochs: Annotated[int, at_least(0)] = MISSING
     batch_size: Annotated[int, at_least(2)] = MISSING
@@ -54,6 +58,7 @@ class Schedule(Strict):
     nesterov: bool = MISSING
     weight_decay: Annotated[float, at_least(0)] = MISSING
     batchnorm_weight_decay: Annotated[float | None, at_least(0)] = None  # on BN parameters; as the others if None
+    kind: Annotated[str | None, one_of(*KINDS)] = None
 
 
 @dataclass
@@ -88,6 +93,7 @@ class DataKeys(Strict):
     augmentations: dict[str, str]  # the augmentation for `clean` and for `adversarial` training examples
     n_images: Annotated[int, at_least(1)]
     attack_batch_size: Annotated[int, at_least(1)]
+    training_images: Annotated[int | None, at_least(1)] = None
     validation: Annotated[int | None, at_least(1)] = None
     fill: Annotated[str | None, one_of("mean")] = None
     interpolation: Annotated[str | None, one_of("bicubic")] = None
@@ -145,6 +151,7 @@ class Config(Strict):
     threat: Threat = MISSING
     attack: Any = MISSING
     schedule: Schedule = MISSING
+    scale: dict[str, Any] = field(default_factory=dict)  # numbers to which the file of a scale refers
     monitor: Monitor = MISSING
     evaluation: Evaluation = MISSING
     wandb: Wandb = field(default_factory=Wandb)

@@ -101,7 +101,9 @@ class Dataset:
         return replace(self, x_train=images, y_train=labels, mean=mean, std=std, held_out=held_out)
 
 
-def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> Dataset:
+def prepare(
+    arrays: Arrays, num_classes: int, validation: int | None = None, training_images: int | None = None
+) -> Dataset:
     """Check the arrays of a data set and convert them to a `Dataset`.
 
     Args:
@@ -109,9 +111,10 @@ def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> 
         num_classes: the number of classes. Labels must be below it.
         validation: the number of training images to hold out. They replace the test images, so that hyper-parameters
             can be chosen without the test images.
+        training_images: the number of training images. The default is all that `validation` leaves.
 
     Raises:
-        InputError: if an array or `validation` is invalid.
+        InputError: if an array, `validation` or `training_images` is invalid.
     """
     for split in SPLITS:
         _check_images(f"x_{split}", getattr(arrays, f"x_{split}"), arrays.levels)
@@ -126,6 +129,11 @@ def prepare(arrays: Arrays, num_classes: int, validation: int | None = None) -> 
             raise InputError(f"data.validation={validation}: must be below the {len(arrays.x_train)} training images")
         x, y = arrays.x_train, arrays.y_train
         arrays = Arrays(x[:-validation], y[:-validation], x[-validation:], y[-validation:], arrays.levels)
+    if training_images:
+        if training_images > (count := len(arrays.x_train)):
+            raise rejected("data.training_images", training_images, f"at most the {count} training images, or null")
+        x, y = arrays.x_train[:training_images], arrays.y_train[:training_images]
+        arrays = replace(arrays, x_train=x, y_train=y)
     tensors: dict[str, Any] = {}
     for split in SPLITS:
         images = torch.from_numpy(np.ascontiguousarray(getattr(arrays, f"x_{split}").transpose(0, 3, 1, 2)))

@@ -13,7 +13,7 @@ from bnft.batchnorm.freezing import Freezing
 from bnft.common.console import output
 from bnft.common.errors import did_you_mean, rejected
 from bnft.config import build
-from bnft.config.compose import compose, composing, quoted
+from bnft.config.compose import compose, composing, for_hydra
 from bnft.models.roles import Layer, layers_of
 
 HEADER = ("layer", "type", "role", "stage", "shape", "parameters", "picked")
@@ -44,7 +44,7 @@ def show(model: str, overrides: Sequence[str], selectors: Sequence[str]) -> None
         if key == "model":
             raise rejected(key, value, f"left out, since MODEL is {model}")
     with composing():
-        config = compose([f"model={model}", *map(quoted, overrides)]).config
+        config = compose([f"model={model}", *map(for_hydra, overrides)]).config
     built, policy = build.model_without_data(config), config["freeze_policy"]
     parameters = list(selectors) or policy["parameters"]
     freezing = Freezing(built, parameters, policy["statistics"], config["seed"])

@@ -244,7 +244,7 @@ def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
 def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
     keys = ("augmentation", "fill", "interpolation", "mean", "std")
     data = {"sha256": sha256, **{key: config["data"][key] for key in keys}}
-    attack, schedule = config["attack"], config["schedule"]
+    attack, schedule = config["attack"], {key: value for key, value in config["schedule"].items() if key != "kind"}
     if attack:
         attack = {key: value for key, value in _sourced("attack", attack).items() if key != "examples"}
     return identity.of_run(

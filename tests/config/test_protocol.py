@@ -53,7 +53,8 @@ def test_each_row_trains_as_the_protocol_says(policy, data):
     parameters, statistics, schedule, adversarial, base = ROWS[policy]
     config = compose([f"policy={policy}", f"data={data}"]).config
     assert config["freeze_policy"] == {"parameters": parameters, "statistics": statistics, "momentum": None}
-    assert config["schedule"] == SCHEDULES[data][schedule]
+    kind = "scratch_bn" if schedule == "scratch" and "bn_only" in policy else schedule
+    assert config["schedule"] == {"kind": kind, **SCHEDULES[data][schedule]}
     assert (config["base"], config["base_overrides"], config["seed"]) == (base, [], 0)
     assert (config["data"]["augmentation"], config["data"]["fill"]) == (AUGMENTATION[data][adversarial], None)
     eps = pytest.approx(EPS[data])
@@ -78,7 +79,8 @@ def test_the_network(data, width, blocks):
 def test_the_schedule_of_frankle():
     found = compose(["policy=normal", "data=cifar10", "recipe=frankle"]).config["schedule"]
     shape = {"_target_": "step", "milestones": [0.5, 0.75], "factor": 0.1}
-    assert found == {"epochs": 160, "lr": 0.1, **SGD, "nesterov": False, "weight_decay": 1e-4, "shape": shape}
+    sgd = {**SGD, "nesterov": False, "weight_decay": 1e-4}
+    assert found == {"kind": "scratch", "epochs": 160, "lr": 0.1, **sgd, "shape": shape}
 
 
 def test_pgd_in_evaluation():

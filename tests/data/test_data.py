@@ -111,6 +111,24 @@ def test_validation_must_leave_training_images(images, validation):
     assert f"data.validation={validation}" in message and "below the 60 training images" in message
 
 
+def test_fewer_training_images_are_the_first_ones_of_those_that_validation_leaves(images):
+    usual = prepare(Arrays(**images), 3)
+    few, held_out = prepare(Arrays(**images), 3, None, 30), prepare(Arrays(**images), 3, 20, 30)
+    for one in (few, held_out):
+        assert torch.equal(one.x_train, usual.x_train[:30]) and torch.equal(one.y_train, usual.y_train[:30])
+        np.testing.assert_allclose(one.mean, (images["x_train"][:30] / 255).mean((0, 1, 2)))
+    assert torch.equal(few.x_test, usual.x_test) and torch.equal(held_out.x_test, usual.x_train[40:])
+    own = {**images, "x_train": images["x_train"][:30], "y_train": images["y_train"][:30]}
+    assert few.sha256 == prepare(Arrays(**own), 3).sha256, "the name of a run depends on the content only"
+    assert prepare(Arrays(**images), 3, None, 60).sha256 == usual.sha256
+
+
+def test_there_must_be_as_many_training_images(images):
+    message = refusal_of(prepare, Arrays(**images), 3, None, 61)
+    assert message == "data.training_images=61: must be at most the 60 training images, or null"
+    assert "at most the 40 training images" in refusal_of(prepare, Arrays(**images), 3, 20, 41)
+
+
 def held_out_of(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     assert data.held_out is not None
     return data.held_out

@@ -50,7 +50,7 @@ def test_the_papers_setting_is_what_conf_has_for_cifar10(policy: str) -> None:
     found = {"model": config["model"], "data": {"augmentation": config["data"]["augmentation"]}}
     found |= {"schedule": config["schedule"], **({"attack": attack} if attack else {})}
     known = {key: value for key, value in expected.items() if key != "base"}
-    assert identity.differences(known, found).keys() <= {"attack.eps", "attack.step_size"}
+    assert identity.differences(known, found).keys() <= {"attack.eps", "attack.step_size", "schedule.kind"}
     if attack:
         assert (attack["eps"], attack["step_size"]) == pytest.approx((paper.EPS, paper.STEP_SIZE))
     assert config["base"] == ("normal" if "base" in expected else None)
