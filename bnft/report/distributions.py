@@ -48,7 +48,13 @@ class Histograms:
 
 
 def histograms(
-    records: Sequence[BatchNormRecord], layer: str, quantity: str, *, bins: int = BINS, log10: bool = False
+    records: Sequence[BatchNormRecord],
+    layer: str,
+    quantity: str,
+    *,
+    bins: int = BINS,
+    log10: bool = False,
+    within: Sequence[BatchNormRecord] | None = None,
 ) -> Histograms | None:
     """Compute the histograms of Figure 1.
 
@@ -59,6 +65,7 @@ def histograms(
         bins: the number of bins.
         log10: use bins of equal width on a logarithmic scale, for positive quantities such as the variance. Values
             that are not positive count in the first bin.
+        within: the records whose values determine the edges; None for all records.
 
     Returns:
         The histograms; None if no record has the layer.
@@ -67,7 +74,10 @@ def histograms(
     pooled = [values.ravel() for values in of_records if values is not None]
     if not pooled:
         return None
-    edges = common_edges(np.concatenate(pooled), bins, log10)
+    leading = pooled
+    if within is not None:
+        leading = [channel_values(record, layer, quantity).ravel() for record in within if layer in record.layers]
+    edges = common_edges(np.concatenate(leading or pooled), bins, log10)
     counts, epochs = [], []
     for record, values in zip(records, of_records, strict=True):
         counts.append(counted(values, edges) if values is not None else ())

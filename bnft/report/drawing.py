@@ -7,13 +7,14 @@ from typing import Any
 from bnft.common.errors import DamagedError
 from bnft.report import channels, outcomes, recorded, statements
 from bnft.report.channels import TurnedOff
-from bnft.report.distributions import layer_means, mean_difference
+from bnft.report.distributions import mean_difference
 from bnft.report.figures import batchnorm, errors, runs
 from bnft.report.figures import outcomes as outcome_figures
 from bnft.report.figures.base import Figure
 from bnft.report.groups import Group, Series
-from bnft.report.outcomes import RowScores, score_histograms
+from bnft.report.outcomes import RowScores
 from bnft.report.recorded import RowRecords
+from bnft.report.rows import Row
 from bnft.report.statements import COMPARED, PAPER_DIFFERENCE, Statement
 from bnft.report.stored import StoredResult
 
@@ -79,7 +80,7 @@ def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:
         return [], f"{result.run_folder.name}: no training curve: {error}"
 
 
-def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Figure]:
+def drawn(read: Read, every_epoch: bool = True, again: bool = False, layer: str | None = None) -> list[Figure]:
     """Return the group's figures, without those that have no data.
 
     Args:
@@ -87,25 +88,25 @@ def drawn(read: Read, every_epoch: bool = True, again: bool = False) -> list[Fig
         every_epoch: whether Figure 1 has every logged epoch, rather than the last one only.
         again: leave out the figures of models and their training, because another group shows them. The remaining
             figures show how the models were evaluated.
+        layer: the BN layer that Figure 1 shows at first; None for the paper's.
     """
     group = read.group
     figures = [
         errors.scatter(group),
-        None if again else batchnorm.figure1(read.compared, read.records, every_epoch),
-        None if again else batchnorm.figure2(*_means(read)),
-        outcome_figures.figure3(read.compared, *_scores(read)),
+        None if again else batchnorm.figure1(group.series, read.records, every_epoch, read.compared, layer),
+        None if again else batchnorm.figure2(group.series, read.records, _means(read), read.compared),
+        outcome_figures.figure3(group.series, read.scores, _images(read), read.compared),
         None if again else _spread(read),
         None if again else _channels(read),
         None if again else runs.training(group, read.histories),
-        errors.cascade(group, {series.label: outcomes.cascade(series.row) for series in group.series}),
-        runs.costs(group, _seconds(group)),
+        errors.cascade(group, outcomes.cascade),
+        runs.costs(group, _seconds),
     ]
     return [figure for figure in figures if figure is not None]
 
 
-def _means(read: Read) -> tuple[Any, Any, str]:
-    means = {series.label: layer_means(read.records[series.label].ends) for series in read.compared}
-    caption = "The mean of m over the channels of each layer, after training."
+def _means(read: Read) -> str:
+    caption = "The mean of m over the channels of each layer."
     if any(len(read.records[series.label].records) > 1 for series in read.compared):
         caption += " Vertical lines show one standard deviation over seeds."
     tuned = {series.row.policy: read.records[series.label] for series in read.compared}
@@ -120,23 +121,22 @@ def _means(read: Read) -> tuple[Any, Any, str]:
             texts.append(f"BN PARAMS minus {name} {difference.average:+.3f}{spread} [{low:+.3f}, {high:+.3f}]")
     if texts:
         caption += (
-            f" Average difference over layers: {'; '.join(texts)} (brackets contain bootstrap intervals over layers)."
+            f" Average difference over layers, after training: {'; '.join(texts)} (brackets contain bootstrap"
+            " intervals over layers)."
         )
         caption += f" The paper reports {PAPER_DIFFERENCE}, but does not say for which of the two."
-    return read.compared, {label: one for label, one in means.items() if one is not None}, caption
+    return caption
 
 
-def _scores(read: Read) -> tuple[Any, str]:
+def _images(read: Read) -> str:
     scores = {series.label: read.scores[series.label] for series in read.compared}
     counts = sorted({len(one.clean) for row in scores.values() for one in row.scores.values()})
-    if not counts:
-        return [], ""
     images = f"The histograms show the {'/'.join(map(str, counts))} attacked images without an attack"
     if any(len(one.pgd) for row in scores.values() for one in row.scores.values()):
         images += " and as PGD examples. PGD examples count whether they fool the model or not."
     else:
         images += ". These older results have no PGD examples."
-    return score_histograms(scores), images
+    return images
 
 
 def _spread(read: Read) -> Figure | None:
@@ -170,7 +170,7 @@ def _channels(read: Read) -> Figure | None:
         " channels change from negative to positive as from positive to negative, this is drift rather than turning"
         " off."
     )
-    return batchnorm.channels(tuned, shown, caption)
+    return batchnorm.channels(tuned, read.records, shown, caption)
 
 
 def _turned(label: str, one: TurnedOff) -> str:
@@ -180,17 +180,11 @@ def _turned(label: str, one: TurnedOff) -> str:
     return f"{label} {off} of {every} ({near} near zero, {below} from positive to negative; {above} the other way)"
 
 
-def _seconds(group: Group) -> list[dict[str, Any]]:
-    lines = []
-    for series in group.series:
-        results = series.row.results
-        runs = [stored.result for stored in results]
-        previews = [stored.preview.result.seconds for stored in results if stored.preview is not None]
-        lines.append(
-            {
-                "row": series.label,
-                "training": sum(result.training.seconds or 0.0 for result in runs) / len(runs),
-                "evaluation": (sum(result.seconds for result in runs) + sum(previews)) / len(runs),
-            }
-        )
-    return lines
+def _seconds(row: Row) -> dict[str, float | None]:
+    """Return the mean seconds of training and evaluation per run of a row, with previews."""
+    runs = [stored.result for stored in row.results]
+    previews = [stored.preview.result.seconds for stored in row.results if stored.preview is not None]
+    return {
+        "training": sum(result.training.seconds or 0.0 for result in runs) / len(runs),
+        "evaluation": (sum(result.seconds for result in runs) + sum(previews)) / len(runs),
+    }

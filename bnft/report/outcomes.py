@@ -7,7 +7,7 @@ Its images therefore cannot show how a model responds to adversarial images in g
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from bnft.report.stored import StoredResult
 from bnft.runs import layout
 
 Array = NDArray[np.float64]
+Name = TypeVar("Name")  # of a row
 Kind = Literal["clean", "adversarial", "fooled"]
 KINDS: dict[Kind, str] = {
     "clean": "the attacked images, without an attack",
@@ -27,6 +28,8 @@ KINDS: dict[Kind, str] = {
     "fooled": "the adversarial images that fool the model, of images that are classified correctly without an attack",
 }
 QUANTITIES = ("confidence", "logit")
+DRAWN = ("nines", "logit")  # the quantities of Figure 3: most confidences are too close to 1 to be told apart
+MOST_NINES = 8  # the rest is beyond the precision of fp32
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,11 @@ class Scores:
         return self.clean if kind == "clean" else self.pgd
 
     def values(self, quantity: str, kind: Kind) -> Array:
-        """Return the confidence of each image, or the logits of all images and classes, as one axis."""
+        """Return one of QUANTITIES or DRAWN: a value of each image, or the logits of all images and classes."""
         logits = self.logits(kind)
-        return confidence(logits) if quantity == "confidence" else logits.ravel()
+        if quantity == "logit":
+            return logits.ravel()
+        return confidence(logits) if quantity == "confidence" else nines(logits)
 
 
 def softmax(logits: NDArray[Any]) -> Array:
@@ -70,6 +75,16 @@ def softmax(logits: NDArray[Any]) -> Array:
 def confidence(logits: NDArray[Any]) -> Array:
     """Return the probability (n,) of the predicted class, for logits (n, classes)."""
     return softmax(logits).max(axis=1) if len(logits) else np.zeros(0)
+
+
+def nines(logits: NDArray[Any]) -> Array:
+    """Return -log10(1 - confidence) for logits (n, classes): 1 for a confidence of 0.9, 2 for 0.99 and so on."""
+    if not len(logits):
+        return np.zeros(0)
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    powers[np.arange(len(powers)), powers.argmax(axis=1)] = 0
+    rest = powers.sum(axis=1)  # relative to the power of the predicted class
+    return -np.log10(np.maximum(rest / (1 + rest), np.finfo(np.float64).tiny))
 
 
 def scores(result: StoredResult) -> Scores:
@@ -97,8 +112,12 @@ class RowScores:
     notes: tuple[str, ...]
 
     def values(self, quantity: str, kind: Kind) -> Array:
-        """Return one of QUANTITIES on one of KINDS, over all seeds, as one axis."""
+        """Return one of QUANTITIES or DRAWN on one of KINDS, over all seeds, as one axis."""
         return np.concatenate([np.zeros(0), *(of_seed.values(quantity, kind) for of_seed in self.scores.values())])
+
+    def alone(self) -> "dict[str, RowScores]":
+        """Return the scores of each seed alone."""
+        return {str(seed): RowScores({seed: found}, ()) for seed, found in self.scores.items()}
 
 
 def read(row: Row) -> RowScores:
@@ -116,48 +135,54 @@ def read(row: Row) -> RowScores:
 
 
 @dataclass(frozen=True)
-class ScoreHistogram:
+class ScoreHistogram(Generic[Name]):
     """A histogram of one row and one kind of images, over all seeds.
 
     Attributes:
-        row: the label of the row.
+        row: the name of the row.
         kind: one of KINDS.
         counts: the number of values in each bin.
         values: the number of values: one per image for confidences, one per image and class for logits.
-        mean: the mean of the values; None if there are none.
     """
 
-    row: str
+    row: Name
     kind: Kind
     counts: tuple[int, ...]
     values: int
-    mean: float | None
 
 
 @dataclass(frozen=True)
-class ScoreHistograms:
-    """Histograms of one of QUANTITIES, with common `edges`. The outermost bins also count values beyond them."""
+class ScoreHistograms(Generic[Name]):
+    """Histograms of one of DRAWN, with common `edges`. The outermost bins also count values beyond them."""
 
     quantity: str
     edges: tuple[float, ...]
-    histograms: tuple[ScoreHistogram, ...]
+    histograms: tuple[ScoreHistogram[Name], ...]
 
 
-def score_histograms(rows: Mapping[str, RowScores], bins: int = BINS) -> list[ScoreHistograms]:
-    """Compute the histograms of Figure 3 for rows by label. Rows without scores are left out."""
+def score_histograms(
+    rows: Mapping[Name, RowScores], bins: int = BINS, within: Sequence[RowScores] | None = None
+) -> list[ScoreHistograms[Name]]:
+    """Compute the histograms of Figure 3. Rows without scores are left out.
+
+    Args:
+        rows: the rows by name.
+        bins: the number of bins.
+        within: the rows whose values determine the edges; None for all rows.
+    """
+    known = {name: row for name, row in rows.items() if row.scores}
     figures = []
-    for quantity in QUANTITIES:
-        values = {
-            (label, kind): row.values(quantity, kind) for label, row in rows.items() if row.scores for kind in KINDS
-        }
-        if not values:
-            continue
-        logits = np.concatenate(list(values.values()))
-        edges = np.linspace(0, 1, bins + 1) if quantity == "confidence" else common_edges(logits, bins)
-        drawn = [
-            ScoreHistogram(label, kind, counted(of[None], edges)[0], len(of), float(of.mean()) if len(of) else None)
-            for (label, kind), of in values.items()
-        ]
+    for quantity in DRAWN if known else ():
+        leading = known.values() if within is None else within
+        every = np.concatenate([row.values(quantity, kind) for row in leading for kind in KINDS])
+        edges = common_edges(every, bins)
+        if quantity == "nines":
+            edges = np.linspace(0, min(MOST_NINES, max(1, np.ceil(edges[-1]))), bins + 1)
+        drawn = []
+        for name, row in known.items():
+            for kind in KINDS:
+                values = row.values(quantity, kind)
+                drawn.append(ScoreHistogram(name, kind, counted(values[None], edges)[0], len(values)))
         figures.append(ScoreHistograms(quantity, tuple(edges.tolist()), tuple(drawn)))
     return figures
 

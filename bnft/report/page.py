@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files as resources
@@ -19,7 +18,7 @@ from PIL import Image
 from bnft import __version__
 from bnft.report import style
 from bnft.report.figures.base import Figure
-from bnft.report.groups import Series
+from bnft.report.style import Look
 
 _MARKERS = {  # markers of a legend, as SVG around (13, 6)
     "circle": '<circle cx="13" cy="6" r="4" fill="{0}"/>',
@@ -39,7 +38,7 @@ def render(content: dict[str, Any]) -> str:
         css=Markup(_text("page.css")),
         javascript=Markup(_text("page.js")),
         bundle=Markup(_bundle().replace("</script", "<\\/script")),
-        looks=_json({"light": style.LIGHT, "dark": style.DARK}),
+        look=_json(style.SCREEN),
     )
 
 
@@ -56,28 +55,41 @@ def drawn(figure: Figure, place: str, files: str | None) -> dict[str, Any]:
         "id": key,
         "title": figure.title,
         "caption": figure.caption,
-        "height": figure.height,
         "files": files,
-        "legend": legend(figure.series),
+        "state": figure.state,
+        "legend": legend(figure),
         "controls": [asdict(control) for control in figure.controls],
         "panels": [
-            {"title": panel.title, "id": f"{key}-{number}", "spec": _json(spec)}
+            {
+                "title": panel.title,
+                "id": f"{key}-{number}",
+                "spec": _json(spec),
+                "height": figure.height * (len(figure.visible) if panel.lanes else 1),
+                "lanes": panel.lanes is not None,
+            }
             for number, (panel, spec) in enumerate(zip(figure.panels, figure.screen(), strict=True))
         ],
     }
 
 
-def legend(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """Return the entries of a legend: label, colour, dash and marker of each row."""
+def legend(figure: Figure) -> list[dict[str, Any]]:
+    """Return the entries of a figure's legend: label, symbol, and whether the row is shown at first."""
     return [
-        {
-            "label": one.label,
-            "colour": one.look.colour,
-            "dash": " ".join(map(str, one.look.dash)),
-            "marker": Markup(_MARKERS[one.look.shape].format(one.look.colour)),
-        }
-        for one in series
+        {"label": one.label, "shown": one.label in figure.visible, "symbol": _symbol(one.look, figure.symbols)}
+        for one in figure.series
     ]
+
+
+def _symbol(look: Look, kind: str) -> Markup:
+    """Return the symbol of a row as SVG elements."""
+    dash = " ".join(map(str, look.dash))
+    line = '<line x1="0" y1="6" x2="26" y2="6" stroke="{}" stroke-width="2.4" stroke-dasharray="{}"/>'
+    parts = {
+        "line": Markup(line).format(look.colour, dash) + Markup(_MARKERS[look.shape]).format(look.colour),
+        "point": Markup(_MARKERS[look.shape]).format(look.colour),
+        "area": Markup('<rect x="3" y="1" width="20" height="10" fill="{}"/>').format(look.colour),
+    }
+    return parts.get(kind, Markup(""))
 
 
 def picture(pixels: NDArray[np.uint8]) -> str:

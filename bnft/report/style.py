@@ -67,32 +67,42 @@ def looks(policies: Iterable[str]) -> dict[str, Look]:
 SCREEN_FONT = "system-ui, sans-serif"
 
 
-def screen(text: str, line: str) -> dict[str, Any]:
-    """Return the Vega-Lite configuration of a page with these colours of text and grid lines."""
-    return {
-        "background": "transparent",
-        "font": SCREEN_FONT,
-        "axis": {
-            "labelColor": text,
-            "titleColor": text,
-            "gridColor": line,
-            "domainColor": line,
-            "tickColor": line,
-            "titleFontWeight": "normal",
-            "labelFontSize": 12,
-            "labelSeparation": 5,
-            "labelLimit": 240,
-            "titleFontSize": 12,
-        },
-        "legend": {"labelColor": text, "titleColor": text, "labelFontSize": 12, "labelLimit": 240},
-        "view": {"stroke": None},
-        "line": {"strokeWidth": 1.8},
-        "point": {"size": 75},
-    }
-
-
-LIGHT = screen("#333333", "#dddddd")
-DARK = screen("#cccccc", "#3a3a3a")
+SCREEN: dict[str, Any] = {  # the Vega-Lite configuration of the page; its colours follow those of the page's text
+    "background": "transparent",
+    "font": SCREEN_FONT,
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.15,
+        "domainColor": "currentColor",
+        "domainOpacity": 0.3,
+        "tickColor": "currentColor",
+        "tickOpacity": 0.3,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "labelSeparation": 5,
+        "labelLimit": 240,
+        "titleFontSize": 12,
+    },
+    "legend": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelFontSize": 12,
+        "labelLimit": 240,
+    },
+    "header": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelFontSize": 12,
+        "labelPadding": 2,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "view": {"stroke": None},
+    "line": {"strokeWidth": 1.8},
+    "point": {"size": 75},
+}
 
 PRINT_FONT = "Liberation Sans"
 COLUMN, PAGE = 234, 487  # points: a column and the text width of a two-column paper (3.25 and 6.75 inches)
@@ -110,8 +120,14 @@ PRINT: dict[str, Any] = {
         "labelLimit": 130,
     },
     "legend": {"labelFontSize": 7, "titleFontSize": 7, "symbolSize": 30, "labelLimit": 170, "symbolLimit": 0},
-    "title": {"fontSize": 8, "fontWeight": "normal", "anchor": "start", "offset": 4},
-    "header": {"labelFontSize": 7},
+    "title": {"fontSize": 8, "fontWeight": "normal", "anchor": "start", "frame": "group", "offset": 4},
+    "header": {
+        "labelFontSize": 7,
+        "labelPadding": 1,
+        "titleFontSize": 7.5,
+        "titleFontWeight": "normal",
+        "titlePadding": 2,
+    },
     "line": {"strokeWidth": 1},
     "point": {"size": 28},
     "view": {"stroke": None},

@@ -57,6 +57,14 @@ def test_histograms_count_every_channel_on_common_edges() -> None:
     json.dumps(asdict(found))
 
 
+def test_histograms_can_have_the_edges_of_some_records_and_count_all() -> None:
+    first, second = record([0], bn={"gamma": [[0.0, 1.0]]}), record([0], bn={"gamma": [[-9.0, 9.0]]})
+    found = histograms([first, second], "bn", "gamma", bins=2, within=[first])
+    assert found is not None
+    assert found.edges == pytest.approx((0, 0.5, 1), abs=0.01)
+    assert found.counts == (((1, 1),), ((1, 1),)) and found.beyond == 4
+
+
 def test_histograms_of_m_use_equation_1_with_the_layers_eps() -> None:
     one = record([0], eps=1.0, bn={"gamma": [[2.0, 6.0]], "variance": [[3.0, 8.0]], "mean": [[1.0, 2.0]]})
     m, b = (histograms([one], "bn", quantity, bins=2) for quantity in ("m", "b"))

@@ -70,6 +70,13 @@ def test_confidence_is_the_probability_of_the_prediction() -> None:
     assert outcomes.softmax(np.array([[1.0, 2.0, 3.0]])).sum() == pytest.approx(1)
 
 
+def test_nines_tell_confidences_apart_that_round_to_1() -> None:
+    close = np.array([[np.log(9), 0.0], [np.log(999), 0.0], [40.0, 0.0], [80.0, 0.0]])
+    assert outcomes.nines(close)[:2].tolist() == pytest.approx([1, 3])
+    assert outcomes.nines(close)[2:].tolist() == pytest.approx([40 / np.log(10), 80 / np.log(10)])
+    assert np.isfinite(outcomes.nines(np.array([[5000.0, 0.0]]))).all() and len(outcomes.nines(close[:0])) == 0
+
+
 def test_scores_are_of_the_attacked_images(store: Store) -> None:
     made_up.run(store, "adv", outcomes=attacked([STANDS, WRONG, 1, 2]))
     (found,) = outcomes.read(made_up.rows(store)["adv"]).scores.values()
@@ -85,10 +92,10 @@ def test_histograms_of_confidences_and_logits(store: Store) -> None:
     for seed in (0, 1):
         made_up.run(store, "adv", seed=seed, outcomes=attacked([STANDS, WRONG, 1, 2], height=1.0))
     rows = {policy: outcomes.read(row) for policy, row in made_up.rows(store).items()}
-    confidence, logit = outcomes.score_histograms(rows, bins=10)
-    assert (confidence.quantity, logit.quantity) == ("confidence", "logit")
-    assert confidence.edges == pytest.approx(np.linspace(0, 1, 11)) and len(logit.edges) == 11
-    shown = {(of.row, of.kind): of for of in confidence.histograms}
+    nines, logit = outcomes.score_histograms(rows, bins=10)
+    assert (nines.quantity, logit.quantity) == ("nines", "logit")
+    assert nines.edges == pytest.approx(np.linspace(0, 2, 11)) and len(logit.edges) == 11
+    shown = {(of.row, of.kind): of for of in nines.histograms}
     assert {key: of.values for key, of in shown.items()} == {
         ("normal", "clean"): 4,
         ("normal", "adversarial"): 4,
@@ -97,19 +104,21 @@ def test_histograms_of_confidences_and_logits(store: Store) -> None:
         ("adv", "adversarial"): 8,
         ("adv", "fooled"): 4,
     }
-    assert shown["adv", "clean"].counts == (0, 0, 0, 0, 0, 8, 0, 0, 0, 0)  # e / (e + 2) is 0.58
-    assert shown["normal", "fooled"].counts[9] == 4
-    assert shown["normal", "clean"].mean == pytest.approx(confident(4.0))
+    assert confident(1.0) == pytest.approx(0.58, abs=0.01) and confident(4.0) == pytest.approx(0.965, abs=0.001)
+    assert shown["adv", "clean"].counts == (0, 8, 0, 0, 0, 0, 0, 0, 0, 0)  # -log10(1 - 0.58) is 0.37
+    assert shown["normal", "clean"].counts == (0, 0, 0, 0, 0, 0, 0, 4, 0, 0)  # -log10(1 - 0.965) is 1.45
     for of in logit.histograms:
         assert of.values == 3 * shown[of.row, of.kind].values == sum(of.counts)
-    json.dumps([asdict(confidence), asdict(logit)])
+    json.dumps([asdict(nines), asdict(logit)])
+    (few, _) = outcomes.score_histograms(rows, bins=10, within=[rows["adv"]])
+    assert few.edges[-1] == 1 and {sum(of.counts) for of in few.histograms} == {4, 8}, "values beyond count too"
 
 
 def test_histograms_of_rows_that_nothing_fooled(store: Store) -> None:
     made_up.run(store, "adv", outcomes=attacked([STANDS] * 4))
     found = outcomes.score_histograms({"adv": outcomes.read(made_up.rows(store)["adv"])})
     none = [of for of in found[0].histograms if of.kind == "fooled"]
-    assert [(of.values, sum(of.counts), of.mean) for of in none] == [(0, 0, None)]
+    assert [(of.values, sum(of.counts)) for of in none] == [(0, 0)]
     assert outcomes.score_histograms({}) == []
 
 

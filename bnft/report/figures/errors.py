@@ -1,18 +1,35 @@
 """Figures of robust error: against clean error, over eps, and after each attack."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
 from bnft.common.canonical import canonical
-from bnft.report.figures.base import ROW, Chart, Datasets, Figure, Panel, Rows, colour, dash, shape
+from bnft.report.figures.base import (
+    ALL_SEEDS,
+    PERCENT,
+    ROW,
+    VERTICAL,
+    Chart,
+    Datasets,
+    Figure,
+    Panel,
+    Rows,
+    by_seed,
+    colour,
+    lined,
+    seeds_of,
+    shape,
+)
 from bnft.report.groups import Group, Series
 from bnft.report.rows import Rate, Row, Study
 from bnft.report.style import PART_COLOURS, looks
 from bnft.runs import identity
 
+ERRORS = ("clean", "robust")
+NEAR = 0.01  # a rounded k/255, such as 0.0078, differs from it by less than this fraction of 1/255
 OF_EPS = ("eps", "step_size")  # settings of an evaluation that follow eps
 
 
@@ -23,31 +40,21 @@ def scatter(group: Group) -> Figure | None:
     seeds: Rows = []
     published: Rows = []
     for series in group.series:
-        clean, robust = series.row.clean, series.row.robust
-        rows.append({"row": series.label, **_rate("clean", clean), **_rate("robust", robust)})
-        if len(series.row.results) > 1:
-            seeds += [
-                {
-                    "row": series.label,
-                    "seed": stored.seed,
-                    "clean": stored.result.clean.error,
-                    "robust": stored.result.robust.error,
-                }
-                for stored in series.row.results
-            ]
-        if series.published:
-            row = series.published
-            published.append({"row": series.label, "clean": row.clean_error, "robust": row.robust_error})
-    tooltip = [
-        ROW,
-        *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("clean", "clean_low", "clean_high")),
-        *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("robust", "robust_low", "robust_high")),
-    ]
+        for seed, row in by_seed(series.row).items():
+            place = {"row": series.label, "seed": seed}
+            rows.append({**place, **_rate("clean", row.clean), **_rate("robust", row.robust)})
+            if seed != ALL_SEEDS:
+                seeds.append({**rows[-1], "seed": ALL_SEEDS, "of": seed})
+            if series.published:
+                errors = series.published
+                published.append({**place, "clean": errors.clean_error, "robust": errors.robust_error})
+    names = [f"{name}{end}" for name in ("clean", "robust") for end in ("", "_low", "_high")]
+    tooltip = [ROW, *(alt.Tooltip(f"{name}:Q", format=".1f") for name in names)]
     most = max(row.get("clean_high", row["clean"]) for row in (*rows, *seeds, *published))
-    scale = alt.Scale(domain=[0, most], nice=True)  # one for both panels
+    scale = alt.Scale(domain=[0, most], padding=6)  # one for both panels
     x = alt.X("clean:Q", title="clean error (%)", scale=scale, axis=alt.Axis(tickCount=8))
-    y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
-    shades, shapes = colour(group.series, lines=False), shape(group.series)
+    y = alt.Y("robust:Q", title="robust error (%)", scale=PERCENT, axis=VERTICAL)
+    shades, shapes = colour(group.series), shape(group.series)
     base = alt.Chart(sets.add(rows))
     layers: list[alt.Chart] = [
         base.mark_rule(opacity=0.5).encode(
@@ -59,7 +66,7 @@ def scatter(group: Group) -> Figure | None:
         base.mark_point(filled=True, opacity=1).encode(x=x, y=y, color=shades, shape=shapes, tooltip=tooltip),
     ]
     if seeds:
-        tip = [ROW, "seed:N", alt.Tooltip("clean:Q", format=".1f"), alt.Tooltip("robust:Q", format=".1f")]
+        tip = [ROW, alt.Tooltip("of:N", title="seed"), *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ERRORS)]
         layers.append(
             alt.Chart(sets.add(seeds))
             .mark_point(filled=True, size=14, opacity=0.6)
@@ -79,6 +86,8 @@ def scatter(group: Group) -> Figure | None:
         f"Lines are 95 % intervals: another sample of images could change the error this much. {_seeds(group)}",
         tuple(panels),
         group.series,
+        symbols="point",
+        controls=seeds_of(group, "mean over all seeds"),
         height=300,
         wide=len(panels) > 1,
         datasets=sets,
@@ -122,19 +131,13 @@ def _over_eps(sets: Datasets, lines: Sequence[tuple["_Line", Series]]) -> Chart:
     x = alt.X(
         "eps:Q", title="eps (pixel units)", axis=ticks, scale=alt.Scale(domain=[budgets[0], budgets[-1]], padding=12)
     )
-    y = alt.Y("robust:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100]))
+    y = alt.Y("robust:Q", title="robust error (%)", scale=PERCENT, axis=VERTICAL)
     base = alt.Chart(sets.add(rows))
     band = base.mark_area(opacity=0.1).encode(
         x=x, y=alt.Y("robust_low:Q", title="robust error (%)"), y2="robust_high:Q", color=colour(series)
     )
     tips = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("robust", "robust_low", "robust_high")]
-    line = base.mark_line(point=alt.OverlayMarkDef(size=16)).encode(
-        x=x,
-        y=y,
-        color=colour(series),
-        strokeDash=dash(series),
-        tooltip=[ROW, alt.Tooltip("budget:N", title="eps"), *tips],
-    )
+    line = lined(base.encode(x=x, y=y, tooltip=[ROW, alt.Tooltip("budget:N", title="eps"), *tips]), series)
     floor = (
         alt.Chart(sets.add({"floor": floor} for floor in sorted(floors)))
         .mark_rule(color=PART_COLOURS[0], strokeWidth=1)
@@ -178,37 +181,37 @@ def _series(study: Study, rows: Sequence[Row]) -> tuple[Series, ...]:
 
 
 def _eps(eps: float) -> str:
-    """Return eps as a decimal number if it is a short one, else as k/255 if it is such a fraction."""
-    if float(short := f"{eps:.4g}") == eps:
-        return short
-    return f"{255 * eps:.0f}/255" if round(255 * eps) / 255 == eps else f"{eps:.3g}"
+    """Return eps as a decimal number if it is a short one, else as k/255 if it is close to such a fraction."""
+    if float(f"{eps:.2g}") == eps:
+        return f"{eps:.2g}"
+    return f"{255 * eps:.0f}/255" if abs(255 * eps - round(255 * eps)) < NEAR else f"{eps:.3g}"
 
 
-def cascade(group: Group, steps: dict[str, list[dict[str, Any]]]) -> Figure | None:
-    """Draw robust error after each attack of the cascade. `steps` is by label, from `outcomes.cascade`."""
+def cascade(group: Group, steps: Callable[[Row], list[dict[str, Any]]]) -> Figure | None:
+    """Draw robust error after each attack of the cascade. `steps` returns those of a row, see `outcomes.cascade`."""
     sets = Datasets()
-    rows = [{"row": label, **step} for label, of_row in steps.items() for step in of_row]
+    rows = [
+        {"row": series.label, "seed": seed, "attack": step["attack"], "error": step["error"]}
+        for series in group.series
+        for seed, row in by_seed(series.row).items()
+        for step in steps(row)
+    ]
     if not rows:
         return None
     order = list(dict.fromkeys(row["attack"] for row in rows))
-    chart = (
-        alt.Chart(sets.add(rows))
-        .mark_line(point=alt.OverlayMarkDef(size=30))
-        .encode(
-            x=alt.X("attack:O", title=None, sort=order, axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("error:Q", title="robust error (%)", scale=alt.Scale(domain=[0, 100])),
-            color=colour(group.series),
-            strokeDash=dash(group.series),
-            tooltip=[ROW, "attack:O", alt.Tooltip("error:Q", format=".1f")],
-        )
+    base = alt.Chart(sets.add(rows)).encode(
+        x=alt.X("attack:O", title=None, sort=order, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("error:Q", title="robust error (%)", scale=PERCENT, axis=VERTICAL),
+        tooltip=[ROW, "attack:O", alt.Tooltip("error:Q", format=".1f")],
     )
     caption = "Robust error after each attack. Each attack runs only on the images that no earlier attack has broken."
     return Figure(
         "cascade",
         "Cascade: robust error after each attack",
         caption,
-        (Panel("robust error so far", chart),),
+        (Panel("robust error so far", lined(base, group.series)),),
         group.series,
+        controls=seeds_of(group, "mean over all seeds"),
         wide=True,
         datasets=sets,
     )

@@ -1,65 +1,122 @@
 """Figure 3 of the paper: confidences and logits, on clean and adversarial images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from bnft.report.figures.base import Datasets, Figure, Panel, colour, dash
+from bnft.report.figures.base import (
+    ALL_SEEDS,
+    LANE_AXIS,
+    ROW,
+    Chart,
+    Datasets,
+    Figure,
+    Panel,
+    Rows,
+    colour,
+    seed_control,
+)
 from bnft.report.groups import Series
-from bnft.report.outcomes import ScoreHistograms
+from bnft.report.outcomes import MOST_NINES, RowScores, ScoreHistograms, score_histograms
 
 KIND_TITLES = {"clean": "clean images", "adversarial": "PGD examples"}
+BINS = 20
+TITLES = {"nines": "confidence", "logit": "logit"}
+SHARES = {"nines": "images (%)", "logit": "logits (%)"}
+NINES = (  # confidences by their distance from 1, as -log10(1 - confidence)
+    "datum.value == 0 ? '0' : datum.value <= 5 ? format(1 - pow(10, -datum.value), '.' + datum.value + 'f')"
+    " : '1 − 1e-' + datum.value"
+)
 
 
-def figure3(series: Sequence[Series], quantities: Sequence[ScoreHistograms], images: str) -> Figure | None:
+def figure3(
+    series: Sequence[Series],
+    scores: Mapping[str, RowScores],
+    images: str,
+    shown: Sequence[Series] | None = None,
+) -> Figure | None:
     """Draw histograms of confidences and logits, as shares of all values.
 
     Args:
         series: the rows.
-        quantities: the histograms of confidences and of logits.
+        scores: the scores of the rows, by label.
         images: the part of the caption that describes the images.
+        shown: the rows that are shown at first, which determine the bins of logits; None for all.
 
     Returns:
-        The figure; None if there are no histograms.
+        The figure; None if there are no scores.
     """
     sets = Datasets()
-    if not quantities:
+    drawn = [one for one in series if one.label in scores and scores[one.label].scores]
+    if not drawn:
         return None
-    shown = [one for one in series if any(drawn.row == one.label for drawn in quantities[0].histograms)]
+    first = [one.label for one in drawn if shown is None or one in shown] or [one.label for one in drawn]
+    seeds = seed_control(seed for one in drawn for seed in scores[one.label].scores)
+    values = {
+        (one.label, seed): of_seed
+        for one in drawn
+        for seed, of_seed in {ALL_SEEDS: scores[one.label], **(scores[one.label].alone() if seeds else {})}.items()
+    }
+    leading = [of_seed for (label, _), of_seed in values.items() if label in first]
     panels = []
-    for histograms in quantities:
+    for histograms in score_histograms(values, BINS, leading):
         for kind, title in KIND_TITLES.items():
-            rows: list[dict[str, Any]] = []
-            for drawn in histograms.histograms:
-                if drawn.kind == kind and drawn.values:
-                    shares = [100 * count / drawn.values for count in drawn.counts]
-                    rows += [
-                        {"row": drawn.row, "x": edge, "share": round(share, 3)}
-                        for edge, share in zip(histograms.edges, [*shares, shares[-1]], strict=True)
-                    ]
-            if not rows:  # older results have no PGD examples
-                continue
-            chart = (
-                alt.Chart(sets.add(rows))
-                .mark_line(interpolate="step-after")
-                .encode(
-                    x=alt.X("x:Q", title=histograms.quantity, scale=alt.Scale(zero=False, nice=False)),
-                    y=alt.Y("share:Q", title=_SHARES[histograms.quantity]),
-                    color=colour(shown),
-                    strokeDash=dash(shown),
-                    tooltip=[
-                        alt.Tooltip("row:N", title="row"),
-                        alt.Tooltip("x:Q", title="from", format=".2f"),
-                        alt.Tooltip("share:Q", title="%", format=".1f"),
-                    ],
-                )
-            )
-            panels.append(Panel(f"{histograms.quantity}, {title}", chart))
-    caption = f"Confidence is the probability of the predicted class. Logits are those of all classes. {images}"
+            rows = _rows(histograms, kind)
+            if rows:  # older results have no PGD examples
+                chart = _histogram(sets, drawn, rows, histograms.quantity)
+                name = f"{TITLES[histograms.quantity]}, {title}"
+                panels.append(Panel(name, chart, lanes=SHARES[histograms.quantity]))
+    caption = (
+        "Confidence is the probability of the predicted class. Its axis shows how far it is from 1, on a logarithmic"
+        " scale: from 0.9 to 0.99, this distance becomes ten times smaller, and again from 0.99 to 0.999. Logits are"
+        f" those of all classes. The outermost bins also count values beyond them. {images}"
+    )
     return Figure(
-        "figure3", "Figure 3: confidence and logits", caption, tuple(panels), tuple(shown), wide=True, datasets=sets
+        "figure3",
+        "Figure 3: confidence and logits",
+        caption,
+        tuple(panels),
+        tuple(drawn),
+        tuple(first),
+        "area",
+        seeds,
+        height=44,
+        wide=True,
+        datasets=sets,
     )
 
 
-_SHARES = {"confidence": "images (%)", "logit": "logits (%)"}
+def _rows(histograms: ScoreHistograms[tuple[str, str]], kind: str) -> Rows:
+    """Return one dict per row, value of the control of seeds, and bin."""
+    rows: list[dict[str, Any]] = []
+    for drawn in histograms.histograms:
+        if drawn.kind == kind and drawn.values:
+            label, seed = drawn.row
+            for low, high, count in zip(histograms.edges, histograms.edges[1:], drawn.counts, strict=False):
+                share = round(100 * count / drawn.values, 3)
+                rows.append({"row": label, "seed": seed, "x": low, "x2": high, "share": share})
+    return rows
+
+
+def _histogram(sets: Datasets, drawn: Sequence[Series], rows: Rows, quantity: str) -> Chart:
+    axis = alt.Axis(tickCount=6, labelOverlap=True)
+    if quantity == "nines":
+        axis = alt.Axis(values=list(range(MOST_NINES + 1)), labelOverlap="greedy", labelExpr=NINES)
+    return (
+        alt.Chart(sets.add(rows))
+        .mark_rect()
+        .encode(
+            x=alt.X("x:Q", title=TITLES[quantity], scale=alt.Scale(zero=False, nice=False), axis=axis),
+            x2="x2:Q",
+            y=alt.Y("share:Q", title=None, axis=LANE_AXIS),
+            y2=alt.Y2Datum(0),
+            color=colour(drawn),
+            tooltip=[
+                ROW,
+                alt.Tooltip("x:Q", title="from", format=".2f"),
+                alt.Tooltip("x2:Q", title="to", format=".2f"),
+                alt.Tooltip("share:Q", title="%", format=".1f"),
+            ],
+        )
+    )

@@ -1,12 +1,13 @@
 """Figures of the training and the cost of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
 
-from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, over_epochs
+from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, by_seed, over_epochs, seeds_of
 from bnft.report.groups import Group
+from bnft.report.rows import Row
 from bnft.report.style import PART_COLOURS
 
 CURVE_POINTS = 60  # drawn epochs of a long training, at most
@@ -18,9 +19,10 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     rows: Rows = []
     measured: Rows = []
     for series in group.series:
-        for history in histories.get(series.label, []):
-            rows += _points(series.label, history)
-            measured += _points(series.label, [line for line in history if "monitor_robust_error" in line])
+        for result, history in zip(series.row.results, histories.get(series.label, []), strict=False):
+            place = {"row": series.label, "seed": result.seed}
+            rows += _points(place, history)
+            measured += _points(place, [line for line in history if "monitor_robust_error" in line])
     if not rows:
         return None
     panels = [
@@ -54,29 +56,39 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
     if any(len(series.row.results) > 1 for series in group.series):
         caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
     return Figure(
-        "training", "Training curves", caption, tuple(panels), group.series, wide=True, height=200, datasets=sets
+        "training",
+        "Training curves",
+        caption,
+        tuple(panels),
+        group.series,
+        controls=seeds_of(group, "mean over all seeds"),
+        wide=True,
+        height=200,
+        datasets=sets,
     )
 
 
-def _points(label: str, history: list[dict[str, Any]]) -> Rows:
+def _points(place: dict[str, Any], history: list[dict[str, Any]]) -> Rows:
     """Return at most about CURVE_POINTS lines of a history, the last one included."""
     step = max(1, -(-len(history) // CURVE_POINTS))
     keys = ("epoch", "loss", "error", "clean_error", "lr", "monitor_clean_error", "monitor_robust_error")
-    return [{"row": label, **{key: line.get(key) for key in keys}} for line in [*history[:-1:step], *history[-1:]]]
+    return [{**place, **{key: line.get(key) for key in keys}} for line in [*history[:-1:step], *history[-1:]]]
 
 
-def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
-    """Draw the seconds of training and evaluation per run of each row."""
+def costs(group: Group, seconds: Callable[[Row], dict[str, float | None]]) -> Figure | None:
+    """Draw the seconds per run of each row. `seconds` returns those of the parts of a row's runs."""
     sets = Datasets()
     rows = [
-        {"row": line["row"], "part": part, "seconds": line[part]}
-        for line in seconds
-        for part in ("training", "evaluation")
-        if line.get(part) is not None
+        {"row": series.label, "seed": seed, "part": part, "seconds": value}
+        for series in group.series
+        for seed, row in by_seed(series.row).items()
+        for part, value in seconds(row).items()
+        if value is not None
     ]
     if not rows:
         return None
     order = [series.label for series in group.series]
+    parts = list(dict.fromkeys(str(row["part"]) for row in rows))
     chart = (
         alt.Chart(sets.add(rows))
         .mark_bar()
@@ -85,20 +97,21 @@ def costs(group: Group, seconds: Sequence[dict[str, Any]]) -> Figure | None:
             x=alt.X("sum(seconds):Q", title="seconds per run"),
             color=alt.Color(
                 "part:N",
-                sort=["training", "evaluation"],
-                scale=alt.Scale(domain=["training", "evaluation"], range=PART_COLOURS[:2]),
+                sort=parts,
+                scale=alt.Scale(domain=parts, range=PART_COLOURS[: len(parts)]),
                 legend=alt.Legend(title=None, orient="bottom", columns=1),
             ),
             tooltip=[ROW, "part:N", alt.Tooltip("sum(seconds):Q", format=".1f")],
         )
     )
-    caption = "Mean over seeds, without the cost of a run's base."
     return Figure(
         "cost",
         "Cost: time of each run",
-        caption,
+        "Mean over seeds, without the cost of a run's base.",
         (Panel("seconds", chart),),
-        (),
+        group.series,
+        symbols="none",
+        controls=seeds_of(group, "mean over all seeds"),
         height=26 * len(order) + 40,
         tall=True,
         datasets=sets,
