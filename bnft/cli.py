@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where to write it (default: reports/NAME in the store)"
     )
+    report.add_argument(
+        "--layer", metavar="LAYER", help="the BN layer of Figure 1, by name or number (default: the 8th)"
+    )
+    report.add_argument(
+        "--rows", metavar="TITLES", help='the rows that figures show, for example "ADV, BN PARAMS" (default: the usual)'
+    )
     report.set_defaults(call=_report)
     transfer = commands.add_parser("transfer", help="try the adversarial images of each row on the other models")
     transfer.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
@@ -197,7 +203,7 @@ def _report(options: argparse.Namespace) -> None:
 
     store = options.store
     with meant(store, options.names) as names:
-        page = report(store, names, options.output)
+        page = report(store, names, options.output, options.layer, options.rows)
     print(f"report: {page}")
 
 

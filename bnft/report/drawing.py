@@ -1,6 +1,7 @@
 """All figures of one group of rows, drawn from the files of its runs in the store."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,9 +25,15 @@ STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # these learn no parame
 
 @dataclass(frozen=True)
 class Read:
-    """The data of a group's runs. Each file is read once."""
+    """The data of a group's runs. Each file is read once.
+
+    Attributes:
+        group: the rows.
+        chosen: the labels of the rows that figures show at first; empty for the usual ones.
+    """
 
     group: Group
+    chosen: tuple[str, ...] = ()
 
     @cached_property
     def records(self) -> dict[str, RowRecords]:
@@ -50,6 +57,8 @@ class Read:
     @property
     def compared(self) -> list[Series]:
         """The rows of Figures 1 to 3: the three of the paper, and others if some of these are missing."""
+        if self.chosen:
+            return [series for series in self.group.series if series.label in self.chosen]
         chosen = self.group.of(*COMPARED)
         others = [series for series in self.group.series if series not in chosen]
         return [*chosen, *others[: max(0, FEWEST - len(chosen))]]
@@ -102,7 +111,15 @@ def drawn(read: Read, every_epoch: bool = True, again: bool = False, layer: str 
         errors.cascade(group, outcomes.cascade),
         runs.costs(group, _seconds),
     ]
-    return [figure for figure in figures if figure is not None]
+    return [shown for figure in figures if figure is not None and (shown := showing(figure, read.chosen)) is not None]
+
+
+def showing(figure: Figure, chosen: Sequence[str]) -> Figure | None:
+    """Return a figure that shows the chosen rows at first; None if it is about rows, but about none of these."""
+    if not chosen or not figure.series:
+        return figure
+    shown = tuple(one.label for one in figure.series if one.label in chosen)
+    return replace(figure, shown=shown) if shown else None
 
 
 def _means(read: Read) -> str:

@@ -28,8 +28,8 @@ KINDS: dict[Kind, str] = {
     "fooled": "the adversarial images that fool the model, of images that are classified correctly without an attack",
 }
 QUANTITIES = ("confidence", "logit")
-DRAWN = ("nines", "logit")  # the quantities of Figure 3: most confidences are too close to 1 to be told apart
-MOST_NINES = 8  # the rest is beyond the precision of fp32
+DRAWN = ("odds", "logit")  # the quantities of Figure 3: most confidences are too close to 1 to be told apart
+MOST_ODDS = 8.0  # the rest is beyond the precision of fp32
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Scores:
         logits = self.logits(kind)
         if quantity == "logit":
             return logits.ravel()
-        return confidence(logits) if quantity == "confidence" else nines(logits)
+        return confidence(logits) if quantity == "confidence" else odds(logits)
 
 
 def softmax(logits: NDArray[Any]) -> Array:
@@ -77,14 +77,17 @@ def confidence(logits: NDArray[Any]) -> Array:
     return softmax(logits).max(axis=1) if len(logits) else np.zeros(0)
 
 
-def nines(logits: NDArray[Any]) -> Array:
-    """Return -log10(1 - confidence) for logits (n, classes): 1 for a confidence of 0.9, 2 for 0.99 and so on."""
+def odds(logits: NDArray[Any]) -> Array:
+    """Return log10(confidence / (1 - confidence)) for logits (n, classes).
+
+    It is 0 for a confidence of 0.5, and about 1, 2 and 3 for 0.9, 0.99 and 0.999.
+    """
     if not len(logits):
         return np.zeros(0)
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     powers[np.arange(len(powers)), powers.argmax(axis=1)] = 0
     rest = powers.sum(axis=1)  # relative to the power of the predicted class
-    return -np.log10(np.maximum(rest / (1 + rest), np.finfo(np.float64).tiny))
+    return -np.log10(np.maximum(rest, np.finfo(np.float64).tiny))
 
 
 def scores(result: StoredResult) -> Scores:
@@ -176,8 +179,8 @@ def score_histograms(
         leading = known.values() if within is None else within
         every = np.concatenate([row.values(quantity, kind) for row in leading for kind in KINDS])
         edges = common_edges(every, bins)
-        if quantity == "nines":
-            edges = np.linspace(0, min(MOST_NINES, max(1, np.ceil(edges[-1]))), bins + 1)
+        if quantity == "odds" and edges[-1] > MOST_ODDS > edges[0]:
+            edges = np.linspace(edges[0], MOST_ODDS, bins + 1)
         drawn = []
         for name, row in known.items():
             for kind in KINDS:

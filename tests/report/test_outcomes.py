@@ -70,11 +70,10 @@ def test_confidence_is_the_probability_of_the_prediction() -> None:
     assert outcomes.softmax(np.array([[1.0, 2.0, 3.0]])).sum() == pytest.approx(1)
 
 
-def test_nines_tell_confidences_apart_that_round_to_1() -> None:
-    close = np.array([[np.log(9), 0.0], [np.log(999), 0.0], [40.0, 0.0], [80.0, 0.0]])
-    assert outcomes.nines(close)[:2].tolist() == pytest.approx([1, 3])
-    assert outcomes.nines(close)[2:].tolist() == pytest.approx([40 / np.log(10), 80 / np.log(10)])
-    assert np.isfinite(outcomes.nines(np.array([[5000.0, 0.0]]))).all() and len(outcomes.nines(close[:0])) == 0
+def test_odds_tell_confidences_apart_that_round_to_1() -> None:
+    close = np.array([[0.0, 0.0], [np.log(9), 0.0], [40.0, 0.0], [80.0, 0.0]])
+    assert outcomes.odds(close).tolist() == pytest.approx([0, np.log10(9), 40 / np.log(10), 80 / np.log(10)])
+    assert np.isfinite(outcomes.odds(np.array([[5000.0, 0.0]]))).all() and len(outcomes.odds(close[:0])) == 0
 
 
 def test_scores_are_of_the_attacked_images(store: Store) -> None:
@@ -92,10 +91,11 @@ def test_histograms_of_confidences_and_logits(store: Store) -> None:
     for seed in (0, 1):
         made_up.run(store, "adv", seed=seed, outcomes=attacked([STANDS, WRONG, 1, 2], height=1.0))
     rows = {policy: outcomes.read(row) for policy, row in made_up.rows(store).items()}
-    nines, logit = outcomes.score_histograms(rows, bins=10)
-    assert (nines.quantity, logit.quantity) == ("nines", "logit")
-    assert nines.edges == pytest.approx(np.linspace(0, 2, 11)) and len(logit.edges) == 11
-    shown = {(of.row, of.kind): of for of in nines.histograms}
+    odds, logit = outcomes.score_histograms(rows, bins=10)
+    assert (odds.quantity, logit.quantity) == ("odds", "logit")
+    low, high = (np.log10(confident(height) / (1 - confident(height))) for height in (1.0, 4.0))
+    assert odds.edges == pytest.approx(np.linspace(low, high, 11)) and len(logit.edges) == 11
+    shown = {(of.row, of.kind): of for of in odds.histograms}
     assert {key: of.values for key, of in shown.items()} == {
         ("normal", "clean"): 4,
         ("normal", "adversarial"): 4,
@@ -104,14 +104,15 @@ def test_histograms_of_confidences_and_logits(store: Store) -> None:
         ("adv", "adversarial"): 8,
         ("adv", "fooled"): 4,
     }
-    assert confident(1.0) == pytest.approx(0.58, abs=0.01) and confident(4.0) == pytest.approx(0.965, abs=0.001)
-    assert shown["adv", "clean"].counts == (0, 8, 0, 0, 0, 0, 0, 0, 0, 0)  # -log10(1 - 0.58) is 0.37
-    assert shown["normal", "clean"].counts == (0, 0, 0, 0, 0, 0, 0, 4, 0, 0)  # -log10(1 - 0.965) is 1.45
+    assert shown["adv", "clean"].counts == (8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert shown["normal", "clean"].counts == (0, 0, 0, 0, 0, 0, 0, 0, 0, 4)
     for of in logit.histograms:
         assert of.values == 3 * shown[of.row, of.kind].values == sum(of.counts)
-    json.dumps([asdict(nines), asdict(logit)])
+    json.dumps([asdict(odds), asdict(logit)])
     (few, _) = outcomes.score_histograms(rows, bins=10, within=[rows["adv"]])
-    assert few.edges[-1] == 1 and {sum(of.counts) for of in few.histograms} == {4, 8}, "values beyond count too"
+    assert few.edges[-1] < odds.edges[-1] and {sum(of.counts) for of in few.histograms} == {4, 8}, (
+        "values beyond count too"
+    )
 
 
 def test_histograms_of_rows_that_nothing_fooled(store: Store) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.made_store import MadeStore, needed
 
+from bnft.cli import main
 from bnft.report.rows import select
 from bnft.report.style import COLUMN, PAGE
 from bnft.report.table import render
@@ -43,6 +44,28 @@ def test_every_figure_is_there_as_pdf_and_png(figures: dict[str, Path]) -> None:
     for file in figures.values():
         assert file.read_bytes().startswith(b"%PDF")
         assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_layer_and_rows_can_be_chosen(made: MadeStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["report", "--store", str(made.store.root), "--output", str(tmp_path)]
+    main([*chosen, "--layer", "3", "--rows", "adv, bn stats (RESET)", made.store.sweeps()[-1]])
+    figures = {file.stem: said(needed("pdftotext"), "-layout", file, "-") for file in tmp_path.glob("figures/*.pdf")}
+    assert "BN layer 3 of 9 (network.stages.0.0.bn2), after training (epoch 5), seed 0" in figures["figure1"]
+    for name in ("figure1", "figure2", "figure3", "errors", "cascade", "training", "eps"):
+        assert "ADV" in figures[name] and "BN STATS (reset)" in figures[name], name
+        assert not re.search(r"NORMAL|BN PARAMS|ADV \+BN", figures[name]), name
+    assert "channels" not in figures, "this figure has none of these rows"
+    capsys.readouterr()
+    for option, value, there in (
+        ("--rows", "ADV, BN PARAM", "--rows=BN PARAM: must be one of NORMAL, NORMAL +BN ONLY, "),
+        ("--layer", "network.stages.0.0.bn3", "network.stages.0.0.bn2?"),
+        ("--layer", "10", "--layer=10: must be a BN layer: network.bn, "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*chosen, option, value])
+        errors = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and there in errors[-1] and errors[-1].startswith("bnft: ")
+        assert sum(line.startswith(f"bnft: {option}") for line in errors) == 1
 
 
 def test_figures_that_a_report_no_longer_has_are_cleared_away(made: MadeStore, tmp_path: Path) -> None:

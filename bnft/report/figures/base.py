@@ -108,7 +108,7 @@ class Figure:
         """Return the Vega-Lite specification of each panel, as wide as its container on the page."""
         found = []
         for panel in self.panels:
-            chart = self._sized(panel, LANE_WIDTH if panel.lanes else "container", self.height)
+            chart = self._sized(panel, "container", self.height)
             if not panel.lanes:
                 chart["autosize"] = {"type": "fit-x", "contains": "padding"}
             if self.series:
@@ -156,16 +156,21 @@ class Figure:
         chart = {key: value for key, value in chart.items() if key not in ("$schema", "config")}
         if panel.lanes is None:
             return {**chart, "width": width, "height": height}
-        inner = {key: chart.pop(key) for key in ("mark", "encoding", "layer") if key in chart}
-        header: dict[str, Any] = {
+        inner: Specification = {key: chart.pop(key) for key in ("mark", "encoding", "layer") if key in chart}
+        limit, character = (LANE_LABEL, 7.0) if isinstance(width, str) else (width, 3.7)
+        half = int(limit / character / 2) - 1
+        shortened = f"slice(datum.label, 0, {half}) + '…' + slice(datum.label, -{half})"
+        header: Specification = {
             "title": panel.lanes,
             "titleOrient": "left",
             "labelOrient": "top",
             "labelAnchor": "start",
+            "labelLimit": limit,
+            "labelExpr": f"length(datum.label) > {2 * half} ? {shortened} : datum.label",
         }
-        header |= {"labelLimit": LANE_LABEL if width == LANE_WIDTH else width}
         lanes = {"field": "row", "type": "nominal", "sort": [one.label for one in self.series], "header": header}
-        return {**chart, "facet": {"row": lanes}, "spacing": 4, "spec": {**inner, "width": width, "height": height}}
+        sized = {**inner, "width": LANE_WIDTH if isinstance(width, str) else width, "height": height}
+        return {**chart, "facet": {"row": lanes}, "spacing": 4, "spec": sized}
 
     @property
     def _filter(self) -> str:

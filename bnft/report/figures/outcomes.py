@@ -1,6 +1,7 @@
 """Figure 3 of the paper: confidences and logits, on clean and adversarial images."""
 
 from collections.abc import Mapping, Sequence
+from math import log10
 from typing import Any
 
 import altair as alt
@@ -18,16 +19,16 @@ from bnft.report.figures.base import (
     seed_control,
 )
 from bnft.report.groups import Series
-from bnft.report.outcomes import MOST_NINES, RowScores, ScoreHistograms, score_histograms
+from bnft.report.outcomes import RowScores, ScoreHistograms, score_histograms
 
 KIND_TITLES = {"clean": "clean images", "adversarial": "PGD examples"}
-BINS = 20
-TITLES = {"nines": "confidence", "logit": "logit"}
-SHARES = {"nines": "images (%)", "logit": "logits (%)"}
-NINES = (  # confidences by their distance from 1, as -log10(1 - confidence)
-    "datum.value == 0 ? '0' : datum.value <= 5 ? format(1 - pow(10, -datum.value), '.' + datum.value + 'f')"
-    " : '1 − 1e-' + datum.value"
-)
+BINS = 24
+TITLES = {"odds": "confidence", "logit": "logit"}
+SHARES = {"odds": "images (%)", "logit": "logits (%)"}
+CONFIDENCES = {  # the ticks of confidences, by their odds
+    **{round(log10(one / (1 - one)), 4): str(one) for one in (0.1, 0.2, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)},
+    **{float(power): f"1 − 1e-{power}" for power in range(6, 9)},
+}
 
 
 def figure3(
@@ -69,8 +70,8 @@ def figure3(
                 panels.append(Panel(name, chart, lanes=SHARES[histograms.quantity]))
     caption = (
         "Confidence is the probability of the predicted class. Its axis shows how far it is from 1, on a logarithmic"
-        " scale: from 0.9 to 0.99, this distance becomes ten times smaller, and again from 0.99 to 0.999. Logits are"
-        f" those of all classes. The outermost bins also count values beyond them. {images}"
+        " scale of odds: from 0.9 to 0.99, this distance becomes ten times smaller, and again from 0.99 to 0.999."
+        f" Logits are those of all classes. The outermost bins also count values beyond them. {images}"
     )
     return Figure(
         "figure3",
@@ -101,8 +102,9 @@ def _rows(histograms: ScoreHistograms[tuple[str, str]], kind: str) -> Rows:
 
 def _histogram(sets: Datasets, drawn: Sequence[Series], rows: Rows, quantity: str) -> Chart:
     axis = alt.Axis(tickCount=6, labelOverlap=True)
-    if quantity == "nines":
-        axis = alt.Axis(values=list(range(MOST_NINES + 1)), labelOverlap="greedy", labelExpr=NINES)
+    if quantity == "odds":
+        places, names = [*CONFIDENCES], [*CONFIDENCES.values()]
+        axis = alt.Axis(values=places, labelOverlap="greedy", labelExpr=f"{names}[indexof({places}, datum.value)]")
     return (
         alt.Chart(sets.add(rows))
         .mark_rect()
