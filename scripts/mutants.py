@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 COPIED = ("bnft", "conf", "hydra_plugins", "tests", "launch.py", "pyproject.toml")
 PRELOADED = [  # once for all mutants
-    *("torch", "torch._dynamo", "torchvision.models", "sklearn.datasets", "scipy.special", "hydra", "pydantic"),
+    *("torch", "torchvision.models", "sklearn.datasets", "scipy.special", "hydra", "pydantic"),
     *("pyautoattack", "pytest", "xdist.plugin", "anyio.pytest_plugin"),
 ]
 WORKERS = 2

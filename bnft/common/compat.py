@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     BatchNorm = _BatchNorm
     Policy = tuple[tuple[str, float, int | None], tuple[str, float, int | None]]  # operation, chance, magnitude; twice
 
-LOADED_LATE = ("torch._dynamo",)
-"""Modules of PyTorch that the first optimizer imports, which takes about a second. Since PyTorch 2.0."""
-
-
 # PyTorch
 
 

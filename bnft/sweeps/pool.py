@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from bnft.common.compat import LOADED_LATE, start_forkserver
+from bnft.common.compat import start_forkserver
 from bnft.common.devices import available_threads
 from bnft.common.errors import Failure, InputError
 from bnft.common.processes import importing_alike, without_main
@@ -35,7 +35,7 @@ RETRY_SECONDS = 1.0  # until a run that another process works on is tried again
 TICK_SECONDS = 0.25
 PAUSE_SECONDS = 5.0  # after a longer time between ticks, this process was suspended
 DUMP_SECONDS = 0.5  # time for a hung process to write its stacks to the log
-PRELOADED = ("bnft.runs.execution", *LOADED_LATE)
+PRELOADED = ("bnft.runs.execution",)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """One step of training: it makes adversarial examples for a batch, if there is an attack, and updates the model."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.sgd import sgd
 
 from bnft.attacks.base import Attack, no_trace
 from bnft.attacks.cuda_graphs import attack_graph
@@ -14,9 +17,12 @@ from bnft.common.randomness import generator, seed_for
 from bnft.common.stopping import Pulse, before_each_forward, steady
 from bnft.training.recipe import Recipe
 
+Velocity = dict[str, torch.Tensor]
+"""The momentum of parameters, by name. If a parameter learns in part, it is the momentum of these entries."""
+
 
 class Entries:
-    """Some entries of a parameter, as a tensor of their own for the optimizer.
+    """Some entries of a parameter, as a tensor of their own for SGD.
 
     Weight decay and momentum therefore do not change the other entries. `mask` has the shape of the parameter.
     """
@@ -37,8 +43,45 @@ class Entries:
         self._parameter[self._places] = self.values
 
 
+class Sgd:
+    """SGD with momentum for tensors that share a weight decay.
+
+    It is the function behind `torch.optim.SGD`, which itself would import torch._dynamo: more than a second.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], weight_decay: float, recipe: Recipe, velocity: Velocity
+    ) -> None:
+        self._tensors, self._weight_decay, self._recipe = tensors, weight_decay, recipe
+        self._velocity: dict[str, torch.Tensor | None] = {
+            name: velocity[name].to(tensor.device, copy=True) if name in velocity else None
+            for name, tensor in tensors.items()
+        }
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update the tensors that have a gradient."""
+        learning = {name: tensor for name, tensor in self._tensors.items() if tensor.grad is not None}
+        buffers = [self._velocity[name] for name in learning]
+        sgd(
+            list(learning.values()),
+            [tensor.grad for tensor in learning.values() if tensor.grad is not None],
+            buffers,
+            weight_decay=self._weight_decay,
+            momentum=self._recipe.momentum,
+            lr=rate,
+            dampening=0,
+            nesterov=self._recipe.nesterov,
+            maximize=False,
+        )
+        self._velocity.update(zip(learning, buffers, strict=True))
+
+    def velocity(self) -> Velocity:
+        return {name: buffer for name, buffer in self._velocity.items() if buffer is not None}
+
+
 class TrainingStep:
-    """A step of training. It holds the folded view for the attack, the CUDA graph of the attack, and the optimizer.
+    """A step of training. It holds the folded view for the attack, the CUDA graph of the attack, and the momentum.
 
     Args:
         model: the model, on `hardware.device` (see `Hardware.place`).
@@ -58,7 +101,7 @@ class TrainingStep:
         hardware: Hardware,
         images: torch.Tensor,
         labels: torch.Tensor,
-        velocity: dict[str, torch.Tensor] | None = None,
+        velocity: Velocity | None = None,
     ) -> None:
         self._model, self._freezing, self._recipe, self._hardware = model, freezing, recipe, hardware
         self._folded = Folded(model, images[:2]) if recipe.attack and recipe.attack_mode == "eval" else None
@@ -67,12 +110,12 @@ class TrainingStep:
             self._graph = attack_graph(recipe.attack, self._folded, hardware, images, labels)
         self._entries = {name: Entries(freezing.learning[name], mask) for name, mask in freezing.masks.items()}
         self._optimized = freezing.learning | {name: entries.values for name, entries in self._entries.items()}
-        self._optimizer = self._sgd(velocity or {})
+        self._sgd = self._by_weight_decay(velocity or {})
 
     @property
     def learns(self) -> bool:
         """Whether any parameter learns. If not, an update is a forward pass that updates the BN statistics."""
-        return self._optimizer is not None
+        return bool(self._sgd)
 
     @property
     def folded(self) -> Folded | None:
@@ -132,47 +175,28 @@ class TrainingStep:
         with self._hardware.autocast(), torch.set_grad_enabled(self.learns):
             logits = self._model(images).float()
             loss = functional.cross_entropy(logits, labels)
-        if self._optimizer is not None:
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            self._optimizer.zero_grad(set_to_none=True)
+        if self.learns:
+            for tensor in self._optimized.values():
+                tensor.grad = None
             loss.backward()
             for entries in self._entries.values():
                 entries.take_gradient()
-            self._optimizer.step()
+            for group in self._sgd:
+                group.step(rate)
             for entries in self._entries.values():
                 entries.put_back()
         return loss.detach(), (logits.argmax(1) != labels).sum()
 
-    def velocity(self) -> dict[str, torch.Tensor]:
-        """Return the optimizer's momentum, by parameter name.
+    def velocity(self) -> Velocity:
+        """Return the momentum."""
+        return {name: buffer for group in self._sgd for name, buffer in group.velocity().items()}
 
-        If a parameter learns in part, it is the momentum of these entries.
-        """
-        if self._optimizer is None:
-            return {}
-        states = {name: self._optimizer.state[parameter] for name, parameter in self._optimized.items()}
-        return {
-            name: state["momentum_buffer"] for name, state in states.items() if state.get("momentum_buffer") is not None
-        }
-
-    def _sgd(self, velocity: dict[str, torch.Tensor]) -> torch.optim.SGD | None:
-        """Make the optimizer of what learns; None if nothing learns."""
-        if not self._optimized:
-            return None
+    def _by_weight_decay(self, velocity: Velocity) -> list[Sgd]:
+        """Return SGD for each group of tensors with the same weight decay; none if nothing learns."""
         recipe = self._recipe
-        decays = {id(parameter): recipe.batchnorm_weight_decay for parameter in batchnorm_parameters(self._model)}
-        groups: dict[float, list[torch.Tensor]] = {}
-        for parameter in self._optimized.values():
-            decay = decays.get(id(parameter))
-            groups.setdefault(recipe.weight_decay if decay is None else decay, []).append(parameter)
-        optimizer = torch.optim.SGD(
-            [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-        )
-        for name in velocity.keys() & self._optimized.keys():
-            parameter = self._optimized[name]
-            optimizer.state[parameter]["momentum_buffer"] = velocity[name].to(parameter.device, copy=True)
-        return optimizer
+        batchnorm = {id(parameter) for parameter in batchnorm_parameters(self._model)}
+        groups: dict[float, dict[str, torch.Tensor]] = {}
+        for name, tensor in self._optimized.items():
+            own = recipe.batchnorm_weight_decay if id(tensor) in batchnorm else None
+            groups.setdefault(recipe.weight_decay if own is None else own, {})[name] = tensor
+        return [Sgd(tensors, decay, recipe, velocity) for decay, tensors in groups.items()]

@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,11 +98,6 @@ def test_shapes_are_noted_at_nodes() -> None:
     traced = fx.symbolic_trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()))
     own.note_shapes(traced, torch.zeros(4, 1, 5, 5))
     assert [own.noted_shape(node) for node in traced.graph.nodes] == [(4, 1, 5, 5), (4, 2, 3, 3), (4, 18), (4, 18)]
-
-
-@uses("torch", COMMON)
-def test_what_the_first_optimizer_loads_is_there() -> None:
-    assert all(find_spec(name) for name in own.LOADED_LATE)
 
 
 @uses(

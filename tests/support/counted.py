@@ -59,5 +59,5 @@ preceded_by_mischief(run_training, "train", "training")
 preceded_by_mischief(run_evaluation, "evaluate", "evaluating")
 
 if __name__ == "__main__":
-    pool.PRELOADED += ("counted",)  # type: ignore[assignment]  # worker processes do not import this script
+    pool.PRELOADED += ("counted",)  # worker processes do not import this script
     hydra_app.main()

@@ -110,7 +110,7 @@ def test_what_workers_are_forked_from_touches_no_gpu():
         "for name in dir(torch._C):\n"
         "    if name.startswith('_cuda_'): setattr(torch._C, name, refuse)\n"
         "torch.cuda.is_available = torch.cuda.device_count = torch.cuda._lazy_init = refuse\n"
-        f"for name in {PRELOADED[1:]!r}: importlib.import_module(name)\n"
+        f"for name in {PRELOADED!r}: importlib.import_module(name)\n"
         "import launch\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from bnft.attacks.pgd import pgd
 from bnft.batchnorm.freezing import Freezing
+from bnft.batchnorm.layers import batchnorm_parameters
 from bnft.common.devices import Hardware
 from bnft.common.stopping import Stopped
 from bnft.data.augmentation import none
@@ -238,6 +239,32 @@ def test_the_picked_entries_move_as_in_sgd_on_them_alone(digits):
     assert {name: value.shape for name, value in ours.velocity().items()} == {
         name: (int(mask.sum()),) for name, mask in freezing.masks.items()
     }
+
+
+def test_sgd_is_that_of_pytorch_without_its_class(digits, monkeypatch):
+    """To the bit, with two weight decays, and with the momentum of a checkpoint. The class is slow to import."""
+    (model, freezing), (reference, learning) = fresh(), fresh()
+    layers = {id(value) for value in batchnorm_parameters(reference)}
+    groups = [[value for value in reference.parameters() if (id(value) in layers) == own] for own in (True, False)]
+    decays = ({"params": groups[0], "weight_decay": 0.0}, {"params": groups[1], "weight_decay": 0.1})
+    optimizer = torch.optim.SGD(decays, momentum=RECIPE.momentum, nesterov=True)
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", None)
+    recipe = replace(RECIPE, attack=None, weight_decay=0.1, batchnorm_weight_decay=0.0)
+    images, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
+    velocity = None
+    for rate in (0.3, 0.2, 0.1):
+        ours = TrainingStep(model, freezing, recipe, CPU, images, labels, velocity)
+        ours.update(images, labels, rate)
+        velocity = ours.velocity()
+        learning.train_mode()
+        optimizer.zero_grad()
+        functional.cross_entropy(reference(images), labels).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    for name, parameter in reference.named_parameters():
+        assert torch.equal(model.get_parameter(name), parameter), name
+        assert torch.equal(velocity[name], optimizer.state[parameter]["momentum_buffer"]), name
 
 
 def test_a_parameter_that_is_one_number_can_be_picked(digits):
