@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from support.command import ROOT, Outcome
 
@@ -32,6 +33,7 @@ def launch(
 ) -> Iterator[Callable[..., Outcome]]:
     """`python launch.py ARGUMENTS` in this process, with a folder of its own as working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # Hydra composes everything to look for hydra.mode
 
     def call(*arguments: str) -> Outcome:
         from bnft import hydra_app

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import warm
 from support.command import ROOT
 from support.on_slurm import Site
-from support.programs import heeding_signals
 
 from bnft import hydra_app
 from bnft.common import program
@@ -67,15 +67,8 @@ def fill(folder: Path, **options: str) -> None:
 def bnft(*arguments: str, folder: Path, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """`bnft ARGUMENTS` in another process, as it is where bnft is installed."""
     line = [sys.executable, "-P", "-c", "from bnft.cli import main; main()", *arguments]
-    done = subprocess.run(
-        line,
-        cwd=folder,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        preexec_fn=heeding_signals,
-    )
+    variables = {**os.environ, **environment}
+    done = warm.run(line, cwd=folder, env=variables, capture_output=True, text=True, timeout=200)
     assert done.returncode == code, done
     return done
 

@@ -11,8 +11,8 @@ import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import getbase, setbase
+from support import warm
 from support.command import TINY
-from support.programs import heeding_signals
 from torch import nn
 
 import bnft
@@ -24,15 +24,8 @@ LINE = [*TINY, "hydra.launcher.workers=1"]
 
 def python(*arguments: str, folder: Path, script: str | None = None) -> str:
     """What a script prints, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        input=script,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        preexec_fn=heeding_signals,
-    )
+    line = [sys.executable, *arguments]
+    done = warm.run(line, cwd=folder, input=script, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done
     return done.stdout
 
@@ -66,8 +59,8 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_importing_bnft_is_light(tmp_path: Path) -> None:
-    said = python("-c", "import bnft, sys; print('torch' in sys.modules, 'run' in dir(bnft))", folder=tmp_path)
-    assert said == "False True\n"
+    line = [sys.executable, "-c", "import bnft, sys; print('torch' in sys.modules, 'run' in dir(bnft))"]
+    assert subprocess.run(line, cwd=tmp_path, capture_output=True, text=True).stdout == "False True\n"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         bnft.nothing  # noqa: B018
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import warm
 from support.command import ROOT, TINY, Outcome, refusal, tree
 from support.programs import finish, start, statuses, until, work
 
@@ -259,7 +260,7 @@ def full(folder: Path, *command: str, unbuffered: str = "", **pipes: Any) -> tup
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONPATH": str(ROOT)}
     with open("/dev/full", "w") as disk:
         pipes = {"stdout": disk, "stderr": subprocess.PIPE, **pipes}
-        done = subprocess.run(command, cwd=folder, env=environment, text=True, timeout=120, **pipes)
+        done = warm.run(command, cwd=folder, env=environment, text=True, timeout=120, **pipes)
     return done.returncode, done.stderr
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import warm
 from support.command import ROOT, TINY, Outcome, refusal
 from support.written import EVALUATION, study, sweep, write
 
@@ -31,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, usual = tmp_path_factory.mktemp("transfer") / "multirun", [*TINY, "evaluation.n_images=60", "model.width=4"]
     for line in (["policy=normal,bn_stats", "seed=0,1"], ["policy=normal", "evaluation.eps=0.1"]):
         command = ["run", "-m", *line, *usual, f"store={store}", "hydra/launcher=basic", "wandb.mode=disabled"]
-        subprocess.run([sys.executable, "-m", "bnft", *command], check=True, capture_output=True, timeout=200)
+        warm.run([sys.executable, "-m", "bnft", *command], check=True, capture_output=True, timeout=200)
     return store
 
 

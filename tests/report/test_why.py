@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import warm
 from support.command import ROOT, TINY, Outcome, refusal, tree
 
 from bnft.runs.store import Store
@@ -22,7 +22,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with one real run of BN PARAMS and its base."""
     folder = tmp_path_factory.mktemp("why")
     command = [sys.executable, str(ROOT / "launch.py"), *LINE, "hydra/launcher=basic"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=200)
+    warm.run(command, cwd=folder, check=True, capture_output=True, timeout=200)
     return folder / "multirun"
 
 

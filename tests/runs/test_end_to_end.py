@@ -1,13 +1,13 @@
 """The program itself, in processes of its own: sweeps, asking again, bases, and two at once."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import warm
 from support.command import TINY
 from support.programs import finish, start, work
 
@@ -45,9 +45,8 @@ def test_a_sweep_of_three_rows_its_table_and_asking_again(tmp_path):
     attacked = work(tmp_path).count("a") - done.count("a")
     assert 0 < attacked <= done.count("a"), "and asking again for the first one does no work"
 
-    (table,) = [
-        subprocess.run([BIN / "bnft", "table", "--format", "json"], cwd=tmp_path, capture_output=True, text=True)
-    ]
+    command = [str(BIN / "bnft"), "table", "--format", "json"]
+    table = warm.run(command, cwd=tmp_path, capture_output=True, text=True)
     rows = json.loads(table.stdout)["rows"]
     assert [row["policy"] for row in rows[::2]] == ["normal", "bn_stats", "bn_params"]
     assert sorted(row["robust_images"] for row in rows) == [10, 10, 10, 20, 20, 20], "the newest sweep"

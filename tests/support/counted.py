@@ -4,6 +4,8 @@
 before it trains or evaluates, with a file named `POLICY-SEED-training` or `POLICY-SEED-evaluating`.
 """
 
+import functools
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -28,8 +30,9 @@ WORK = os.open(os.environ["WORK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def count(module: object, name: str, unit: bytes) -> None:
     """Write `unit` each time that `module.name` has been called."""
-    original = getattr(module, name)
+    original = inspect.unwrap(getattr(module, name))  # it is counted already in a copy of a process; see warm.py
 
+    @functools.wraps(original)
     def counted(*arguments: object, **keywords: object) -> object:
         result = original(*arguments, **keywords)
         os.write(WORK, unit)
@@ -45,8 +48,9 @@ count(cascade, "check_adversarial", b"a")
 
 def preceded_by_mischief(module: ModuleType, name: str, stage: str) -> None:
     """Call `mischief.happens` before `module.name`. One of its arguments has the run as an attribute."""
-    original = getattr(module, name)
+    original = inspect.unwrap(getattr(module, name))
 
+    @functools.wraps(original)
     def troubled(*arguments: object, **options: object) -> object:
         (run,) = (argument.run for argument in arguments if isinstance(argument, (RunTraining, RunEvaluation)))
         mischief.happens(f"{run.policy}-{run.config['seed']}-{stage}")

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from support import warm
 from support.command import ROOT, Outcome
-from support.programs import heeding_signals, work
+from support.programs import work
 from support.slurm_cluster import Cluster
 
 BIN = Path(sys.executable).parent
@@ -45,20 +46,19 @@ class Site:
         return self.start(sys.executable, str(ROOT / "launch.py"), *self.line(*arguments))
 
     def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
+        return warm.Popen(
             command,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=heeding_signals,
         )
 
     def bnft(self, *arguments: str, code: int = 0, seconds: float = 60) -> str:
         """Return the output of `bnft`. It must print no error, only the name of the default sweep."""
         command = [str(BIN / "bnft"), *arguments]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=seconds)
+        done = warm.run(command, cwd=self.folder, capture_output=True, text=True, timeout=seconds)
         assert done.returncode == code and re.fullmatch(r"(bnft: sweep \S+ \(the newest.*\)\n)?", done.stderr), done
         return done.stdout
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from bnft.common.stopping import STOP_SIGNALS
 from bnft.runs.store import Store
 from bnft.sweeps.status import StoreStatus
+from support import warm
 
 WORKERS, BATCH = 2, 4
 COMMON = (
@@ -46,12 +47,11 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen:
     """Start the program in its own session, so that it can receive signals, and `session` finds its processes."""
     environment = {**os.environ, "WORK": str(folder / "work"), "OMP_NUM_THREADS": "1"}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, COUNTED, *arguments, "threads=1"],
         cwd=folder,
         env=environment,
         start_new_session=True,
-        preexec_fn=heeding_signals,
         text=True,
         **{**pipes, **options},
     )

@@ -9,6 +9,7 @@ import pytest
 from bnft.common import files
 from bnft.tracking import keys
 from bnft.tracking.rows import Records
+from support import warm
 
 SYNC = (sys.executable, "-c", "from bnft.cli import main; main()", "sync")
 
@@ -16,7 +17,7 @@ SYNC = (sys.executable, "-c", "from bnft.cli import main; main()", "sync")
 def sync(store, server, *arguments, **environment):
     """Start `bnft sync`."""
     home = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return subprocess.Popen(
+    return warm.Popen(
         [*SYNC, *arguments],
         cwd=store.root.parent,
         env={**home, "HOME": str(store.root.parent), **server.environment, **environment},

@@ -1,12 +1,12 @@
 """`bnft remove`: what goes, what stays, and that a kill at any moment leaves every run complete or gone."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import warm
 from support.command import TINY, Outcome, refusal, tree
 from support.made_store import MadeStore
 
@@ -160,7 +160,7 @@ def test_a_kill_at_any_moment_leaves_each_run_complete_or_gone(made: MadeStore) 
     codes = []
     for moment in (0, 1, 2, 3, 5, 7, 100):
         line = [*command, str(moment), "remove", sweep, "--yes", "--store", str(store.root)]
-        codes.append(subprocess.run(line, capture_output=True, timeout=60).returncode)
+        codes.append(warm.run(line, capture_output=True, timeout=60).returncode)
         for run in names(store):
             assert tree(store.run(run).path) == whole[run]
         if codes[-1] == 9 and names(store):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import warm
 from support.command import ROOT, TINY, Outcome
 from support.on_slurm import HELD, Site, until
-from support.programs import heeding_signals
 from support.slurm_cluster import NODE
 
 from bnft.report import write
@@ -40,9 +40,23 @@ with store.locked(f"sweep-{name}", steady, steady):
 """
 
 
+ON_A_MOUNT = """
+import ctypes, os, runpy, subprocess, sys
+NEW_MOUNTS = 0x20000
+store = sys.argv[1]
+if ctypes.CDLL(None).unshare(NEW_MOUNTS):
+    sys.exit("not allowed")
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)  # else the mount would be seen by all
+subprocess.run(["mount", "--bind", store, store], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", store], check=True)
+del sys.argv[:2]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run(*command: object, folder: Path | None = None) -> Outcome:
     """How a command ended, in a process of its own."""
-    done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=200)
+    done = warm.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=200)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -78,7 +92,7 @@ def launcher(store: Store) -> Iterator[Callable[[], tuple[str, subprocess.Popen]
 
     def start() -> tuple[str, subprocess.Popen]:
         command = [sys.executable, "-c", LAUNCHER, str(store.root)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeding_signals)
+        process = warm.Popen(command, stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout is not None
         return process.stdout.readline().strip(), process
@@ -112,7 +126,7 @@ def test_sweeps_from_before_there_were_numbers_come_first_by_their_time(store: S
 
 
 def test_processes_that_record_sweeps_at_once_get_numbers_of_their_own(tmp_path: Path):
-    processes = [subprocess.Popen([sys.executable, "-c", RECORD, str(tmp_path), "10"]) for _ in range(4)]
+    processes = [warm.Popen([sys.executable, "-c", RECORD, str(tmp_path), "10"]) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0, 0, 0, 0]
     store = Store(tmp_path)
     assert [store.sweep(name)["number"] for name in store.sweeps()] == list(range(1, 41))
@@ -175,7 +189,7 @@ def test_wait_and_cancel_are_about_the_newest_sweep_that_is_not_finished(folder:
     name, process = launcher()
     newest = again(store)
     assert store.sweeps()[1:] == [oldest, name, newest]
-    waiting = subprocess.Popen([BNFT, "wait"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waiting = warm.Popen([BNFT, "wait"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert waiting.stderr is not None
     assert waiting.stderr.readline() == f"bnft: sweep {name} (the newest that is not finished)\n"
     done = run(BNFT, "cancel", folder=folder)
@@ -262,18 +276,18 @@ def test_a_sweep_is_submitted_while_all_nodes_are_drained_but_not_what_they_coul
 
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Callable[..., Outcome]]:
-    """Runs a command that sees the store read-only: on a mount of its own, or by its rights where we are not root."""
+    """Runs a script that sees the store read-only: on a mount of its own, or by its rights where we are not root."""
     store, prefix = folder / "multirun", []
     if os.geteuid() == 0:
-        mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-        prefix = ["unshare", "--mount", "sh", "-c", mount, str(store)]
-        if not shutil.which("unshare") or run(*prefix, "true").code:
+        prefix = [sys.executable, "-c", ON_A_MOUNT, store]
+        if run(*prefix, "/dev/null").code:
             pytest.skip("root cannot mount here")
     else:
         run("chmod", "-R", "a-w", store)
-    tried = run(*prefix, "touch", store / "tried")
+    (folder / "try.py").write_text(f"open({str(store / 'tried')!r}, 'w')")
+    tried = run(*prefix or [sys.executable], folder / "try.py")
     assert tried.code and not (store / "tried").exists(), tried
-    yield lambda *command: run(*prefix, *command, folder=folder)
+    yield lambda *command: run(*prefix or [sys.executable], *command, folder=folder)
     if not prefix:
         run("chmod", "-R", "u+w", store)
 
@@ -304,9 +318,9 @@ def test_who_works_there_is_seen_where_nothing_can_be_written(store: Store, laun
 def test_asking_again_for_what_is_done_where_nothing_can_be_written(store: Store, read_only):
     note = "done already; nothing was written (store=multirun: must be a folder that can be written to"
     for line in (LINE, LINE[1:]):
-        done = read_only(sys.executable, ROOT / "launch.py", *line)
+        done = read_only(ROOT / "launch.py", *line)
         assert done.code == 0 and "NORMAL" in done.out, done
         assert note in done.err
     assert len(store.sweeps()) == 1
-    done = read_only(sys.executable, ROOT / "launch.py", *LINE, "seed=1")
+    done = read_only(ROOT / "launch.py", *LINE, "seed=1")
     assert done.code == 2 and done.err.startswith("bnft: store=multirun: must be a folder that can be written to")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import warm
 from support.command import TINY, Outcome
 from wandb_workspaces.reports.v2 import internal as report_models
 from wandb_workspaces.reports.v2.interface import Report
@@ -354,7 +355,7 @@ def dashboard(port: int, *arguments: str, key: str | None = KEY, seconds: int = 
         "--project",
         "bnft",
     ]
-    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+    return warm.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=60)
 
 
 class TestSending:
