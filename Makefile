@@ -21,10 +21,10 @@ table2: $(READY)
 	if test -s $$name; then $(BIN)/bnft report $$(cat $$name); fi; rm -f $$name; exit $$ended
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 long: $(READY)
-	$(BIN)/python -m pytest -n 2 -m long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .

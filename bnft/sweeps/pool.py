@@ -35,7 +35,7 @@ RETRY_SECONDS = 1.0  # until a run that another process works on is tried again
 TICK_SECONDS = 0.25
 PAUSE_SECONDS = 5.0  # after a longer time between ticks, this process was suspended
 DUMP_SECONDS = 0.5  # time for a hung process to write its stacks to the log
-PRELOADED = ("bnft.runs.execution",)
+PRELOADED: tuple[str, ...] = ("bnft.runs.execution",)
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,8 @@ def _become(folder: str, environment: dict[str, str], session: bool, streams: Se
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     for file in (sys.stdout, sys.stderr):
-        file.reconfigure(write_through=unbuffered)  # type: ignore[attr-defined]
-    multiprocessing.util.spawnv_passfds = _spawned  # type: ignore[attr-defined]
+        file.reconfigure(write_through=unbuffered)
+    multiprocessing.util.spawnv_passfds = _spawned  # type: ignore[assignment]
 
 
 def _spawned(path: bytes, arguments: Sequence[Any], kept: Sequence[int]) -> int:

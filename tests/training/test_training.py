@@ -251,7 +251,7 @@ def test_sgd_is_that_of_pytorch_without_its_class(digits, monkeypatch):
     monkeypatch.setattr(torch.optim.Optimizer, "__init__", None)
     recipe = replace(RECIPE, attack=None, weight_decay=0.1, batchnorm_weight_decay=0.0)
     images, labels = digits.pixels(digits.x_train[:64]), digits.y_train[:64]
-    velocity = None
+    velocity: dict[str, torch.Tensor] = {}
     for rate in (0.3, 0.2, 0.1):
         ours = TrainingStep(model, freezing, recipe, CPU, images, labels, velocity)
         ours.update(images, labels, rate)
