@@ -17,7 +17,7 @@ help:
 	@echo "make clean    remove the environment (runs in multirun/ are kept)"
 
 table2: $(READY)
-	@name=$$(mktemp); BNFT_SWEEP_FILE=$$name $(BIN)/bnft run -m +sweep=table2; ended=$$?; \
+	@name=$$(mktemp); BNFT_SWEEP_FILE=$$name $(BIN)/bnft run -m +study=table2; ended=$$?; \
 	if test -s $$name; then $(BIN)/bnft report $$(cat $$name); fi; rm -f $$name; exit $$ended
 
 test: $(READY) lint

@@ -285,8 +285,8 @@ def _planned(arguments: Sequence[str]) -> "tuple[Plan, Backend | None]":
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context_of(loader), task_function=lambda _: None, config=config
         )
-        if not hasattr(sweeper, "jobs"):
+        if not (hasattr(sweeper, "jobs") and hasattr(sweeper, "study")):
             raise InputError("hydra/sweeper: must be bnft, the default")
         overrides = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         backend = getattr(sweeper.launcher, "backend", None)
-        return planned(sweeper.jobs(overrides), here=backend is None or backend.here), backend
+        return planned(sweeper.jobs(overrides), backend is None or backend.here, sweeper.study()), backend

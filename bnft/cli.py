@@ -81,11 +81,15 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FOLDER", help="where to write it (default: reports/NAME in the store)"
     )
     report.add_argument(
-        "--layer", metavar="LAYER", help="the BN layer of Figure 1, by name or number (default: the 8th)"
+        "--layer", metavar="LAYER", help="the BN layer of Figure 1, by name or number (default: that of the study)"
     )
     report.add_argument(
-        "--rows", metavar="TITLES", help='the rows that figures show, for example "ADV, BN PARAMS" (default: the usual)'
+        "--rows",
+        metavar="TITLES",
+        help='rows that figures show, such as "ADV, BN PARAMS" (default: those of the study)',
     )
+    report.add_argument("--live", action="store_true", help="serve the page on this machine while a sweep runs")
+    report.add_argument("--port", type=int, default=0, help="the port of --live (default: a free one)")
     report.set_defaults(call=_report)
     transfer = commands.add_parser("transfer", help="try the adversarial images of each row on the other models")
     transfer.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
@@ -198,10 +202,15 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    store = options.store
+    if options.live:
+        from bnft.report.live import serve
+
+        serve(store, options.names, lambda line: print(line, flush=True), options.port)
+        return
     from bnft.report.write import report
     from bnft.runs.selection import meant
 
-    store = options.store
     with meant(store, options.names) as names:
         page = report(store, names, options.output, options.layer, options.rows)
     print(f"report: {page}")

@@ -3,8 +3,9 @@
 import textwrap
 import traceback
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +16,8 @@ from hydra.plugins.launcher import Launcher
 from bnft.common.console import notice
 from bnft.common.errors import Failure, InputError, UnwritableError, show
 from bnft.config.compat import error_of
-from bnft.report.table import print_sweep, print_wanted
+from bnft.report.table import print_planned, print_sweep
+from bnft.runs.bases import Member, unequal
 from bnft.runs.plan import Plan, plan
 from bnft.sweeps.backend import Backend
 from bnft.sweeps.pool import Outcomes
@@ -27,7 +29,9 @@ SHOWN_FAILURES = 20
 MAX_RUNS = 100_000  # in one sweep
 
 
-def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
+def sweep(
+    jobs: Sequence[Sequence[str]], launcher: Backend | Launcher, study: tuple[str, Mapping[str, Any]] | None = None
+) -> None:
     """Plan all jobs, record the sweep, launch it, and print its table.
 
     If a run fails, the other runs continue. The sweep then lists the failed runs and raises SystemExit(1).
@@ -35,11 +39,12 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
     Args:
         jobs: the overrides of each run.
         launcher: a backend of bnft, or another launcher of Hydra.
+        study: the name and the contents of a study, whose rows are combined with each job.
 
     Raises:
-        InputError: if a job or a setting of the launcher is invalid.
+        InputError: if a job, the study or a setting of the launcher is invalid.
     """
-    planned = plan(jobs, here=isinstance(launcher, Launcher) or launcher.here)
+    planned = plan(jobs, isinstance(launcher, Launcher) or launcher.here, study)
     if not isinstance(launcher, Launcher):
         launcher.check()
     try:
@@ -48,15 +53,19 @@ def sweep(jobs: Sequence[Sequence[str]], launcher: Backend | Launcher) -> None:
         if undone(tasks(planned), planned.store):
             raise
         notice(f"bnft: all runs are done already; nothing was written ({error})")
-        print_wanted(planned.store, [(run.name, run.evaluation_id) for run in planned.runs])
+        print_planned(planned)
         return
     for run in (*planned.bases, *planned.runs):  # runs that are done are not opened later
         planned.store.remove_outdated(run.name)
     asked, bases = len(planned.runs), len(planned.bases)
     extra = f" and {bases} base{'s' if bases > 1 else ''}" if bases else ""
     notice(f"sweep {name}: {asked} run{'s' if asked > 1 else ''}{extra} in {planned.store.root}")
+    for text in unequal(
+        Member(run.row or str(run.config["title"]), run.name, run.base_name, run.identity) for run in planned.runs
+    ):
+        notice(f"bnft: {text}")
     if isinstance(launcher, Launcher):  # not one of bnft: it cannot carry out a plan
-        outcomes: Outcomes | None = _launched(jobs, launcher)
+        outcomes: Outcomes | None = _launched([run.line for run in planned.runs] if study else jobs, launcher)
     else:
         outcomes = launcher.carry_out(planned, name, tracked)
     if outcomes is None:

@@ -1,4 +1,4 @@
-"""The commands with which users find their way in a store: `list`, `show`, `diff`, `why` and `remove`."""
+"""The commands with which users find their way in a store: `list`, `show`, `diff`, `compare`, `why` and `remove`."""
 
 import argparse
 import json
@@ -26,6 +26,16 @@ def add(commands: "argparse._SubParsersAction[Any]", store: Callable[[str], Any]
     shown = commands.add_parser("show", help="show what a run is, its results, its files and the command that makes it")
     shown.add_argument("run", metavar="RUN", help="a run")
     shown.set_defaults(call=_show)
+    compare = commands.add_parser("compare", help="test two rows on the same images and seeds, and draw the difference")
+    compare.add_argument("a", metavar="A", help="the title of a row, or the name of a run or a sweep")
+    compare.add_argument("b", metavar="B", help="what to compare it with")
+    compare.add_argument(
+        "--measure", default="robust_error", help="such as clean_error or mean_m (default: %(default)s)"
+    )
+    compare.add_argument(
+        "--sweep", default="", metavar="SWEEP", help="the sweep that has the rows (default: the newest)"
+    )
+    compare.set_defaults(call=_compare)
     why = commands.add_parser(WHY, help="show what `bnft run` would do for the same arguments, and why; run nothing")
     why.add_argument(
         "arguments", nargs="*", metavar="ARGUMENT", help="as for `bnft run -m`, such as policy=adv seed=0,1"
@@ -48,9 +58,9 @@ def add(commands: "argparse._SubParsersAction[Any]", store: Callable[[str], Any]
     remove.add_argument("--force", action="store_true", help="remove what other sweeps list or other runs need, too")
     remove.add_argument("--yes", action="store_true", help="do it")
     remove.set_defaults(call=_remove)
-    for command in (listed, shown, diff, why):
+    for command in (listed, shown, diff, compare, why):
         command.add_argument("--format", default="terminal", choices=("terminal", "json"), help="default: %(default)s")
-    for command in (listed, shown, diff, remove):
+    for command in (listed, shown, diff, compare, remove):
         command.add_argument(
             "--store", type=store, default="multirun", help="the folder that holds the runs (default: %(default)s)"
         )
@@ -80,6 +90,27 @@ def _diff(options: argparse.Namespace) -> None:
         _print_json(comparison.fields(*runs))
     else:
         comparison.show(*runs)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from bnft.common.console import notice
+    from bnft.report import compared
+
+    found = compared.compare(options.store, options.a, options.b, options.measure, options.sweep)
+    if options.format == "json":
+        _print_json([one.fields() for one in found])
+    else:
+        for one in found:
+            print(compared.text(one))
+    if any(one.difference is not None for one in found):
+        from bnft.report.figures.compared import differences
+        from bnft.report.write import printed
+
+        figure = differences(found)
+        assert figure is not None
+        stem = compared.file_of(options.store, options.a, options.b, options.measure)
+        printed(figure, stem)
+        notice(f"figure: {stem}.pdf and .png")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -93,7 +93,7 @@ class Sweeper(HydraSweeper):
             backend.warm_up()
         from bnft.launching import sweep
 
-        return sweep(self.jobs(arguments), backend or self.launcher)
+        return sweep(self.jobs(arguments), backend or self.launcher, self.study())
 
     def jobs(self, arguments: Sequence[str]) -> Sequence[Sequence[str]]:
         """Return the overrides of every job. Raises InputError if an override matches no option."""
@@ -102,6 +102,15 @@ class Sweeper(HydraSweeper):
         assert self.hydra_context is not None
         given = [f"{key}={value}" for key, value in self.params.items()]
         return jobs_of(expanded([*given, *arguments], self.hydra_context.config_loader))
+
+    def study(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the name and the contents of the study that was chosen; None if there is none."""
+        assert self.config is not None
+        if self.config.study is None:
+            return None
+        from bnft.studies.jobs import contents
+
+        return contents(self.config)
 
 
 class OwnFolder(FileConfigSource):

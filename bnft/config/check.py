@@ -39,6 +39,8 @@ def check(raw: Mapping[str, Any]) -> dict[str, Any]:
     unknown = [key for key in raw if key not in SCHEMA]
     if unknown:
         raise InputError(unknown_key(unknown[0], raw[unknown[0]], [*SCHEMA, "policy"]))
+    if raw.get("study") is not None:
+        raise InputError("study: needs -m, because a study has many runs: bnft run -m +study=NAME")
     data, data_keys = components.check("data", raw["data"], DataKeys)  # first, since other groups refer to data
     try:
         config = asdict(_ROOT.validate_python(dict(raw)))

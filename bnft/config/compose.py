@@ -296,6 +296,12 @@ def _parsed(line: str) -> Override:
     return override
 
 
+def is_sweep(line: str) -> bool:
+    """Return whether an override has several values. Raises InputError if it is not an override."""
+    with explained():
+        return _parsed(line).is_sweep_override()
+
+
 def _is_value(override: Override) -> bool:
     """Return whether an override sets a value, rather than choosing from a group, by Hydra's own criterion."""
     return override.package is None and (not is_group(override.key_or_group) or isinstance(override.value(), dict))
@@ -335,15 +341,24 @@ def base_overrides(composed: Composed, policy: str) -> list[str]:
     return [f"policy={policy}", *_kept(composed.overrides, INHERITED), *composed.config["base_overrides"]]
 
 
-def pristine_overrides(composed: Composed) -> list[str]:
-    """Return the command line of a policy with the same data, model, schedule and seed, but without other overrides."""
-    return [f"policy={composed.policy}", *_kept(composed.overrides, FREE)]
+def pristine_overrides(composed: Composed, row: Sequence[str] = ()) -> list[str]:
+    """Return the command line of a policy with the same data, model, schedule and seed, but without other overrides.
+
+    Those of `row`, a row of a study, are kept.
+    """
+    kept = [line for line in composed.overrides if line in row or _group(line) in FREE]
+    return [f"policy={composed.policy}", *kept]
+
+
+def without_groups(overrides: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return overrides without those of some groups or keys of the root."""
+    return [line for line in overrides if _group(line) not in groups]
 
 
 def own_line(composed: Composed) -> list[str]:
     """Return the command line of a run, without its sweep, the name of this, its store and its tracking."""
     left_out = ("sweep", "sweep_name", "store", "wandb", "preview")
-    return [line for line in composed.overrides if _group(line) not in left_out]
+    return without_groups(composed.overrides, left_out)
 
 
 def quick_line(line: Sequence[str]) -> list[str]:

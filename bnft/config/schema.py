@@ -144,6 +144,7 @@ class Config(Strict):
     threads: Annotated[int | None, at_least(1), at_most(1024)] = None
     store: str = "multirun"
     sweep_name: Annotated[str | None, plain_name] = None
+    study: Any = None  # with -m, the contents of a file in conf/study/; see `bnft.studies`
     model: Any = MISSING
     data: Any = MISSING
     freeze_policy: FreezePolicy = MISSING

@@ -121,8 +121,8 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
         broken=fallen_at > CLEAN,
         broken_by=names[np.maximum(fallen_at, CLEAN)],
         adversarial=outcomes.adversarial.numpy(),
-        strongest_error=summary.strongest and summary.strongest.error,
-        strongest_interval=summary.strongest and summary.strongest.interval,
+        strongest_error=summary.strongest.error if summary.strongest else None,
+        strongest_interval=summary.strongest.interval if summary.strongest else None,
         beyond=outcomes.beyond.numpy(),
     )
 

@@ -1,4 +1,4 @@
-"""The paper's claims (abstract and section 3.3), tested on the per-image outcomes of our own runs.
+"""The claims of a study about errors, tested on the per-image outcomes of our own runs.
 
 A claim compares two rows on the same images and the same seeds. `bnft.common.paired` computes the interval and the
 p-value, and `bnft.report.verdicts` derives the verdict from them. The p-values of all claims of a study that can be
@@ -7,88 +7,18 @@ tested are adjusted together by Holm's method.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from bnft.common.canonical import canonical
 from bnft.common.paired import PairedDifference, holm
+from bnft.evaluation.settings import by
 from bnft.report.per_image import Errors
-from bnft.report.rows import Study
+from bnft.report.rows import Row, Study
 from bnft.report.stored import StoredResult
-from bnft.report.verdicts import LARGE, MARGIN, Relation, Verdict, bounds, verdict
-from bnft.studies import paper
-
-Kind = Literal["robust", "clean"]
-CONSTANT = "constant"  # instead of a policy: a classifier that always predicts the most frequent class
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim about the errors of two policies.
-
-    Attributes:
-        text: the claim in words.
-        policy: the policy that the claim is about.
-        relation: how its error relates to the error of `other`.
-        other: the policy to compare with, or CONSTANT.
-        kind: which error of `policy` is compared.
-        other_kind: which error of `other` is compared; None for the same kind.
-    """
-
-    text: str
-    policy: str
-    relation: Relation
-    other: str
-    kind: Kind = "robust"
-    other_kind: Kind | None = None
-
-    @property
-    def margin(self) -> float | None:
-        """The difference in points below which errors count as equal; None unless the claim is that they are equal."""
-        return MARGIN if self.relation == "same" else None
-
-    @property
-    def paper_difference(self) -> float:
-        """The difference in the paper's Table 2, in points."""
-        other = self.other_kind or self.kind
-        return _published(self.policy, self.kind) - _published(self.other, other)
-
-
-def _published(policy: str, kind: Kind) -> float:
-    if policy == CONSTANT:
-        return paper.CONSTANT_ERROR
-    row = paper.BY_POLICY[policy]
-    return row.robust_error if kind == "robust" else row.clean_error
-
-
-CLAIMS = (
-    Claim("Adversarial training lowers robust error", "adv", "lower", "normal"),
-    Claim("BN STATS (reset) does not change robust error", "bn_stats", "same", "normal"),
-    Claim("BN STATS (no reset) does not change robust error", "bn_stats_no_reset", "same", "normal"),
-    Claim("BN PARAMS lowers robust error", "bn_params", "lower", "normal"),
-    Claim("BN PARAMS is less robust than ADV", "bn_params", "higher", "adv"),
-    Claim("BN PARAMS is more robust than BN ONLY PARAMS", "bn_params", "lower", "bn_only_params"),
-    Claim("ADV +BN ONLY is as robust as NORMAL +BN ONLY", "bn_only", "same", "normal_bn_only"),
-    # BN PARAMS uses fragile features, ADV +BN ONLY random ones
-    Claim("BN PARAMS is more robust than ADV +BN ONLY", "bn_params", "lower", "bn_only"),
-    Claim("Logits and first conv add little to BN PARAMS", "bn_params_logits_conv1", "same", "bn_params"),
-    Claim("Logits and first conv add little to ADV +BN ONLY", "bn_only_logits_conv1", "same", "bn_only"),
-    Claim("Clean error rises slightly with BN STATS (reset)", "bn_stats", "slightly higher", "normal", "clean"),
-    Claim(
-        "Clean error rises slightly with BN STATS (no reset)", "bn_stats_no_reset", "slightly higher", "normal", "clean"
-    ),
-    Claim("Clean error rises much with BN PARAMS", "bn_params", "much higher", "normal", "clean"),
-    Claim(
-        "Clean error of BN ONLY PARAMS is near robust error",
-        "bn_only_params",
-        "nearly the same",
-        "bn_only_params",
-        "clean",
-        "robust",
-    ),
-    Claim("Clean error of ADV +BN ONLY is far below guessing", "bn_only", "far lower", CONSTANT, "clean"),
-)
+from bnft.report.verdicts import LARGE, Verdict, bounds, verdict
+from bnft.studies.measures import CONSTANT
+from bnft.studies.study import Claim
 
 
 @dataclass(frozen=True)
@@ -112,64 +42,121 @@ class Tested:
 
 
 def tested(study: Study) -> list[Tested]:
-    """Test all claims for which the study has at least one row."""
-    present = {row.policy for row in study.rows if row.paper}
-    sides = {claim: _sides(claim, study) for claim in CLAIMS if {claim.policy, claim.other} & present}
-    computed = {claim: _difference(claim, pairs) for claim, pairs in sides.items()}
-    differences = {claim: difference for claim, difference in computed.items() if difference is not None}
-    p_values = [difference.p_value(*bounds(claim.relation)) for claim, difference in differences.items()]
-    adjusted = dict(zip(differences, holm(p_values), strict=True))
-    return [
-        Tested(
-            claim,
-            verdict(claim.relation, differences[claim].interval, adjusted[claim]),
-            differences[claim],
-            adjusted[claim],
-            _qualification(claim, sides[claim]),
-        )
-        if claim in differences
-        else Tested(claim, "not measured")
-        for claim in sides
+    """Test all claims about errors for which the study has at least one row."""
+    if study.definition is None:
+        return []
+    present = {row.place.title for row in study.rows if row.place}
+    claims = [claim for claim in study.definition.claims if claim.is_error and present & {claim.row, claim.than}]
+    every = [_sides(claim, study) for claim in claims]
+    differences = [_difference(claim, pairs) for claim, pairs in zip(claims, every, strict=True)]
+    p_values = [
+        found.p_value(*bounds(claim)) for claim, found in zip(claims, differences, strict=True) if found is not None
     ]
+    adjusted = iter(holm(p_values))
+    items = []
+    for claim, pairs, found in zip(claims, every, differences, strict=True):
+        if found is None:
+            items.append(Tested(claim, "not measured"))
+            continue
+        p_value = next(adjusted)
+        qualification = " ".join(filter(None, (_qualification(claim, pairs), _attack(claim, study))))
+        items.append(Tested(claim, verdict(claim, found.interval, p_value), found, p_value, qualification))
+    return items
+
+
+def published(claim: Claim, study: Study) -> float | None:
+    """Return the published difference that a claim is about, in points or in the unit of its measure.
+
+    It is None if there is none, or if our numbers are not by AutoAttack, so that they are not compared with it.
+    """
+    definition = study.definition
+    if claim.published is not None or definition is None or not claim.is_error:
+        return claim.published
+    if _attack(claim, study):
+        return None
+    ours = _published(claim.row, claim.measure, study)
+    theirs = _published(claim.than, claim.other_measure, study)
+    return None if ours is None or theirs is None else ours - theirs
+
+
+def _published(title: str, measure: str, study: Study) -> float | None:
+    assert study.definition is not None
+    if title == CONSTANT:
+        return study.definition.setting.constant_error if study.definition.setting else None
+    row = study.definition.by_title[title].published
+    return None if row is None else float(getattr(row, measure))
 
 
 Sides = list[tuple[StoredResult, StoredResult]]  # the results of both rows of a claim, by seed
 
 
-def _sides(claim: Claim, study: Study) -> Sides:
-    """Return the results of equal seeds; none if a row is missing or the budgets differ."""
-    first = study.paper_row(claim.policy)
-    second = first if claim.other == CONSTANT else study.paper_row(claim.other)
-    if first is None or second is None or (claim.kind == "robust" and first.budget != second.budget):
+def _rows(claim: Claim, study: Study) -> tuple[Row | None, Row | None]:
+    first = study.titled(claim.row)
+    return first, first if claim.than == CONSTANT else study.titled(claim.than)
+
+
+def sides(first: Row, second: Row, robust: bool) -> Sides:
+    """Return the results of equal seeds and test images of two rows.
+
+    There are none if robust errors are compared, and the rows were attacked in different ways. Budgets may differ if
+    the study is about this difference.
+    """
+    if robust and _how(first) != _how(second):
         return []
     theirs = {result.seed: result for result in second.results}
     ours = sorted(first.results, key=lambda result: result.seed)
-    return [(result, theirs[result.seed]) for result in ours if result.seed in theirs]
+    pairs = [(result, theirs[result.seed]) for result in ours if result.seed in theirs]
+    return [pair for pair in pairs if len({one.run.identity["data"]["sha256"] for one in pair}) == 1]
 
 
-def _difference(claim: Claim, sides: Sides) -> PairedDifference | None:
-    """Return the difference over the seeds and images that both rows have; None if per-image errors are not known."""
-    ours = [_errors(first, claim.kind) for first, _ in sides]
-    other: Kind | Literal["constant"] = "constant" if claim.other == CONSTANT else claim.other_kind or claim.kind
-    theirs = [_errors(second, other) for _, second in sides]
+def _sides(claim: Claim, study: Study) -> Sides:
+    first, second = _rows(claim, study)
+    return sides(first, second, "robust_error" in (claim.measure, claim.other_measure)) if first and second else []
+
+
+def _how(row: Row) -> tuple[object, ...]:
+    """Return how a row was attacked."""
+    return row.attack, None if row.sets_budget else row.budget
+
+
+def _attack(claim: Claim, study: Study) -> str:
+    """Return the label of an attack weaker than AutoAttack, if the robust error of a claim is by it."""
+    row, _ = _rows(claim, study)
+    return by(row.attack).strip() if row is not None and "robust_error" in (claim.measure, claim.other_measure) else ""
+
+
+def difference(pairs: Sides, measure: str, other: str) -> PairedDifference | None:
+    """Return the difference over the seeds and images that two rows have; None if per-image errors are not known.
+
+    Args:
+        pairs: the results of both rows, by seed.
+        measure: the error of the first row.
+        other: that of the second one, or `constant`.
+    """
+    ours = [_errors(first, measure) for first, _ in pairs]
+    theirs = [_errors(second, other) for _, second in pairs]
     known = [errors for errors in (*ours, *theirs) if errors is not None]
-    if not sides or len(known) < 2 * len(sides):
+    if not pairs or len(known) < 2 * len(pairs):
         return None
     images = min(map(len, known))
     table = np.array([errors[:images] for errors in known], np.int8)
-    return PairedDifference.of(table[: len(sides)] - table[len(sides) :])
+    return PairedDifference.of(table[: len(pairs)] - table[len(pairs) :])
 
 
-def _errors(result: StoredResult, kind: Kind | Literal["constant"]) -> Errors | None:
-    errors: Errors | None = getattr(result.per_image, kind)
+def _difference(claim: Claim, pairs: Sides) -> PairedDifference | None:
+    return difference(pairs, claim.measure, CONSTANT if claim.than == CONSTANT else claim.other_measure)
+
+
+def _errors(result: StoredResult, measure: str) -> Errors | None:
+    errors: Errors | None = getattr(result.per_image, measure.removesuffix("_error"))
     return errors
 
 
-def _qualification(claim: Claim, sides: Sides) -> str:
+def _qualification(claim: Claim, pairs: Sides) -> str:
     """Return what a verdict is restricted to: single networks, or a base that several seeds share."""
-    if len(sides) == 1:
-        return "for this network" if claim.other in (claim.policy, CONSTANT) else "for these two networks"
-    for results in zip(*sides, strict=True):
+    if len(pairs) == 1:
+        return "for this network" if claim.than in (claim.row, CONSTANT) else "for these two networks"
+    for results in zip(*pairs, strict=True):
         bases = [canonical(base) for result in results if (base := result.run.identity.get("base"))]
         if len(set(bases)) < len(bases):
             return "for this base"
@@ -183,9 +170,8 @@ def notes(items: Sequence[Tested]) -> list[str]:
         return []
     lines = [
         "Brackets contain 95 % intervals of the paired difference in percentage points, not adjusted for the number of"
-        f" claims. Verdicts are at the 5 % level, adjusted for {len(measured)} claims (Holm). Errors that differ by"
-        f" less than {MARGIN:g} points count as equal. Slightly and near mean by less than {LARGE:g} points, much"
-        " and far by more."
+        f" claims. Verdicts are at the 5 % level, adjusted for {len(measured)} claims (Holm).{_equal(measured)}"
+        f" Slightly and near mean by less than {LARGE:g} points, much and far by more."
     ]
     seeds = [item.difference.seeds for item in measured if item.difference is not None]
     if max(seeds) > 1:
@@ -197,6 +183,14 @@ def notes(items: Sequence[Tested]) -> list[str]:
     if min(seeds) == 1:
         lines.append("Intervals of one seed cover images only. Another seed can give another verdict.")
     return lines
+
+
+def _equal(measured: Sequence[Tested]) -> str:
+    """Return what counts as equal, if a claim is about it."""
+    margins = sorted({item.claim.equal_below for item in measured if item.claim.equal_below is not None})
+    if not margins:
+        return ""
+    return f" Errors that differ by less than {' or '.join(f'{margin:g}' for margin in margins)} points count as equal."
 
 
 def verdict_text(item: Tested) -> str:

@@ -6,21 +6,23 @@ from typing import Any, get_args
 from bnft.report import cells, claims, costs
 from bnft.report.drawing import Read
 from bnft.report.figures.base import Figure
-from bnft.report.gallery import Pair, gallery
-from bnft.report.groups import Group, groups
+from bnft.report.gallery import Pair, gallery, pairs_of
+from bnft.report.groups import groups
 from bnft.report.page import drawn, picture
 from bnft.report.rows import Quantity, Rate, Row, Selection, Study
-from bnft.report.statements import COLLAPSED, UNCHANGED, Statement
-from bnft.studies import paper
+from bnft.report.statement import COLLAPSED, Statement
+from bnft.studies.measures import DISTRIBUTIONS
+from bnft.studies.study import Published
 
 AGAIN = "These are the same models with another evaluation. Their BN layers and training curves are shown above."
 SELECTORS = {"all": "all", "batchnorm": "BN", "logits": "logits", "first_conv": "first convolution", "none": "none"}
 THRESHOLDS = (
-    "The paper gives no thresholds. Here, most layers means more than half of them. A histogram collapses if its"
-    f" interquartile range is below {COLLAPSED:g} of NORMAL's in most layers. It collapses in part if it is narrower in"
-    f" most layers. The cross-entropy hardly changes if it changes by at most {100 * UNCHANGED:.0f} %. For mean m, the"
-    " interval of the average difference must also leave out zero. Otherwise, there is not enough data. No verdict is a"
-    " test of significance."
+    "Papers give no thresholds for such claims. Here, most layers means more than half of them. A histogram collapses"
+    f" if its interquartile range is below {COLLAPSED:g} of the other row's in most layers. It collapses in part if it"
+    f" is narrower in most layers. The cross-entropy hardly changes if it changes by at most"
+    f" {DISTRIBUTIONS['pgd_loss'].margin:.0f} %, unless the claim has another margin. For mean m, the interval of the"
+    " average difference must also leave out zero. Otherwise, there is not enough data. No verdict is a test of"
+    " significance."
 )
 STATISTICS = {"update": "updated", "frozen": "frozen", "reset": "reset, then updated"}
 
@@ -35,6 +37,7 @@ def content(selection: Selection, drawings: "Sequence[StudyDrawings]", title: st
         "note": selection.note,
         "asked": len(selection.missing) + len(selection.results),
         "thresholds": THRESHOLDS,
+        "live": None,
         "studies": [_study(one, f"study{number}") for number, one in enumerate(drawings, start=1)],
     }
 
@@ -44,14 +47,15 @@ class StudyDrawings:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.groups = [Read(group) for group in groups(study)]
+        self.groups = [Read(group, study) for group in groups(study)]
         self.again: list[bool] = []  # whether all runs of a group are in earlier groups
         seen: set[str] = set()
         for read in self.groups:
             runs = {result.run_folder.name for series in read.group.series for result in series.row.results}
             self.again.append(runs <= seen)
             seen |= runs
-        self.pairs, self.unseen = gallery({policy: one.row for policy, one in self.groups[0].group.by_policy.items()})
+        detailed = {series.label: series.row for series in self.groups[0].compared}
+        self.pairs, self.unseen = gallery(detailed, pairs_of(list(detailed)))
         self.figures: list[list[tuple[Figure, str | None]]] = []
         self.common: list[tuple[Figure, str | None]] = []
 
@@ -74,8 +78,13 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
     ]
     return {
         "id": place,
-        "short": cells.heading(study).partition(":")[0].removeprefix("Table 2 on "),
-        "heading": _sentence(cells.heading(study).removeprefix("Table 2 on ")),
+        "short": cells.heading(study).partition(":")[0],
+        "heading": _sentence(cells.heading(study)),
+        "table": cells.name(study),
+        "paper": study.has_published,
+        "paper_claims": cells.has_published_claims(tested, study),
+        "paper_statements": any(one.published is not None for one in main.statements),
+        "source": study.definition.source if study.definition else None,
         "rows": [
             {**_row(row, label, study.published(row)), "look": colours[id(row)]}
             for row, label in zip(study.rows, study.labels(), strict=True)
@@ -86,7 +95,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
             {
                 "text": item.claim.text,
                 "difference": cells.difference(item),
-                "paper": f"{item.claim.paper_difference:+.1f}",
+                "paper": cells.claim_published(item, study),
                 "verdict": item.verdict,
                 "qualification": item.qualification,
             }
@@ -97,7 +106,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
         "statements": [_statement(one) for one in main.statements],
         "groups": groups_shown,
         "figures": [drawn(figure, place, files) for figure, files in drawings.common],
-        "gallery": [_pair(pair, main.group) for pair in pairs if pair.pictures],
+        "gallery": [_pair(pair) for pair in pairs if pair.pictures],
         "environment": _environment(study),
         "reproductions": [
             {
@@ -119,14 +128,14 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
 def _links(
     place: str, shown: list[dict[str, Any]], pictures: bool, stated: bool, claimed: bool
 ) -> list[dict[str, str]]:
-    links = [("table2", "Table 2", True), ("claims", "Claims", claimed), ("statements", "Distributions", stated)]
+    links = [("table", "Table", True), ("claims", "Claims", claimed), ("statements", "Distributions", stated)]
     shown_links = [{"id": f"{place}-{key}", "title": title} for key, title, is_shown in links if is_shown]
     shown_links += [{"id": one["id"], "title": one["title"].partition(":")[0]} for one in shown[0]["figures"]]
     shown_links += [{"id": f"{place}-gallery", "title": "Gallery"}] if pictures else []
     return [*shown_links, {"id": f"{place}-reproduce", "title": "Reproduce"}]
 
 
-def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
+def _row(row: Row, label: str, published: Published | None) -> dict[str, Any]:
     counts, identity = row.first.training.counts, row.first.run.identity
     policy = identity["freeze_policy"]
     learning = counts.share
@@ -142,7 +151,7 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "paper_robust": f"{published.robust_error:.1f}" if published else "",
         "learning": f"{learning:.3f}",
         "share": f"({counts.statistics_share:.3f})" if changing else f"{learning:.3f}",
-        "paper_share": paper.LEARNING_SHARES.get(row.policy, "") if published else "",
+        "paper_share": _share(published, changing),
         "seeds": len(row.seeds),
         "shift": cells.shift(row),
         "start": _start(row),
@@ -150,6 +159,13 @@ def _row(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, An
         "parameters": ", ".join(SELECTORS.get(name, name) for name in policy["parameters"]),
         "statistics": STATISTICS[policy["statistics"]],
     }
+
+
+def _share(published: Published | None, changing: bool) -> str:
+    """Return the published share of learning parameters, in brackets if only statistics change."""
+    if published is None or published.learning is None:
+        return ""
+    return f"({published.learning:.2f})" if changing else f"{published.learning:.2f}"
 
 
 def _strongest(row: Row) -> str:
@@ -187,12 +203,11 @@ def _sentence(text: str) -> str:
 
 
 def _statement(one: Statement) -> dict[str, str]:
-    shown = "" if one.paper is None else f"{one.paper:+.3f}"
+    shown = "" if one.published is None else f"{one.published:+.3f}"
     return {"text": one.text, "measured": one.measured, "paper": shown, "verdict": one.verdict}
 
 
-def _pair(pair: Pair, group: Group) -> dict[str, Any]:
-    names = {policy: series.label for policy, series in group.by_policy.items()}
+def _pair(pair: Pair) -> dict[str, Any]:
     pictures = [
         {
             "index": one.index,
@@ -203,7 +218,7 @@ def _pair(pair: Pair, group: Group) -> dict[str, Any]:
             "perturbation": picture(one.perturbation),
             "views": [
                 {
-                    "name": names[view.policy],
+                    "name": view.policy,
                     "clean": _class(view.clean_prediction, view.clean_confidence),
                     "adversarial": _class(view.adversarial_prediction, view.adversarial_confidence, view.fell_to),
                 }
@@ -212,7 +227,7 @@ def _pair(pair: Pair, group: Group) -> dict[str, Any]:
         }
         for one in pair.pictures
     ]
-    title = f"Robust for {names[pair.stands]}, broken for {names[pair.falls]}"
+    title = f"Robust for {pair.stands}, broken for {pair.falls}"
     return {"title": f"{title}: {pair.count} of {pair.images} images", "pictures": pictures}
 
 

@@ -8,19 +8,15 @@ from typing import Any
 from bnft.common.errors import DamagedError
 from bnft.report import channels, outcomes, recorded, statements
 from bnft.report.channels import TurnedOff
-from bnft.report.distributions import mean_difference
 from bnft.report.figures import batchnorm, errors, runs
 from bnft.report.figures import outcomes as outcome_figures
 from bnft.report.figures.base import Figure
 from bnft.report.groups import Group, Series
 from bnft.report.outcomes import RowScores
 from bnft.report.recorded import RowRecords
-from bnft.report.rows import Row
-from bnft.report.statements import COMPARED, PAPER_DIFFERENCE, Statement
+from bnft.report.rows import Row, Study
+from bnft.report.statement import Statement
 from bnft.report.stored import StoredResult
-
-FEWEST = 3  # rows in these figures, if the group has as many
-STATISTICS_POLICIES = ("bn_stats", "bn_stats_no_reset")  # these learn no parameters
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,12 @@ class Read:
 
     Attributes:
         group: the rows.
+        study: the study that they are part of. Its claims are about its first group.
         chosen: the labels of the rows that figures show at first; empty for the usual ones.
     """
 
     group: Group
+    study: Study
     chosen: tuple[str, ...] = ()
 
     @cached_property
@@ -56,12 +54,10 @@ class Read:
 
     @property
     def compared(self) -> list[Series]:
-        """The rows of Figures 1 to 3: the three of the paper, and others if some of these are missing."""
+        """The rows that detailed figures show at first."""
         if self.chosen:
             return [series for series in self.group.series if series.label in self.chosen]
-        chosen = self.group.of(*COMPARED)
-        others = [series for series in self.group.series if series not in chosen]
-        return [*chosen, *others[: max(0, FEWEST - len(chosen))]]
+        return self.group.highlighted(self.study)
 
     @property
     def notes(self) -> list[str]:
@@ -71,14 +67,16 @@ class Read:
 
     @cached_property
     def statements(self) -> list[Statement]:
-        """The paper's statements about distributions; empty if none of them can be measured."""
-        compared = self.group.by_policy
-        found = statements.statements(
-            {policy: self.records[series.label] for policy, series in compared.items()},
-            {policy: self.scores[series.label] for policy, series in compared.items()},
-            {policy: series.row for policy, series in compared.items()},
-        )
-        return statements.measured(found)
+        """The claims about distributions; empty if none of them can be measured."""
+        labels = {id(series.row): series.label for series in self.group.series}
+
+        def records(row: Row) -> RowRecords:
+            return self.records[labels[id(row)]] if id(row) in labels else recorded.read(row, most=2)
+
+        def scores(row: Row) -> RowScores:
+            return self.scores[labels[id(row)]] if id(row) in labels else outcomes.read(row)
+
+        return statements.of_study(self.study, records, scores)
 
 
 def _history(result: StoredResult) -> tuple[list[dict[str, Any]], str]:
@@ -100,9 +98,10 @@ def drawn(read: Read, every_epoch: bool = True, again: bool = False, layer: str 
         layer: the BN layer that Figure 1 shows at first; None for the paper's.
     """
     group = read.group
+    first = read.study.definition.layer if read.study.definition else 1
     figures = [
         errors.scatter(group),
-        None if again else batchnorm.figure1(group.series, read.records, every_epoch, read.compared, layer),
+        None if again else batchnorm.figure1(group.series, read.records, every_epoch, read.compared, layer or first),
         None if again else batchnorm.figure2(group.series, read.records, _means(read), read.compared),
         outcome_figures.figure3(group.series, read.scores, _images(read), read.compared),
         None if again else _spread(read),
@@ -126,22 +125,18 @@ def _means(read: Read) -> str:
     caption = "The mean of m over the channels of each layer."
     if any(len(read.records[series.label].records) > 1 for series in read.compared):
         caption += " Vertical lines show one standard deviation over seeds."
-    tuned = {series.row.policy: read.records[series.label] for series in read.compared}
     texts = []
-    for policy, name in (("normal", "NORMAL"), ("adv", "ADV")):
-        difference = None
-        if policy in tuned and "bn_params" in tuned:
-            difference = mean_difference(tuned["bn_params"].ends, tuned[policy].ends)
-        if difference is not None:
-            low, high = difference.interval
-            spread = f" ± {difference.deviation:.3f} over seeds" if difference.deviation is not None else ""
-            texts.append(f"BN PARAMS minus {name} {difference.average:+.3f}{spread} [{low:+.3f}, {high:+.3f}]")
+    for one in read.statements:
+        if one.claim.measure == "mean_m" and one.difference is not None and one.interval is not None:
+            low, high = one.interval
+            published = f"; the paper reports {one.published:+.3f}" if one.published is not None else ""
+            difference = f"{one.difference:+.3f} [{low:+.3f}, {high:+.3f}]{published}"
+            texts.append(f"{one.claim.row} minus {one.claim.than} {difference}")
     if texts:
         caption += (
             f" Average difference over layers, after training: {'; '.join(texts)} (brackets contain bootstrap"
             " intervals over layers)."
         )
-        caption += f" The paper reports {PAPER_DIFFERENCE}, but does not say for which of the two."
     return caption
 
 
@@ -158,26 +153,29 @@ def _images(read: Read) -> str:
 
 def _spread(read: Read) -> Figure | None:
     names = {
-        "gamma_concentrated": ("mean |γ|", "mean_size"),
-        "gamma_minus_1_concentrated": ("mean |γ − 1|", "mean_size"),
-        "beta_concentrated": ("mean |β|", "mean_size"),
-        "variance_collapses": ("interquartile range of σ²", "range"),
+        "mean_abs_gamma": ("mean |γ|", "mean_size"),
+        "mean_abs_gamma_minus_1": ("mean |γ − 1|", "mean_size"),
+        "mean_abs_beta": ("mean |β|", "mean_size"),
+        "variance_range": ("interquartile range of σ²", "range"),
     }
-    rows = [
-        {"layer": line["layer"], "quantity": names[one.key][0], "ratio": line[names[one.key][1]]}
-        for one in read.statements
-        if one.key in names
-        for line in one.details
-    ]
+    shown = [one for one in read.statements if one.claim.measure in names and one.details]
+    pairs = list(dict.fromkeys((one.claim.row, one.claim.than) for one in shown))
+    rows = []
+    for one in shown:
+        quantity, key = names[one.claim.measure]
+        whose = f" ({one.claim.row} / {one.claim.than})" if len(pairs) > 1 else ""
+        rows += [{"layer": line["layer"], "quantity": quantity + whose, "ratio": line[key]} for line in one.details]
+    first, second = pairs[0] if len(pairs) == 1 else ("one row", "another")
     caption = (
-        "Spread of BN PARAMS divided by that of NORMAL, in each layer. Below one, γ, γ − 1 or β is more concentrated"
+        f"Spread of {first} divided by that of {second}, in each layer. Below one, γ, γ − 1 or β is more concentrated"
         " around zero, or the histogram of the running variance is narrower."
     )
-    return batchnorm.layer_ratios([row for row in rows if row["ratio"] is not None], caption)
+    measured = [row for row in rows if row["ratio"] is not None]
+    return batchnorm.layer_ratios(measured, f"{first} relative to {second}", caption)
 
 
 def _channels(read: Read) -> Figure | None:
-    tuned = [series for series in read.group.series if series.row.policy not in STATISTICS_POLICIES]
+    tuned = [series for series in read.group.series if series.row.learns]
     turned = {series.label: channels.turned_off(read.records[series.label]) for series in tuned}
     shown = {label: one for label, one in turned.items() if one is not None}
     caption = (

@@ -8,14 +8,13 @@ from typing import Any
 
 from bnft.report import claims, setting, statements
 from bnft.report.cells import (
-    BEFORE_STRONGEST,
-    CLAIMS_HEADER,
     CLAIMS_TITLE,
     FLOOR,
-    STATEMENTS_HEADER,
     STATEMENTS_NOTE,
     STATEMENTS_TITLE,
     claim_cells,
+    claims_header,
+    has_published_claims,
     has_strongest,
     header,
     heading,
@@ -24,11 +23,13 @@ from bnft.report.cells import (
     missing,
     notes,
     statement_cells,
+    statements_header,
 )
 from bnft.report.distributions import shift_of_m
 from bnft.report.rows import Row, Selection, Study
+from bnft.report.statement import Statement
 from bnft.runs.result import plain
-from bnft.studies import paper
+from bnft.studies.study import Published
 
 
 def as_json(selection: Selection) -> str:
@@ -58,16 +59,16 @@ def _claim(item: claims.Tested, study: Study) -> dict[str, Any]:
         "interval": list(difference.interval) if difference else None,
         "seeds": difference.seeds if difference else 0,
         "images": difference.images if difference else 0,
-        "margin": item.claim.margin,
+        "margin": item.claim.equal_below,
         "adjusted_p": item.adjusted_p,
-        "paper": item.claim.paper_difference,
+        "paper": claims.published(item.claim, study),
         "measure": "difference of errors, points",
         "measured": None,
         "study": heading(study),
     }
 
 
-def _statement(item: statements.Statement, study: Study) -> dict[str, Any]:
+def _statement(item: Statement, study: Study) -> dict[str, Any]:
     """Return one statement about distributions as a JSON object with the keys of a claim."""
     return {
         "text": item.text,
@@ -79,21 +80,22 @@ def _statement(item: statements.Statement, study: Study) -> dict[str, Any]:
         "images": item.images,
         "margin": item.margin,
         "adjusted_p": None,  # it is not a test
-        "paper": item.paper,
+        "paper": item.published,
         "measure": item.measure,
         "measured": item.measured,
         "study": heading(study),
     }
 
 
-def fields(row: Row, label: str, published: paper.PaperRow | None) -> dict[str, Any]:
+def fields(row: Row, label: str, published: Published | None) -> dict[str, Any]:
     """Return one row as a JSON object, with errors in percent."""
     first = plain(row.first)
     return {
         "policy": row.policy,
-        "title": row.first.run.title,
+        "title": row.plain_title,
         "label": label,
-        "overrides": row.overrides,
+        "study": row.place.study.name if row.place else None,
+        "overrides": row.first.run.overrides,
         "clean_error": row.clean.error,
         "clean_interval": list(row.clean.interval),
         "clean_sd": row.clean.deviation,
@@ -192,7 +194,10 @@ def _markdown(study: Study) -> str:
     text += ["", *notes(study), ""]
     tested = claims.tested(study)
     if tested:
-        text += [*_pipes(CLAIMS_HEADER, "lrrl", map(claim_cells, tested)), "", *claims.notes(tested)]
+        paper = has_published_claims(tested, study)
+        columns = claims_header(paper)
+        cells = [claim_cells(item, study, paper) for item in tested]
+        text += [*_pipes(columns, f"l{'r' * (len(columns) - 2)}l", cells), "", *claims.notes(tested)]
     return "\n".join(text) + "\n"
 
 
@@ -221,27 +226,40 @@ def as_tex(selection: Selection) -> str:
 
 
 def _tex(study: Study) -> str:
-    columns = BEFORE_STRONGEST + has_strongest(study)
-    robust = columns - 3
+    paper = study.has_published
+    extra = has_strongest(study)
+    clean, robust = 1 + paper, 1 + paper + extra
+    columns = 1 + clean + robust
     text = [f"% {heading(study)}; needs \\usepackage{{booktabs}}", rf"\begin{{tabular}}{{l{'r' * (columns - 1)}}}"]
     text += [
         r"\toprule",
-        rf"& \multicolumn{{2}}{{c}}{{clean error (\%)}} & \multicolumn{{{robust}}}{{c}}{{robust error (\%)}} \\",
+        rf"& \multicolumn{{{clean}}}{{c}}{{clean error (\%)}} & \multicolumn{{{robust}}}{{c}}{{robust error (\%)}} \\",
     ]
-    text += [rf"\cmidrule(lr){{2-3}} \cmidrule(lr){{4-{columns}}}"]
-    text += [_tex_line(["Model", "ours", "paper", "ours", "paper", "strongest"][:columns]), r"\midrule"]
+    text += [rf"\cmidrule(lr){{2-{1 + clean}}} \cmidrule(lr){{{2 + clean}-{columns}}}"]
+    ours = ["ours", *(["paper"] if paper else [])]
+    text += [_tex_line(["Model", *ours, *ours, *(["strongest"] if extra else [])]), r"\midrule"]
     text += [_tex_line(line[:columns]) for line in lines(study)]
     text += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(study))]
     tested = claims.tested(study)
     if tested:
-        text += ["", f"% {CLAIMS_TITLE}", r"\begin{tabular}{lrrl}", r"\toprule", _tex_line(CLAIMS_HEADER), r"\midrule"]
-        text += [_tex_line(claim_cells(item)) for item in tested]
+        paper = has_published_claims(tested, study)
+        names = claims_header(paper)
+        sides = f"l{'r' * (len(names) - 2)}l"
+        text += ["", f"% {CLAIMS_TITLE}", rf"\begin{{tabular}}{{{sides}}}", r"\toprule", _tex_line(names), r"\midrule"]
+        text += [_tex_line(claim_cells(item, study, paper)) for item in tested]
         text += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in claims.notes(tested))]
     stated = statements.of_study(study)
     if stated:
+        paper = any(one.published is not None for one in stated)
+        names = statements_header(paper)
         column = r"p{0.25\linewidth}"
-        text += ["", f"% {STATEMENTS_TITLE}", rf"\begin{{tabular}}{{{2 * column}rrl}}", r"\toprule"]
-        text += [_tex_line(STATEMENTS_HEADER), r"\midrule", *(_tex_line(statement_cells(item)) for item in stated)]
+        text += [
+            "",
+            f"% {STATEMENTS_TITLE}",
+            rf"\begin{{tabular}}{{{2 * column}{'r' * (len(names) - 3)}l}}",
+            r"\toprule",
+        ]
+        text += [_tex_line(names), r"\midrule", *(_tex_line(statement_cells(item, paper)) for item in stated)]
         text += [r"\bottomrule", r"\end{tabular}", f"% {STATEMENTS_NOTE}"]
     return "\n".join(text) + "\n"
 

@@ -8,6 +8,7 @@ robust. The adversarial image is from the policy that it fools. In names, a robu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,13 @@ from bnft.runs import layout
 
 SHOWN = 6  # images per pair
 
-PAIRS = (  # the policy for which the images are robust, and the policy that they fool
-    ("adv", "bn_params"),
-    ("bn_params", "adv"),
-    ("bn_params", "normal"),
-    ("normal", "bn_params"),
-    ("bn_params", "bn_stats"),
-    ("bn_stats", "bn_params"),
-    ("bn_stats", "normal"),
-    ("normal", "bn_stats"),
-)
+MOST_PAIRS = 8
+
+
+def pairs_of(titles: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of rows: that for which images are robust, and that which they fool. Both directions are pairs."""
+    both = [pair for first, second in combinations(titles, 2) for pair in ((first, second), (second, first))]
+    return both[:MOST_PAIRS]
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Pair:
 
 
 def gallery(
-    rows: Mapping[str, Row], pairs: Sequence[tuple[str, str]] = PAIRS, shown: int = SHOWN
+    rows: Mapping[str, Row], pairs: Sequence[tuple[str, str]], shown: int = SHOWN
 ) -> tuple[list[Pair], list[str]]:
     """Return the pairs of images, and notes on files that cannot be read.
 
@@ -108,8 +106,8 @@ def gallery(
     are left out if a row is missing, has no images, or was attacked within another budget.
 
     Args:
-        rows: the rows by policy, or by other names that `pairs` uses.
-        pairs: the pairs of policies: for which images are robust, and which they fool.
+        rows: the rows by label.
+        pairs: the pairs of labels: for which images are robust, and which they fool.
         shown: the number of images to show per pair.
 
     Raises:

@@ -7,20 +7,21 @@ from bnft.common.errors import show
 from bnft.evaluation.settings import COMMON
 from bnft.report.rows import Row, Study
 from bnft.report.style import Look, looks
-from bnft.studies.paper import PaperRow
+from bnft.studies.study import Published
 
 NAMES = {"autoattack": "AutoAttack", "quick": "quick attack", "pgd": "PGD"}  # of evaluations, in titles
+DETAILED = 6  # rows in detailed figures, if the study highlights none
 DRAWN_TOGETHER = 12  # maximum number of rows in one figure
 
 
 @dataclass(frozen=True)
 class Series:
-    """A row with its label, its look, and the row of the paper that it is compared with, if any."""
+    """A row with its label, its look, and the published errors that it is compared with, if any."""
 
     label: str
     row: Row
     look: Look
-    published: PaperRow | None = None
+    published: Published | None = None
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,19 @@ class Group:
     title: str
     series: tuple[Series, ...]
 
-    @property
-    def by_policy(self) -> dict[str, Series]:
-        """The first row of each policy, which is the paper's row if there is one."""
-        first: dict[str, Series] = {}
-        for series in self.series:
-            first.setdefault(series.row.policy, series)
-        return first
-
-    def of(self, *policies: str) -> list[Series]:
-        """Return the rows of these policies, in this order."""
-        return [series for policy in policies for series in self.series if series.row.policy == policy]
+    def highlighted(self, study: Study) -> list[Series]:
+        """Return the rows that detailed figures show: those of `highlight` in the study, or the first ones."""
+        titles = study.definition.highlight if study.definition else []
+        chosen = [series for title in titles for series in self.series if series.row.plain_title == title]
+        return chosen if len(chosen) > 1 or len(chosen) == len(self.series) else [*self.series[:DETAILED]]
 
 
 def groups(study: Study) -> list[Group]:
-    """Return the study's rows in groups: first the one with the most rows of the paper, then by size."""
+    """Return the study's rows in groups: first the one with the most rows as they are in the study, then by size."""
     named = list(zip(study.rows, study.labels(), strict=True))
-    if len({row.policy for row, _ in named}) == 1:  # variants of one policy are compared with each other
-        usual = study.paper_row(study.rows[0].policy)
-        keys = [row.policy if row is usual or len(named) == 1 else label for row, label in named]
-        colours = looks(keys)
+    if len(set(map(_title, study.rows))) == 1:  # variants of one row are compared with each other
+        keys = [_title(row) if place == 0 else label for place, (row, label) in enumerate(named)]
+        colours = looks(keys, study.definition)
         return _parts(
             "",
             [
@@ -57,13 +51,18 @@ def groups(study: Study) -> list[Group]:
                 for (row, label), key in zip(named, keys, strict=True)
             ],
         )
-    colours = looks(row.policy for row, _ in named)
+    colours = looks(map(_title, study.rows), study.definition)
     by_evaluation = study.by_evaluation()
     titles = _titles([rows[0].first.evaluation.settings for rows in by_evaluation])
     all_groups = []
     for rows, title in zip(by_evaluation, titles, strict=True):
         all_groups += _of_one_evaluation(study, rows, title, colours)
     return all_groups
+
+
+def _title(row: Row) -> str:
+    """Return what rows of one look share: the title in the study, or the policy."""
+    return row.place.title if row.place else row.policy
 
 
 def _titles(evaluations: list[dict[str, Any]]) -> list[str]:
@@ -81,19 +80,19 @@ def _titles(evaluations: list[dict[str, Any]]) -> list[str]:
 
 
 def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours: dict[str, Look]) -> list[Group]:
-    """Return a group with one row per policy, then groups of the other rows by their overrides.
+    """Return a group with one row per title, then groups of the other rows by their overrides.
 
-    The row of a policy is one without overrides, and with the most seeds.
+    The row of a title is one without overrides, and with the most seeds.
     """
-    part = Study(rows)
+    part = Study(rows, study.definition)
     named = sorted(
         zip(part.rows, part.labels(), strict=True), key=lambda one: (bool(one[0].overrides), -len(one[0].seeds))
     )
     main: dict[str, tuple[Row, str]] = {}
     others: dict[str, list[tuple[Row, str]]] = {}
     for row, label in named:
-        if row.policy not in main:
-            main[row.policy] = row, label
+        if _title(row) not in main:
+            main[_title(row)] = row, label
         else:
             others.setdefault(_rest(row, label), []).append((row, label))
     position = {id(row): number for number, row in enumerate(part.rows)}
@@ -106,7 +105,7 @@ def _of_one_evaluation(study: Study, rows: tuple[Row, ...], title: str, colours:
             Series(
                 row.title if common or not _rest(row, label) else label,
                 row,
-                colours[row.policy],
+                colours[_title(row)],
                 study.published(row),
             )
             for row, label in alike

@@ -102,7 +102,7 @@ def _listed(name: str, sweep: Mapping[str, Any], state: str, not_done: int) -> L
         state=state,
         runs=len(runs),
         done=len(runs) - not_done,
-        study=named,
+        study=(sweep.get("study") or {}).get("name") or named,
         policies=list(policies),
         seeds=sweep.get("seeds", _seeds(words)),
         command=as_typed(command),

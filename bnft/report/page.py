@@ -29,7 +29,10 @@ _MARKERS = {  # markers of a legend, as SVG around (13, 6)
 
 
 def render(content: dict[str, Any]) -> str:
-    """Return the page with the given content, which comes from `content.content`."""
+    """Return the page with the given content, which comes from `content.content`.
+
+    `live` is what a page that is served while a sweep runs has in addition; see `bnft.report.live`.
+    """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_text("page.html"))
     return template.render(
@@ -37,6 +40,7 @@ def render(content: dict[str, Any]) -> str:
         version=__version__,
         css=Markup(_text("page.css")),
         javascript=Markup(_text("page.js")),
+        live_javascript=Markup(_text("live.js")),
         bundle=Markup(_bundle().replace("</script", "<\\/script")),
         look=_json(style.SCREEN),
     )

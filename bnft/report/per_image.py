@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnft.evaluation.settings import STANDS
-from bnft.studies.paper import CLEAN_IMAGES
+
+FIRST_IMAGES = 900  # of `clean_error_900`; published errors of 900 images exist
 
 Errors = NDArray[np.bool_]  # whether each image is misclassified
 
@@ -49,8 +50,8 @@ class PerImage:
     @property
     def clean_error_900(self) -> float | None:
         """The clean error on the first 900 test images, in percent. Most likely, the paper uses these images."""
-        enough = self.clean is not None and len(self.clean) >= CLEAN_IMAGES
-        return _percent(self.clean[:CLEAN_IMAGES]) if self.clean is not None and enough else None
+        enough = self.clean is not None and len(self.clean) >= FIRST_IMAGES
+        return _percent(self.clean[:FIRST_IMAGES]) if self.clean is not None and enough else None
 
     @property
     def robust_error_correct(self) -> float | None:

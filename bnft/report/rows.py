@@ -1,8 +1,8 @@
-"""Results, grouped into rows (runs that differ only in their seed) and studies (rows with equal data and network)."""
+"""Results, grouped into rows (runs that differ only in their seed) and studies (rows that are compared)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -16,9 +16,10 @@ from bnft.report.stored import StoredResult, repairable
 from bnft.runs import identity
 from bnft.runs.result import Result
 from bnft.runs.run_folder import RunFolder
-from bnft.runs.selection import pick
+from bnft.runs.selection import pick, readable
 from bnft.runs.store import Store
-from bnft.studies import paper
+from bnft.studies.study import Published, StudyRow
+from bnft.studies.study import Study as Definition
 
 STARTS = ("initialization", "normalization")  # keys of a model that can differ between rows of a study
 Wanted = tuple[str, str]  # the name of a run, and the id of its evaluation
@@ -50,10 +51,30 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Place:
+    """The row of a study that runs were requested for.
+
+    Attributes:
+        study: the study.
+        title: the title of the row.
+        changed: the values in which the runs differ from this row, because of overrides on the command line.
+    """
+
+    study: Definition
+    title: str
+    changed: Mapping[str, Any]
+
+    @property
+    def row(self) -> StudyRow:
+        return self.study.by_title[self.title]
+
+
+@dataclass(frozen=True)
 class Row:
-    """Runs of one policy that differ only in their seed."""
+    """Runs of one policy that differ only in their seed. `place` is their row in a study; None without a study."""
 
     results: tuple[StoredResult, ...]
+    place: Place | None = None
 
     @property
     def first(self) -> Result:
@@ -64,17 +85,23 @@ class Row:
         return self.first.run.policy
 
     @property
-    def overrides(self) -> dict[str, Any]:
-        return self.first.run.overrides
+    def overrides(self) -> Mapping[str, Any]:
+        """The values that differ from the row of the study, or without a study from the policy."""
+        return self.first.run.overrides if self.place is None else self.place.changed
 
     @property
     def attack(self) -> str:
         return self.first.evaluation.attack
 
     @property
+    def plain_title(self) -> str:
+        """The title of the row in the study, or without a study the title of the policy."""
+        return self.first.run.title if self.place is None else self.place.title
+
+    @property
     def title(self) -> str:
         """The title of the row. It names the attack, if that is weaker than AutoAttack: `ADV (quick)`."""
-        return f"{self.first.run.title}{by(self.first.evaluation.shown_attack)}"
+        return f"{self.plain_title}{by(self.first.evaluation.shown_attack)}"
 
     @property
     def seeds(self) -> list[int]:
@@ -102,12 +129,25 @@ class Row:
         return Rate.of(known) if len(known) == len(rates) else None
 
     @property
-    def paper(self) -> paper.PaperRow | None:
-        """The row of the paper, if this is one: only data, model, schedule and seed may differ from the policy.
+    def published(self) -> Published | None:
+        """The errors that were published for the row of the study: only data, model, schedule and seed may differ.
 
-        A row by a weaker attack than AutoAttack is none.
+        None if there are none, or if the row was attacked by a weaker attack than AutoAttack.
         """
-        return None if self.overrides or by(self.attack) else paper.BY_POLICY.get(self.policy)
+        if self.place is None or self.overrides or by(self.attack):
+            return None
+        return self.place.row.published
+
+    @property
+    def sets_budget(self) -> bool:
+        """Whether the study says for this row within which budget it is attacked."""
+        typed = any(key in self.overrides for key in ("evaluation.norm", "evaluation.eps"))
+        return self.place is not None and self.place.row.sets_budget and not typed
+
+    @property
+    def learns(self) -> bool:
+        """Whether parameters learn, and not only BN statistics."""
+        return self.first.training.counts.learning != 0
 
     @property
     def budget(self) -> tuple[str, float]:
@@ -116,7 +156,9 @@ class Row:
 
     @property
     def budgets_that_differ(self) -> dict[str, Any]:
-        """Norm and eps of the training attack and of the evaluation, if they differ."""
+        """Norm and eps of the training attack and of the evaluation, if they differ and no title says so."""
+        if self.sets_budget:
+            return {}
         attack = self.first.run.identity.get("attack") or {}
         budgets: dict[str, Any] = {}
         for key in ("norm", "eps"):
@@ -149,34 +191,48 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """Rows with the same data and model: first those of the paper, in its order, then the others."""
+    """Rows with the same data and model, in the order of their study. `definition` is this study; None without one."""
 
     rows: tuple[Row, ...]
+    definition: Definition | None = None
 
     @cached_property
     def first(self) -> Result:
         """The first result of the rows with the most frequent evaluation."""
         return self.by_evaluation()[0][0].first
 
-    def published(self, row: Row) -> paper.PaperRow | None:
-        """Return the row of the paper to compare a row with; None if its budget is not that of most rows."""
+    def published(self, row: Row) -> Published | None:
+        """Return the published errors to compare a row with; None if its budget is not that of most rows."""
         usual = self.first.evaluation
-        return row.paper if row.budget == (usual.norm, usual.eps) else None
+        return row.published if row.sets_budget or row.budget == (usual.norm, usual.eps) else None
+
+    @property
+    def has_published(self) -> bool:
+        """Whether published errors can be shown beside some row."""
+        return any(self.published(row) for row in self.rows)
 
     def by_evaluation(self) -> list[tuple[Row, ...]]:
-        """Group the rows by evaluation: first the group with the most rows of the paper, then by size."""
+        """Group the rows by evaluation: first the group with the most rows of the study as it is, then by size.
+
+        In a study of several budgets, these do not count.
+        """
+        about_budgets = any(row.sets_budget for row in self.rows)
+        left_out = ("norm", "eps", "step_size", "budgets") if about_budgets else ()
         alike: dict[str, list[Row]] = {}
         for row in self.rows:
-            alike.setdefault(canonical(row.first.evaluation.settings), []).append(row)
-        order = sorted(alike.values(), key=lambda rows: (-sum(row.paper is not None for row in rows), -len(rows)))
+            settings = {key: value for key, value in row.first.evaluation.settings.items() if key not in left_out}
+            alike.setdefault(canonical(settings), []).append(row)
+        order = sorted(alike.values(), key=lambda rows: (-sum(not row.overrides for row in rows), -len(rows)))
         return [tuple(rows) for rows in order]
 
-    def paper_row(self, policy: str) -> Row | None:
-        """Return the row that corresponds to a row of the paper; None unless there is exactly one.
+    def titled(self, title: str) -> Row | None:
+        """Return the row of the study with this title; None unless there is exactly one.
 
-        If there are several, the one with the most frequent evaluation counts.
+        If there are several, those without other values count, and then the one with the most frequent evaluation.
         """
-        rows = [row for row in self.rows if row.paper and row.policy == policy]
+        rows = [row for row in self.rows if row.place is not None and row.place.title == title]
+        if len(rows) > 1:
+            rows = [row for row in rows if not row.overrides]
         if len(rows) > 1:
             usual = self.by_evaluation()[0]
             rows = [row for row in rows if row in usual]
@@ -196,7 +252,8 @@ class Study:
             for key in ("norm", "eps"):  # the heading names those of most rows
                 telling.pop(f"evaluation.{key}", None)
                 own = getattr(row.first.evaluation, key)
-                if own != getattr(self.first.evaluation, key) and f"evaluation.{key}" not in label:
+                usual = getattr(self.first.evaluation, key)
+                if own != usual and not row.sets_budget and f"evaluation.{key}" not in label:
                     telling[f"evaluation.{key}"] = own
             labels.append(_label(label, telling))
         return labels
@@ -228,11 +285,14 @@ class Selection:
         results: the results.
         missing: the names of requested runs that have no result yet.
         previewed: the names of requested runs of which only the preview is done, so that it is shown.
+        placed: each result with its row in a study, or None without one. A result can be part of several studies.
+            Empty if no result is part of a study.
     """
 
     results: tuple[StoredResult, ...]
     missing: tuple[str, ...]
     previewed: tuple[str, ...] = ()
+    placed: tuple[tuple[StoredResult, Place | None], ...] = ()
 
     @property
     def note(self) -> str:
@@ -242,30 +302,46 @@ class Selection:
         return f"Note: {many} read unchecked" if count else ""
 
     def studies(self) -> list[Study]:
-        """Group the results into rows, and the rows into studies."""
-        rows: dict[str, list[StoredResult]] = {}
-        for result in self.results:
+        """Group the results into rows, and the rows into studies.
+
+        Rows of one study with different data or networks are separate, unless the study is about this difference.
+        """
+        rows: dict[str, tuple[Place | None, list[StoredResult]]] = {}
+        for result, place in self.placed or [(result, None) for result in self.results]:
             run, settings = result.run, result.result.evaluation.settings
-            key = [run.policy, run.overrides, identity.without(run.identity, "seed"), settings]
-            rows.setdefault(canonical(key), []).append(result)
+            own = [place.study.encoded(), place.title, place.changed] if place else []
+            key = [own, run.policy, run.overrides, identity.without(run.identity, "seed"), settings]
+            rows.setdefault(canonical(key), (place, []))[1].append(result)
         studies: dict[str, list[Row]] = {}
-        for group in rows.values():
-            named = group[0].run.identity
-            network = {key: value for key, value in named["model"].items() if key not in STARTS}
-            study = canonical([named["data"]["sha256"], network])
-            studies.setdefault(study, []).append(Row(tuple(group)))
+        for place, results in rows.values():
+            definition = place.study if place else None
+            together = definition is not None and definition.compares_networks
+            apart = [] if together else _data_and_network(results[0])
+            whole = canonical([definition.encoded() if definition else None, apart])
+            studies.setdefault(whole, []).append(Row(tuple(results), place))
         return [_sorted(study_rows) for study_rows in studies.values()]
 
 
+def _data_and_network(result: StoredResult) -> list[Any]:
+    named = result.run.identity
+    return [named["data"]["sha256"], {key: value for key, value in named["model"].items() if key not in STARTS}]
+
+
 def _sorted(rows: list[Row]) -> Study:
-    """Return the study of these rows, in the paper's order. Rows of one policy begin with the usual budget."""
-    study = Study(tuple(sorted(rows, key=_position)))
+    """Return the study of these rows, in its order. Rows of one title begin with the usual budget.
+
+    Without a study, rows have the order in which their policies were requested.
+    """
+    definition = rows[0].place.study if rows[0].place else None
+    order = definition.order if definition else {row.policy: place for place, row in reversed([*enumerate(rows)])}
+    study = Study(tuple(rows), definition)
     usual = study.by_evaluation()[0][0].budget
-    return Study(tuple(sorted(study.rows, key=lambda row: (*_position(row), row.budget != usual, row.budget))))
 
+    def position(row: Row) -> tuple[Any, ...]:
+        first = order[row.place.title if row.place else row.policy]
+        return first, bool(row.overrides), row.budget != usual, row.budget
 
-def _position(row: Row) -> tuple[int, int]:
-    return (0 if row.paper else 1, paper.ORDER.get(row.policy, len(paper.ORDER)))
+    return Study(tuple(sorted(rows, key=position)), definition)
 
 
 def select(store: Store, names: Sequence[str] = ()) -> Selection:
@@ -284,12 +360,38 @@ def select(store: Store, names: Sequence[str] = ()) -> Selection:
         for entry in sweep["runs"]:
             key = entry["run"], entry["evaluation"]
             wanted[key] = entry.get("preview") or wanted.get(key)
+    sweeps = [*picked.sweeps.values()] if picked.sweeps else [sweep for _, sweep in readable(store)]
     for name in picked.runs:
         for evaluation in _evaluations(store.run(name)) or ([] if picked.everything else [""]):
             wanted.setdefault((name, evaluation))
     if picked.everything and not wanted:
         raise InputError(f"store={store.root}: must be a folder with runs that are done; this folder has none")
-    return read(store, wanted, {key: preview for key, preview in wanted.items() if preview})
+    return read(store, wanted, {key: preview for key, preview in wanted.items() if preview}, places(sweeps))
+
+
+Places = dict[Wanted, list[Place]]
+
+
+def places(sweeps: Iterable[Mapping[str, Any]]) -> Places:
+    """Return the rows of studies for which evaluations were requested.
+
+    If sweeps have different versions of a study, the newest version counts, and its rows are found by title.
+
+    Args:
+        sweeps: the records of sweeps, the oldest first.
+    """
+    records = sorted((sweep for sweep in sweeps if sweep.get("study")), key=lambda sweep: sweep.get("number", 0))
+    studies = {sweep["study"].get("name"): sweep["study"] for sweep in records}
+    newest = {name: Definition.decoded(study) for name, study in studies.items()}
+    found: dict[Wanted, dict[str, Place]] = {}
+    for sweep in records:
+        study = newest[sweep["study"].get("name")]
+        for entry in sweep["runs"]:
+            title = entry.get("row")
+            if title in study.by_title:
+                here = found.setdefault((entry["run"], entry["evaluation"]), {})
+                here[study.name] = Place(study, title, entry.get("changed", {}))
+    return {key: list(by_study.values()) for key, by_study in found.items()}
 
 
 def _evaluations(folder: RunFolder) -> list[str]:
@@ -307,13 +409,19 @@ def _evaluations(folder: RunFolder) -> list[str]:
     return [name for name in names if name not in previews]
 
 
-def read(store: Store, wanted: Iterable[Wanted], previews: Mapping[Wanted, str] | None = None) -> Selection:
+def read(
+    store: Store,
+    wanted: Iterable[Wanted],
+    previews: Mapping[Wanted, str] | None = None,
+    rows: Mapping[Wanted, list[Place]] | None = None,
+) -> Selection:
     """Read the results of some evaluations.
 
     Args:
         store: the store.
         wanted: the evaluations, each given as the name of its run and its id.
         previews: the ids of the previews of some of them, which are shown in their place until they are done.
+        rows: the rows of studies that some of them belong to.
 
     Raises:
         DamagedError: if a result is damaged, or does not belong to its outcomes.
@@ -330,7 +438,24 @@ def read(store: Store, wanted: Iterable[Wanted], previews: Mapping[Wanted, str] 
         tuple(by_folder.values()),
         tuple(dict.fromkeys(run for run, evaluation in asked if (run, evaluation) not in results)),
         tuple(dict.fromkeys(run for run, _ in shown)),
+        _placed({key: results[key] for key in asked if key in results}, rows) if rows else (),
     )
+
+
+def _placed(
+    results: Mapping[Wanted, StoredResult], rows: Mapping[Wanted, list[Place]]
+) -> tuple[tuple[StoredResult, Place | None], ...]:
+    """Return each result with each of its places, once, although previews can be shared."""
+    placed: dict[str, tuple[StoredResult, Place | None]] = {}
+    for key, result in results.items():
+        here: list[Place | None] = [*rows.get(key, ())]
+        for place in here or [None]:
+            if place is not None and result.folder.path.name != key[1]:  # a preview
+                kept = {name: value for name, value in place.changed.items() if not name.startswith("evaluation.")}
+                place = replace(place, changed=kept)
+            where = [str(result.folder.path), [place.study.name, place.title] if place else None]
+            placed.setdefault(canonical(where), (result, place))
+    return tuple(placed.values())
 
 
 def _instead(

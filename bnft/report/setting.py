@@ -1,4 +1,4 @@
-"""The differences of a row from the paper's setting, which are shown with every comparison to the paper."""
+"""The differences of a row from the published setting, which are shown with every comparison to published numbers."""
 
 from collections.abc import Mapping, Sequence
 from math import isclose
@@ -8,7 +8,6 @@ from bnft.common.errors import show
 from bnft.config.names import short
 from bnft.report.rows import Row, Study
 from bnft.runs import identity
-from bnft.studies import paper
 
 OPTIMIZER = ("lr", "momentum", "nesterov", "weight_decay", "shape")  # these have no effect if nothing learns
 WHOLE_STUDY = ("data", "data.validation", "model.parameters", "evaluation.norm", "evaluation.eps", "attack.eps")
@@ -21,26 +20,31 @@ Differences = dict[str, tuple[Any, Any]]  # dotted key to our value and the pape
 
 
 def differences(row: Row) -> Differences:
-    """Return the differences of a row from the paper. Keys of its base begin with `base.`."""
-    pairs: Differences = {}
+    """Return the differences of a row from the published setting, `StudyRow.reference`; none without one.
+
+    Keys of its base begin with `base.`.
+    """
+    setting = row.place.study.setting if row.place else None
+    theirs = row.place.row.reference if row.place else None
+    if setting is None or theirs is None:
+        return {}
     run, evaluation = row.first, row.first.evaluation
-    parameters, data = run.training.counts.parameters, short(run.data.target)
     general = {
-        "data": (data, paper.DATA),
-        "data.images": (run.data.images, paper.TRAINING_IMAGES),
+        "data": (short(run.data.target), short(theirs["data"]["name"])),
+        "data.images": (run.data.images, setting.training_images or run.data.images),
         "data.validation": (run.data.validation, None),
-        "model.parameters": (parameters, paper.MODEL_PARAMETERS),
-        "precision": (_precision(row), paper.PRECISION),
-        "evaluation.norm": (evaluation.norm, "Linf"),
-        "evaluation.eps": (evaluation.eps, paper.EPS),
+        "model.parameters": (run.training.counts.parameters, setting.parameters or run.training.counts.parameters),
+        "precision": (_precision(row), theirs["precision"]),
+        "evaluation.norm": (evaluation.norm, theirs["evaluation"]["norm"]),
+        "evaluation.eps": (evaluation.eps, theirs["evaluation"]["eps"]),
     }
-    pairs |= {key: pair for key, pair in general.items() if not _equal(*pair)}
-    if row.policy in paper.BY_POLICY:
-        pairs |= _of_identity(run.run.identity, paper.setting(row.policy), "", learns=run.training.counts.learning != 0)
+    pairs = {key: pair for key, pair in general.items() if not _equal(*pair)}
+    pairs |= _of_identity(run.run.identity, theirs, "", row.learns)
     if "model.parameters" in pairs:  # then the sizes of the network need not be named
         pairs = {key: pair for key, pair in pairs.items() if key.removeprefix("base.") not in _SIZE}
-    attack = run.run.identity.get("attack") or {}
-    if "attack.step_size" in pairs and _equal(attack["step_size"] / attack["eps"], paper.STEP_SIZE / paper.EPS):
+    attack, other = run.run.identity.get("attack") or {}, theirs.get("attack") or {}
+    steps = [one["step_size"] / one["eps"] for one in (attack, other) if "step_size" in one and one.get("eps")]
+    if "attack.step_size" in pairs and len(steps) == 2 and _equal(*steps):
         del pairs["attack.step_size"]
     return pairs
 
@@ -48,12 +52,8 @@ def differences(row: Row) -> Differences:
 def _precision(row: Row) -> str:
     """Return the precision of training that was used, or that was requested if the used one is not recorded."""
     used = {stored.result.training.hardware for stored in row.results}
-    return " and ".join(sorted({one.precision for one in used if one})) or _requested(row)
-
-
-def _requested(row: Row) -> str:
-    precision = str(row.first.run.identity.get("precision"))
-    return paper.PRECISION if precision == "auto" else precision
+    requested = str(row.first.run.identity.get("precision")).replace("auto", "fp32")
+    return " and ".join(sorted({one.precision for one in used if one})) or requested
 
 
 def _of_identity(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str, learns: bool) -> Differences:
@@ -64,6 +64,7 @@ def _of_identity(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
             mine = {**mine, "initialization": UNSAID | mine.get("initialization", {})}
         if group == "data":
             mine = {key: value for key, value in mine.items() if key != "sha256"}
+            other = {key: value for key, value in other.items() if key != "name"}
         if group == "schedule" and not learns:
             mine, other = ({key: part[key] for key in part if key not in OPTIMIZER} for part in (mine, other))
         pairs |= _leaves(mine, other, f"{prefix}{group}")
@@ -74,7 +75,7 @@ def _of_identity(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
         return pairs
     mine = ours.get("base") or {}
     if "schedule" not in mine:  # a file of weights, whose training is not known
-        return {**pairs, f"{prefix}base": ("a file" if "sha256" in mine else None, "normal")}
+        return {**pairs, f"{prefix}base": ("a file" if "sha256" in mine else None, base.get("policy"))}
     return pairs | _of_identity(mine, base, f"{prefix}base.", learns=True)
 
 
@@ -107,33 +108,40 @@ def told(pairs: Differences) -> list[str]:
 
 
 def of_study(study: Study) -> list[str]:
-    """Return the differences from the paper due to which a study's absolute numbers cannot be compared with it."""
-    texts = []
+    """Return the differences due to which a study's absolute numbers cannot be compared with the published ones."""
+    compared = next((row for row in study.rows if study.published(row)), None)
+    setting = study.definition.setting if study.definition else None
+    if compared is None or setting is None:
+        return []
+    pairs, texts = differences(compared), []
     if study.first.data.validation:
         texts.append("test images (held-out training images instead)")
-    data = short(study.first.data.target)
-    if data != paper.DATA:
-        texts.append(f"data ({data} instead of CIFAR-10)")
-    parameters = study.first.training.counts.parameters
-    if parameters != paper.MODEL_PARAMETERS:
-        texts.append(f"model ({parameters:,} parameters instead of {paper.MODEL_PARAMETERS:,})")
-    evaluation = study.first.evaluation
-    if evaluation.norm != "Linf" or not isclose(evaluation.eps, paper.EPS):
-        texts.append(f"budget ({evaluation.norm} {show(evaluation.eps)} instead of Linf 8/255)")
+    if "data" in pairs:
+        texts.append(f"data ({pairs['data'][0]} instead of {setting.data})")
+    if "model.parameters" in pairs:
+        ours, theirs = pairs["model.parameters"]
+        texts.append(f"model ({ours:,} parameters instead of {theirs:,})")
+    if "evaluation.norm" in pairs or "evaluation.eps" in pairs:
+        assert compared.place is not None and compared.place.row.reference is not None
+        ours, theirs = study.first.evaluation, compared.place.row.reference["evaluation"]
+        texts.append(f"budget ({ours.norm} {show(ours.eps)} instead of {theirs['norm']} {show(theirs['eps'])})")
     return texts
 
 
 def note(rows: Sequence[tuple[str, Row]]) -> str:
-    """Return a note that names the differences of rows from the paper's setting; empty if there are none.
+    """Return a note that names the differences of rows from the published setting; empty if there are none.
 
     Differences that all rows share are named once. Those in `of_study` are left out. Differences of a base are left out
-    if NORMAL is among the rows and has the same ones.
+    if the base is among the rows and has the same ones.
 
     Args:
-        rows: rows that are compared with the paper, by label.
+        rows: rows that are compared with published numbers, by label.
     """
-    normal = next((differences(row) for _, row in rows if row.policy == "normal"), {})
-    texts = {label: told(_own(differences(row), normal)) for label, row in rows}
+    known = {result.run_folder.name: row for _, row in rows for result in row.results}
+    texts = {}
+    for label, row in rows:
+        base = known.get(row.first.run.base or "")
+        texts[label] = told(_own(differences(row), differences(base) if base else {}))
     shared = [text for text in next(iter(texts.values()), ()) if all(text in others for others in texts.values())]
     alike: dict[tuple[str, ...], list[str]] = {}
     for label, own in texts.items():
@@ -143,9 +151,9 @@ def note(rows: Sequence[tuple[str, Row]]) -> str:
     return f"Differences from the paper's setting {'; '.join(parts)}." if parts else ""
 
 
-def _own(pairs: Differences, normal: Differences) -> Differences:
+def _own(pairs: Differences, of_base: Differences) -> Differences:
     own = {key: pair for key, pair in pairs.items() if key not in WHOLE_STUDY}
-    return {key: pair for key, pair in own.items() if normal.get(_of_base(key)) != pair}
+    return {key: pair for key, pair in own.items() if of_base.get(_of_base(key)) != pair}
 
 
 def _of_base(key: str) -> str:

@@ -1,42 +1,22 @@
-"""The look of the report and the dashboard: each policy has one colour everywhere, and a dash and a shape.
+"""The look of the report and the dashboard: each row has one colour everywhere, and a dash and a shape.
 
-The colours have medium luminance, so they are readable on white and on black. The three policies in the paper's figures
-have colours of Okabe and Ito (2008). The other colours were chosen so that colour-blind people can distinguish all
-policies with the same dash. Policies of one family have similar hues, and differ in dash and shape.
+The colours have medium luminance, so they are readable on white and on black. A study can choose the colour and dash of
+its rows. Other rows have the colours below, the first of which are those of Okabe and Ito (2008). Colour-blind people
+can distinguish those that have the same dash.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-POLICY_COLOURS = {
-    "normal": "#0072B2",
-    "normal_bn_only": "#395CF6",
-    "normal_bn_only_logits_conv1": "#6466CB",
-    "adv": "#D55E00",
-    "bn_only": "#C7682A",
-    "bn_only_logits_conv1": "#C33D2E",
-    "bn_stats_no_reset": "#44888D",
-    "bn_stats": "#0893FF",
-    "bn_only_params": "#D46FA6",
-    "bn_params": "#009E73",
-    "bn_params_logits_conv1": "#659F58",
-}
-OTHER_COLOURS = ("#7B5CC8", "#B48600", "#D070A1", "#5A6C76", "#846537", "#E07161")
-PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96", "#9348DE")  # for other things than policies, such as parts of a cost
+from bnft.studies.study import Study
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#7B5CC8", "#B48600", "#D070A1", "#5A6C76", "#846537", "#E07161")
+PART_COLOURS = ("#6E7681", "#8F7A00", "#9C4F96", "#9348DE")  # for other things than rows, such as parts of a cost
 
 SOLID: list[int] = []
 DASHES = (SOLID, [6, 2], [2, 2], [8, 2, 2, 2])
 SHAPES = ("circle", "square", "triangle-up", "diamond")
-_MEMBER = {  # number within its family, which selects dash and shape
-    "normal_bn_only": 1,
-    "normal_bn_only_logits_conv1": 2,
-    "bn_only": 1,
-    "bn_only_logits_conv1": 2,
-    "bn_stats_no_reset": 1,
-    "bn_stats": 3,
-    "bn_params_logits_conv1": 2,
-}
 
 
 @dataclass(frozen=True)
@@ -48,20 +28,18 @@ class Look:
     shape: str
 
 
-def looks(policies: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each policy. Policies that are not in the paper get other colours, in their order."""
-    by_policy: dict[str, Look] = {}
+def looks(titles: Iterable[str], study: Study | None = None) -> dict[str, Look]:
+    """Return the look of each row by its title. Those that the study does not choose get colours in their order."""
+    by_title: dict[str, Look] = {}
     others = 0
-    for policy in policies:
-        if policy in by_policy:
-            continue
-        member = _MEMBER.get(policy, 0)
-        colour = POLICY_COLOURS.get(policy)
+    for title in dict.fromkeys(titles):
+        row = study.by_title.get(title) if study else None
+        colour, dash = (row.colour, row.dash) if row else (None, 0)
         if colour is None:
-            colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
-            member, others = others % len(DASHES), others + 1  # six colours distinguish twelve policies
-        by_policy[policy] = Look(colour, tuple(DASHES[member]), SHAPES[member])
-    return by_policy
+            colour, dash = COLOURS[others % len(COLOURS)], others % len(DASHES)
+            others += 1
+        by_title[title] = Look(colour, tuple(DASHES[dash]), SHAPES[dash])
+    return by_title
 
 
 SCREEN_FONT = "system-ui, sans-serif"

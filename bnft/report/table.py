@@ -1,8 +1,9 @@
-"""Print Table 2 with our numbers and the paper's. `bnft.report.formats` has the formats md, csv, tex and json."""
+"""Print the table of a study with its claims. `bnft.report.formats` has the formats md, csv, tex and json."""
 
 import io
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -10,10 +11,23 @@ from rich.text import Text
 
 from bnft.common.console import PLAIN_WIDTH, notice, output
 from bnft.report import claims, formats
-from bnft.report.cells import CLAIMS_HEADER, CLAIMS_TITLE, claim_cells, header, heading, lines, missing, notes
-from bnft.report.rows import Selection, Study, read, select
+from bnft.report.cells import (
+    CLAIMS_TITLE,
+    claim_cells,
+    claims_header,
+    has_published_claims,
+    header,
+    heading,
+    lines,
+    missing,
+    notes,
+)
+from bnft.report.rows import Place, Selection, Study, read, select
 from bnft.report.verdicts import Verdict
 from bnft.runs.store import Store
+
+if TYPE_CHECKING:  # it imports PyTorch
+    from bnft.runs.plan import Plan
 
 FORMATS = ("terminal", "md", "csv", "tex", "json")
 STYLES: dict[Verdict, str] = {
@@ -55,10 +69,11 @@ def _show_claims(study: Study, console: Console) -> None:
     if not tested:
         return
     table = Table(title=CLAIMS_TITLE, title_justify="left", title_style="bold", pad_edge=False)
-    for name in CLAIMS_HEADER:
+    paper = has_published_claims(tested, study)
+    for name in claims_header(paper):
         table.add_column(name, justify="left" if name in ("claim", "verdict") else "right")
     for item in tested:
-        table.add_row(*map(Text, claim_cells(item)), style=STYLES[item.verdict])
+        table.add_row(*map(Text, claim_cells(item, study, paper)), style=STYLES[item.verdict])
     console.print(table)
     _print(claims.notes(tested), console)
 
@@ -75,9 +90,15 @@ def print_sweep(store: Store, name: str) -> None:
     tell(selection)
 
 
-def print_wanted(store: Store, wanted: Iterable[tuple[str, str]]) -> None:
-    """Print the table of some evaluations, given as names of runs and ids."""
-    show(read(store, wanted), output())
+def print_planned(planned: "Plan") -> None:
+    """Print the table of a plan whose runs are all done."""
+    wanted = [(run.name, run.evaluation_id) for run in planned.runs]
+    places = {
+        (run.name, run.evaluation_id): [Place(planned.study, run.row, run.changed)]
+        for run in planned.runs
+        if planned.study is not None and run.row is not None
+    }
+    show(read(planned.store, wanted, rows=places), output())
 
 
 def print_result(store: Store, run: str, evaluation: str) -> None:

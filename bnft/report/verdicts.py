@@ -4,18 +4,16 @@ from math import inf
 from typing import Literal, get_args
 
 from bnft.common.paired import ALPHA
+from bnft.studies.study import Claim
 
 Verdict = Literal["holds", "does not hold", "differs by less than the margin", "not enough data", "not measured"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-Relation = Literal["lower", "far lower", "same", "nearly the same", "slightly higher", "higher", "much higher"]
 
-MARGIN = 3.0  # points; errors that differ by less count as equal
 LARGE = 10.0  # points; a slight difference is smaller, a large one (much, far) is larger
 
-RANGES: dict[Relation, tuple[float, float]] = {  # the differences for which a claim is true
+RANGES = {  # the differences for which a claim is true; that of `same` is given by the margin
     "lower": (-inf, 0.0),
     "far lower": (-inf, -LARGE),
-    "same": (-MARGIN, MARGIN),
     "nearly the same": (-LARGE, LARGE),
     "slightly higher": (0.0, LARGE),
     "higher": (0.0, inf),
@@ -23,12 +21,18 @@ RANGES: dict[Relation, tuple[float, float]] = {  # the differences for which a c
 }
 
 
-def bounds(relation: Relation) -> list[float]:
+def true_range(claim: Claim) -> tuple[float, float]:
+    """Return the differences for which a claim about errors is true, in points."""
+    margin = claim.equal_below
+    return RANGES[claim.relation] if margin is None else (-margin, margin)
+
+
+def bounds(claim: Claim) -> list[float]:
     """Return the differences at which a claim turns from true to false. A verdict needs an interval without them."""
-    return [bound for bound in RANGES[relation] if abs(bound) < inf]
+    return [bound for bound in true_range(claim) if abs(bound) < inf]
 
 
-def verdict(relation: Relation, interval: tuple[float, float], p_value: float) -> Verdict:
+def verdict(claim: Claim, interval: tuple[float, float], p_value: float) -> Verdict:
     """Return the verdict on a claim.
 
     A claim holds if the interval lies within the range in which the claim is true. It does not hold if the interval
@@ -36,13 +40,13 @@ def verdict(relation: Relation, interval: tuple[float, float], p_value: float) -
     lies within the margin but leaves out zero, they differ by less than the margin.
 
     Args:
-        relation: the relation that is claimed.
+        claim: the claim.
         interval: the interval of the difference in points, not adjusted.
         p_value: the p-value for `bounds`, adjusted for the number of claims.
     """
-    (low, high), (least, most) = interval, RANGES[relation]
+    (low, high), (least, most) = interval, true_range(claim)
     if p_value >= ALPHA or not (high < least or low > most or least < low <= high < most):
         return "not enough data"
     if not least < low <= high < most:
         return "does not hold"
-    return "holds" if relation != "same" or low <= 0 <= high else "differs by less than the margin"
+    return "holds" if claim.relation != "same" or low <= 0 <= high else "differs by less than the margin"

@@ -65,9 +65,8 @@ def report(
         for place, read in enumerate(drawing.groups, start=1):
             whole += 1
             prefix = "".join((f"study{number}-" if len(drawings) > 1 else "", f"group{place}-" if place > 1 else ""))
-            printed = place <= PRINTED_GROUPS
             figures = drawn(read, whole <= EVERY_EPOCH_GROUPS, drawing.again[place - 1], layer)
-            drawing.figures.append(_written(figures, folder, prefix, printed))
+            drawing.figures.append(_written(figures, folder, prefix, place <= PRINTED_GROUPS))
         common = over_eps(drawing.study)
         shown = showing(common, chosen) if common is not None else None
         prefix = f"study{number}-" if len(drawings) > 1 else ""
@@ -112,17 +111,22 @@ def _clear(folder: Path, written: Sequence[str | None]) -> None:
             file.unlink()
 
 
-def _written(figures: list[Figure], folder: Path, prefix: str, printed: bool) -> list[tuple[Figure, str | None]]:
+def _written(figures: list[Figure], folder: Path, prefix: str, for_print: bool) -> list[tuple[Figure, str | None]]:
     """Write figures for print. Return each with the path of its files, relative to the page; None if not printed."""
     with_paths: list[tuple[Figure, str | None]] = []
     for figure in figures:
-        name = f"figures/{prefix}{figure.key}" if printed else None
+        name = f"figures/{prefix}{figure.key}" if for_print else None
         if name is not None:
-            specification = figure.printed()
-            files.write(folder / f"{name}.pdf", vl_convert.vegalite_to_pdf(specification))
-            files.write(folder / f"{name}.png", vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_POINT))
+            printed(figure, folder / name)
         with_paths.append((figure, name))
     return with_paths
+
+
+def printed(figure: Figure, stem: Path) -> None:
+    """Write a figure for print, as PDF and PNG. `stem` is the path without a suffix."""
+    specification = figure.printed()
+    files.write(stem.parent / f"{stem.name}.pdf", vl_convert.vegalite_to_pdf(specification))
+    files.write(stem.parent / f"{stem.name}.png", vl_convert.vegalite_to_png(specification, scale=PIXELS_PER_POINT))
 
 
 def _summary(store: Store, asked: Sequence[str], drawings: Sequence[StudyDrawings]) -> str:

@@ -22,12 +22,16 @@ from bnft.config.compose import (
     policies,
     pristine_overrides,
     quick_line,
+    without_groups,
 )
 from bnft.evaluation.settings import quick_instead
 from bnft.runs import identity, layout
+from bnft.runs.reference import with_reference
 from bnft.runs.result import FORMAT, RunRecord
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import SWEEP_NAME, Store, checked
+from bnft.studies.check import checked as checked_study
+from bnft.studies.study import Study, StudyRow
 
 PAPER_ATTACK = ("attack", "version", "attacks", "norm", "eps")
 """A run that differs from its policy in these settings of the evaluation is not a row of the paper."""
@@ -55,6 +59,8 @@ class Run:
         line: the command line, as overrides, that computes the same numbers.
         sources: the source files of a user's own components, and their SHA-256.
         usual_evaluation: the values of PAPER_ATTACK of the policy; empty for a base.
+        row: the title of its row in the study of the sweep; None without a study.
+        changed: the values that differ from this row, like `overrides`.
     """
 
     policy: str
@@ -65,6 +71,8 @@ class Run:
     line: list[str]
     sources: dict[str, str] = field(default_factory=dict)
     usual_evaluation: dict[str, Any] = field(default_factory=dict)
+    row: str | None = None
+    changed: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def name(self) -> str:
@@ -86,6 +94,7 @@ class Run:
             self,
             config={**self.config, "evaluation": quick},
             overrides=rest | _other_evaluation(quick, self.usual_evaluation),
+            changed={key: value for key, value in self.changed.items() if not key.startswith("evaluation.")},
             line=quick_line(self.line),
         )
 
@@ -133,11 +142,13 @@ class Plan:
         runs: the runs, in order, each once.
         bases: the runs that they start from, apart from those in `runs`.
         store: the store.
+        study: the study that has their rows; None without a study.
     """
 
     runs: tuple[Run, ...]
     bases: tuple[Run, ...]
     store: Store
+    study: Study | None = None
 
     def __repr__(self) -> str:
         runs, bases = ([run.name for run in part] for part in (self.runs, self.bases))
@@ -155,19 +166,36 @@ def _composed(line: tuple[str, ...]) -> Composed:
     return compose(line)
 
 
-def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
+@dataclass(frozen=True)
+class Point:
+    """A composed command line, and the row of a study that it belongs to."""
+
+    composed: Composed
+    row: StudyRow | None = None
+
+
+def plan(
+    command_lines: Iterable[Sequence[str]], here: bool = True, study: tuple[str, Mapping[str, Any]] | None = None
+) -> Plan:
     """Return the plan of one or more command lines. Writes nothing.
 
     Args:
         command_lines: lists of overrides.
         here: whether the runs use the devices of this machine, so that these are checked.
+        study: the name and the contents of a study, whose rows are combined with each command line.
 
     Raises:
-        InputError: if a command line is invalid.
+        InputError: if a command line or the study is invalid.
     """
     forget()  # files may have changed since the last plan
     _composed.cache_clear()
-    composed = [_composed(tuple(line)) for line in command_lines]
+    asked: Study | None = None
+    if study is None:
+        points = [Point(_composed(tuple(line))) for line in command_lines]
+    else:
+        asked = with_reference(checked_study(*study))
+        points = [_point(asked, row, line) for line in command_lines for row in asked.rows]
+    composed = [point.composed for point in points]
     stores = {point.config["store"] for point in composed}
     if len(stores) > 1:
         raise rejected("store", sorted(stores), "one folder for all runs of a sweep")
@@ -177,18 +205,52 @@ def plan(command_lines: Iterable[Sequence[str]], here: bool = True) -> Plan:
         raise InputError(f"{SWEEP_NAME}: must be the same for all runs of a sweep")
     store = Store(checked(stores.pop()))
     runs: dict[tuple[str, str], Run] = {}
-    for point in composed:
+    for point in points:
         if here:
-            devices.check(point.config["device"])
-        run = _run(point, store)
-        runs.setdefault((run.name, run.evaluation_id), run)
+            devices.check(point.composed.config["device"])
+        run = _with_row(_run(point.composed, store), point)
+        first = runs.setdefault((run.name, run.evaluation_id), run)
+        if first.row != run.row:
+            raise InputError(
+                f"study={asked.name if asked else None}: rows {first.row} and {run.row} are the same run; remove one of"
+                " them, or an override on the command line that makes them equal"
+            )
     names = {run.name for run in runs.values()}
     bases: dict[str, Run] = {}
     for run in runs.values():
         for base in ancestors(run):
             if base.name not in names:
                 bases[base.name] = base
-    return Plan(tuple(runs.values()), tuple(bases.values()), store)
+    return Plan(tuple(runs.values()), tuple(bases.values()), store, asked)
+
+
+def _point(study: Study, row: StudyRow, line: Sequence[str]) -> Point:
+    """Combine a row of a study with a command line, which can override values of the row."""
+    typed = without_groups(line, ("study", "sweep"))
+    if len(without_groups(typed, ("policy",))) < len(typed):
+        raise InputError(f"policy: must be left out with +study={study.name}, because its rows choose the policies")
+    own = (f"policy={row.policy}", *row.overrides)
+    try:
+        return Point(_composed((*own, *typed)), row)
+    except InputError as error:
+        _composed_row(study, row, own)  # is the row itself wrong?
+        raise error from None
+
+
+def _composed_row(study: Study, row: StudyRow, line: tuple[str, ...]) -> None:
+    try:
+        _composed(line)
+    except InputError as error:
+        raise InputError(f"study={study.name}: row {row.title}: {error}") from None
+
+
+def _with_row(run: Run, point: Point) -> Run:
+    """Add to a run its row in the study, and how it differs from it."""
+    if point.row is None:
+        return run
+    usual = _pristine(point.composed, point.row.overrides)
+    changed = _overrides(point.composed, usual, run.identity["data"]["sha256"], run.identity.get("base"))
+    return replace(run, row=point.row.title, changed=changed)
 
 
 def ancestors(run: Run) -> list[Run]:
@@ -324,9 +386,12 @@ def check_fits(state: dict[str, Any], config: dict[str, Any], base: str) -> None
             raise InputError(f"base={base}: must fit the model: {name} has shape {shape} and must have {wanted}")
 
 
-def _pristine(point: Composed) -> Composed:
-    """Return the policy of a run with the same data, model, schedule and seed, but without other overrides."""
-    line = pristine_overrides(point)
+def _pristine(point: Composed, row: Sequence[str] = ()) -> Composed:
+    """Return the policy of a run with the same data, model, schedule and seed, but without other overrides.
+
+    The overrides of `row`, a row of a study, are kept.
+    """
+    line = pristine_overrides(point, row)
     return point if sorted(line) == sorted(point.overrides) else _composed(tuple(line))
 
 

@@ -98,7 +98,7 @@ class Store:
 
     def save_sweep(
         self,
-        entries: list[dict[str, str]],
+        entries: list[dict[str, Any]],
         bases: list[dict[str, str]],
         command: str,
         commit: str | None,
@@ -138,7 +138,7 @@ class Store:
             files.write_json(self._sweep_file(name), {**sweep, **more, "runs": entries, "bases": bases})
         return name
 
-    def _continued(self, name: str, entries: list[dict[str, str]]) -> dict[str, Any]:
+    def _continued(self, name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what is kept of a sweep if it is asked for again: its SLURM jobs, if it has any."""
         if not self.has_sweep(name):
             return {}
@@ -176,7 +176,8 @@ class Store:
         It has `number`, `command`, `commit`, `time`, `launcher`, `seeds`, `runs`, `bases`, and fields that its launcher
         adds. Old records lack some of them.
         Each run has `run` and `evaluation`, and each base has `run`. Both have `base` if they start from another run.
-        A run with a preview has its evaluation as `preview`.
+        A run with a preview has its evaluation as `preview`. If the sweep has a `study`, a run has the title of its
+        `row` there, and the values that differ from this row as `changed`.
 
         Raises:
             InputError: if there is no such sweep.

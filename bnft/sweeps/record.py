@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from bnft.common import files, program
 from bnft.config import folders
@@ -27,12 +28,14 @@ def record(planned: Plan, command: str | None = None) -> str:
         InputError: if the plan names the sweep like one that has other runs or is running.
     """
     entries = [
-        {"run": run.name, "evaluation": run.evaluation_id, **_base(run), **_preview(run)} for run in planned.runs
+        {"run": run.name, "evaluation": run.evaluation_id, **_base(run), **_preview(run), **_row(run)}
+        for run in planned.runs
     ]
     bases = [{"run": run.name, **_base(run)} for run in planned.bases]
     seeds = sorted({run.config["seed"] for run in planned.runs})
     command, given = command or program.command(), planned.runs[0].config[SWEEP_NAME]
-    name = planned.store.save_sweep(entries, bases, command, commit(), given, seeds=seeds)
+    more = {"study": planned.study.encoded()} if planned.study is not None else {}
+    name = planned.store.save_sweep(entries, bases, command, commit(), given, seeds=seeds, **more)
     if NAME_FILE in os.environ:
         files.write(Path(os.environ[NAME_FILE]), f"{name}\n".encode())
     return name
@@ -64,6 +67,13 @@ def _commit(where: Path) -> str | None:
 
 def _base(run: Run) -> dict[str, str]:
     return {"base": run.base_name} if run.base_name is not None else {}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """Return the row of the study that a run belongs to, and how the run differs from it."""
+    if run.row is None:
+        return {}
+    return {"row": run.row, "changed": run.changed} if run.changed else {"row": run.row}
 
 
 def _preview(run: Run) -> dict[str, str]:

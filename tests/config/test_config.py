@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
+from support import table2
 from support.command import ROOT
 
 from bnft.batchnorm.freezing import Freezing
@@ -18,7 +19,6 @@ from bnft.config.compose import compose
 from bnft.runs import identity
 from bnft.runs.execution import execute
 from bnft.runs.plan import ModelFile, Run, plan
-from bnft.studies import paper
 from bnft.sweeps.terminal import Terminal
 
 GROUPS = ("policy", "freeze_policy", "attack", "model", "data", "schedule", "schedule/shape", "evaluation")
@@ -64,8 +64,8 @@ def test_every_option_composes_and_builds(choice, data_file):
 
 
 def test_the_policies_are_the_eleven_of_the_paper_and_the_controls():
-    assert set(options("policy")) == set(paper.BY_POLICY) | set(CONTROLS)
-    for policy, row in paper.BY_POLICY.items():
+    assert set(options("policy")) == set(table2.by_policy()) | set(CONTROLS)
+    for policy, row in table2.by_policy().items():
         assert compose([f"policy={policy}"]).config["title"] == row.title
 
 

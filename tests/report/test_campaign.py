@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support import table2
 from support.command import ROOT
 from support.made_store import MadeStore
 
@@ -13,7 +14,6 @@ from bnft.config.compose import quoted
 from bnft.report.rows import select
 from bnft.runs.plan import plan
 from bnft.runs.store import Store
-from bnft.studies import paper
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_it_asks_for_the_eleven_rows_from_one_base(campaign, hydra, tmp_path, ph
         assert {base.name for base in planned.bases} <= {run.name for run in runs}, "no base beside NORMAL of stage 1"
         runs += planned.runs
         assert campaign.seconds(stage, scale)[1] > 0
-    assert {run.policy for run in runs if not run.overrides} == set(paper.BY_POLICY)
+    assert {run.policy for run in runs if not run.overrides} == set(table2.by_policy())
     assert len({run.name for run in runs if run.policy == "normal"}) == 1, "smaller eps train no other NORMAL"
     assert {run.config["schedule"]["shape"]["_target_"] for run in runs} == {"one_cycle"}
     with np.load(data[1].removeprefix("data.path=")) as subset:

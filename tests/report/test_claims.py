@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import table2
 from support.written import EVALUATION, outcomes, parsed, study, sweep, write
 
 from bnft.common.intervals import paired
@@ -16,7 +17,6 @@ from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
 from bnft.report.verdicts import LARGE, MARGIN, RANGES, VERDICTS, Relation, Verdict, bounds, verdict
 from bnft.runs.store import Store
-from bnft.studies import paper
 
 LOWER, SAME, HIGHER = ("adv", "normal"), ("bn_stats", "normal"), ("bn_params", "adv")
 MORE = ("bn_params", "bn_only_params")  # "BN PARAMS is more robust than BN ONLY PARAMS"
@@ -269,7 +269,7 @@ def test_claims_without_their_rows_are_left_out(store: Store) -> None:
 
 def test_claims_on_clean_error(store: Store) -> None:
     """Clean errors as in the paper on 1,000 images: all decided, and as the paper has them."""
-    for row in paper.ROWS:
+    for row in table2.study().rows:
         write(
             store,
             row.policy,
@@ -306,7 +306,10 @@ def test_clean_errors_of_old_results_are_not_measured(store: Store) -> None:
 
 def test_the_papers_pattern_contradicts_no_claim(store: Store) -> None:
     """With the paper's own robust errors as ours, on 200 images, none fails, and those of large differences hold."""
-    sweep(store, *(write(store, row.policy, round(2 * row.robust_error)) for row in reversed(paper.ROWS)))
+    sweep(
+        store,
+        *(write(store, row.policy, round(2 * row.published.robust_error)) for row in reversed(table2.study().rows)),
+    )
     found = [item for item in claims.tested(study(store)) if item.claim.kind == "robust"]
     assert {item.verdict for item in found} <= {"holds", "differs by less than the margin", "not enough data"}
     for item in found:
@@ -357,7 +360,7 @@ def test_csv(store: Store) -> None:
 
 def test_fifty_five_runs_take_a_blink(store: Store) -> None:
     random = np.random.default_rng(0)
-    for row, seed in itertools.product(paper.ROWS, range(5)):
+    for row, seed in itertools.product(table2.study().rows, range(5)):
         fallen = (random.random(1000) < row.robust_error / 100).tolist()
         write(store, row.policy, fallen, seed=seed, predictions=predicting(round(10 * row.clean_error)))
     began = time.process_time()

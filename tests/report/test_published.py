@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from support import table2
 from support.command import ROOT
 
 from bnft import models
@@ -14,7 +15,6 @@ from bnft.config import components
 from bnft.report.rows import select
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
-from bnft.studies import paper
 
 KEPT = ROOT / "docs" / "results"
 STORES = ["cifar10"]
@@ -31,7 +31,7 @@ def test_the_page_is_what_the_results_give():
 @pytest.mark.parametrize("name", STORES)
 def test_every_row_of_the_paper_is_there_and_says_what_it_is_of(name):
     (study,) = select(Store(KEPT / name), ["all"]).studies()
-    assert {row.policy for row in study.rows if study.published(row)} == set(paper.BY_POLICY)
+    assert {row.policy for row in study.rows if study.published(row)} == set(table2.by_policy())
     for row in study.rows:
         for result in row.results:
             values = result.result

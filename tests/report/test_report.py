@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import table2
 from support.written import CIFAR10, DIGITS, EVALUATION, IMAGES, SCHEDULE, outcomes, rows, sweep, write
 
 from bnft.common.errors import InputError
@@ -16,7 +17,6 @@ from bnft.common.intervals import wilson
 from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
 from bnft.runs.store import Store
-from bnft.studies import paper
 
 
 @pytest.fixture
@@ -27,7 +27,10 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def table2(store: Store) -> Store:
     """All eleven rows, written in the opposite of the paper's order, and a sweep over them."""
-    sweep(store, *(write(store, row.policy, round(2 * row.robust_error)) for row in reversed(paper.ROWS)))
+    sweep(
+        store,
+        *(write(store, row.policy, round(2 * row.published.robust_error)) for row in reversed(table2.study().rows)),
+    )
     return store
 
 
@@ -320,7 +323,7 @@ def test_only_result_files_are_needed(table2: Store) -> None:
     before = {(names, form): render(select(table2, names), form) for names in ((), ("all",)) for form in FORMATS}
     kept = {"result.json", "outcomes.safetensors"}
     others = [file for file in table2.root.glob("*-*/**/*") if file.is_file() and file.name not in kept]
-    assert len(others) == len(paper.ROWS)
+    assert len(others) == len(table2.study().rows)
     for file in others:
         file.unlink()
     assert {(names, form): render(select(table2, names), form) for names, form in before} == before

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import table2
 from support.written import CIFAR10, DIGITS, EVALUATION, parsed, rows, study, sweep, write
 
 from bnft.config.compose import compose
@@ -13,7 +14,6 @@ from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
 from bnft.runs import identity
 from bnft.runs.store import Store
-from bnft.studies import paper
 
 PAPER: dict[str, Any] = {
     "data": CIFAR10,
@@ -42,7 +42,7 @@ def schedule(policy: str, **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("hydra")
-@pytest.mark.parametrize("policy", paper.BY_POLICY)
+@pytest.mark.parametrize("policy", table2.by_policy())
 def test_the_papers_setting_is_what_conf_has_for_cifar10(policy: str) -> None:
     config = compose([f"policy={policy}", "data=cifar10"]).config
     expected = paper.setting(policy)
@@ -56,7 +56,7 @@ def test_the_papers_setting_is_what_conf_has_for_cifar10(policy: str) -> None:
     assert config["base"] == ("normal" if "base" in expected else None)
 
 
-@pytest.mark.parametrize("policy", paper.BY_POLICY)
+@pytest.mark.parametrize("policy", table2.by_policy())
 def test_a_row_of_the_papers_setting_differs_in_nothing(store: Store, policy: str) -> None:
     sweep(store, as_in_the_paper(store, policy))
     (row,) = rows(store)

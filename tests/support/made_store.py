@@ -17,8 +17,8 @@ from bnft.runs import identity
 from bnft.runs.result import Result, RunRecord, TrainingRecord, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
-from bnft.studies import paper
 from bnft.training.state import TrainingState
+from support import table2
 from support.made_up import rate
 
 CLASSES, SIDE, TESTS, ATTACKED = 10, 8, 500, 200
@@ -92,7 +92,7 @@ class MadeStore:
 
     store: Store
     epochs: int = 5
-    entries: list[dict[str, str]] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # by run and evaluation
 
     def add(
@@ -115,7 +115,7 @@ class MadeStore:
     def sweep(self, command: str = "/home/somebody/bnft/launch.py -m +sweep=table2") -> str:
         """Record everything that was added since the last sweep as a sweep. Return its name."""
         entries, self.entries = self.entries, []
-        return self.store.save_sweep(entries, [], command, "0" * 40)
+        return table2.sweep(self.store, entries, command, commit="0" * 40)
 
     def _run(
         self,
@@ -143,9 +143,10 @@ class MadeStore:
             evaluation = {"attack": "autoattack", "version": "standard", "norm": "Linf", "eps": number}
             evaluation |= {"n_images": ATTACKED, "batch_size": ATTACKED, "seed": 0}
             key = f"autoattack-{identity.digest(identity.of_evaluation(evaluation))}"
-            self.entries.append({"run": name, "evaluation": key, **({"base": base} if base else {})})
+            changed = {**overrides, **({"evaluation.eps": number} if number != USUAL_EPS else {})}
+            entry = {"run": name, "evaluation": key, **({"base": base} if base else {})}
+            self.entries.append(table2.placed(entry, changed))
             if done:
-                changed = {**overrides, **({"evaluation.eps": number} if number != USUAL_EPS else {})}
                 outcomes = _outcomes(policy, seed, number)
                 result = {
                     **_summary(outcomes),
@@ -191,7 +192,7 @@ class MadeStore:
 
 
 def _title(policy: str) -> str:
-    return paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy.upper().replace("_", " ")
+    return table2.title(policy) if policy in table2.by_policy() else policy.upper().replace("_", " ")
 
 
 def _kind(policy: str) -> Kind:
@@ -236,7 +237,7 @@ def _fresh(quantity: str, channels: int, random: np.random.Generator) -> np.ndar
 def _outcomes(policy: str, seed: int, eps: float) -> dict[str, torch.Tensor]:
     """Return outcomes with errors near the paper's. They increase with eps, and differ between seeds."""
     random = _random(policy, seed)  # not eps: the same model misclassifies the same images
-    row = paper.BY_POLICY.get(policy)
+    row = table2.by_policy()[policy].published if policy in table2.by_policy() else None
     clean, robust = (row.clean_error, row.robust_error) if row else random.uniform((2, 60), (20, 95))
     clean = min(99.0, max(0.5, clean + random.normal(0, 1.5)))
     robust = min(100.0, max(clean, (robust + random.normal(0, 2)) * min(1.1, (eps / USUAL_EPS) ** 0.3)))

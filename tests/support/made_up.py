@@ -14,7 +14,7 @@ from bnft.runs import identity
 from bnft.runs.result import Result, read
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.store import Store
-from bnft.studies import paper
+from support import table2
 
 Layers = Mapping[str, Mapping[str, Sequence[Any]]]  # layer to quantity to values, of shape (epochs, channels)
 
@@ -61,7 +61,7 @@ def run(
         seed=seed,
         base={"seed": seed} if base is not None else None,
     )
-    title = paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy
+    title = table2.title(policy)
     name = f"{policy}-{identity.digest([policy, named])}"
     described: dict[str, Any] = {"name": name, "policy": policy, "title": title, "identity": named}
     described |= {"overrides": dict(overrides or {}), "base": base.name if base is not None else None}

@@ -13,7 +13,7 @@ from bnft.report.table import render
 from bnft.runs import identity
 from bnft.runs.result import Result, read
 from bnft.runs.store import Store
-from bnft.studies import paper
+from support import table2
 
 IMAGES = 200  # attacked, of 500 test images
 DIGITS = {"target": "bnft.data.digits.load", "sha256": "d" * 64, "augmentation": "none", "images": 1297}
@@ -81,7 +81,7 @@ def write(
         base=base or ({"seed": seed} if policy.startswith("bn_params") else None),
         monitor=monitor,
     )
-    title = title or (paper.BY_POLICY[policy].title if policy in paper.BY_POLICY else policy)
+    title = title or table2.title(policy)
     name = f"{policy}-{identity.digest([policy, named])}"
     run = {"name": name, "policy": policy, "title": title, "base": None, "overrides": overrides, "identity": named}
     folder = store.run(name)
@@ -113,7 +113,19 @@ def write(
 
 
 def sweep(store: Store, *entries: Entry) -> str:
-    return store.save_sweep(list(entries), [], "launch.py -m ...", None)
+    """Record a sweep of Table 2 with these runs."""
+    return table2.sweep(store, [_placed(store, entry) for entry in entries])
+
+
+def _placed(store: Store, entry: Entry) -> dict[str, Any]:
+    return table2.placed(dict(entry), store.run(entry["run"]).record().overrides)
+
+
+def record(store: Store) -> None:
+    """Record a sweep of Table 2 with all runs in the store, unless there is a sweep."""
+    if not store.sweeps():
+        found = [(run.name, one.path.name) for run in store.runs() for one in run.evaluations()]
+        sweep(store, *({"run": run, "evaluation": evaluation} for run, evaluation in found))
 
 
 def rows(store: Store, *names: str) -> list[dict[str, Any]]:
@@ -128,5 +140,6 @@ def parsed(store: Store, *names: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def study(store: Store) -> Study:
+    record(store)
     (only,) = select(store, ["all"]).studies()
     return only

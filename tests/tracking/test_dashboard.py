@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from support import warm
+from support import table2
 from support.command import TINY, Outcome
 from wandb_workspaces.reports.v2 import internal as report_models
 from wandb_workspaces.reports.v2.interface import Report
@@ -30,7 +31,6 @@ from bnft.common.errors import InputError
 from bnft.report.style import POLICY_COLOURS
 from bnft.runs import identity
 from bnft.runs.store import Store
-from bnft.studies import paper
 from bnft.tracking import keys
 from bnft.tracking.dashboard.comparison import compare
 from bnft.tracking.dashboard.sending import make
@@ -43,7 +43,7 @@ def put_run(store: Store, policy: str, seed: int = 0, **recipe: Any) -> str:
     """A run as far as a dashboard looks at it: its configuration and the record of its BN layers."""
     named = {"policy": policy, "seed": seed, **recipe}
     name = f"{policy}-{identity.digest(named)}"
-    title = paper.BY_POLICY[policy].title
+    title = table2.by_policy()[policy].title
     record = {"name": name, "policy": policy, "title": title, "overrides": {}, "identity": named}
     config = {"run": record, "seed": seed, "title": title}
     files.write_yaml(store.run(name).path / "config.yaml", config)
@@ -64,7 +64,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with the eleven rows as its only sweep, in another order than the paper's, in the working directory."""
     monkeypatch.chdir(tmp_path)
     found = Store("multirun")
-    put_sweep(found, [put_run(found, row.policy) for row in reversed(paper.ROWS)])
+    put_sweep(found, [put_run(found, row.policy) for row in reversed(table2.study().rows)])
     return found
 
 
@@ -171,8 +171,8 @@ class TestSpecification:
         ]
         assert runset["grouping"] == [{"section": "config", "name": "title.value"}]
         assert {colours[run.name] for run in store.runs()} == set(POLICY_COLOURS.values())
-        assert len(colours) == 2 * len(paper.ROWS)  # each run and each group
-        assert section["settings"]["maxRuns"] >= len(paper.ROWS)  # it is 10 unless told
+        assert len(colours) == 2 * len(table2.study().rows)  # each run and each group
+        assert section["settings"]["maxRuns"] >= len(table2.study().rows)  # it is 10 unless told
         bars = grids(specification)[0]
         number = bars["runSets"][0]["id"]
         assert bars["customRunColors"][f"{number}-config:title.value:ADV"] == POLICY_COLOURS["adv"]
@@ -182,7 +182,7 @@ class TestSpecification:
         policies = [
             item["value"] for filters in shown for item in filters if item.get("key", {}).get("name") == "jobType"
         ]
-        assert policies == [row.policy for row in paper.ROWS]
+        assert policies == [row.policy for row in table2.study().rows]
 
     def test_a_run_that_another_sweep_asked_for_too_is_found_by_name(self, store: Store) -> None:
         shared = put_run(store, "adv")

@@ -31,7 +31,6 @@ from bnft.report.style import PART_COLOURS
 
 BINS = 14  # of Figure 1; a layer has some tens or hundreds of channels
 MOST_HISTOGRAMS = 60_000  # in Figure 1; these are about 2 MB of the page
-PAPER_LAYER = 7  # the 8th BN layer, which the paper's Figure 1 shows
 AXES = {
     "gamma": "γ",
     "beta": "β",
@@ -49,7 +48,7 @@ def figure1(
     records: Mapping[str, RowRecords],
     every_epoch: bool = True,
     shown: Sequence[Series] | None = None,
-    layer: str | None = None,
+    layer: str | int = 1,
 ) -> Figure | None:
     """Draw histograms of each quantity. The page has lists of layers and seeds, and a slider of logged epochs.
 
@@ -59,7 +58,7 @@ def figure1(
         every_epoch: whether to include all logged epochs, rather than the last one only.
         shown: the rows that are shown at first, which determine the bins; None for all. If there is too much data, the
             other rows and other seeds are left out.
-        layer: the layer that is shown at first; None for the paper's.
+        layer: the layer that is shown at first, by name or by its number, counted from 1.
 
     Returns:
         The figure; None if no row has a record.
@@ -77,7 +76,8 @@ def figure1(
         of_rows = {label: dict(list(found.items())[:1]) for label, found in of_rows.items()}
     if each * len(of_rows) > MOST_HISTOGRAMS:
         drawn, of_rows = first, {one.label: of_rows[one.label] for one in first}
-    start = layers.index(layer) if layer in layers else min(PAPER_LAYER, len(layers) - 1)
+    number = layer if isinstance(layer, int) else layers.index(layer) + 1 if layer in layers else 1
+    start = min(number, len(layers)) - 1
     panels = []
     for quantity in QUANTITIES:
         rows = [line for name in layers for line in _counts(of_rows, first, name, quantity, steps)]
@@ -93,7 +93,7 @@ def figure1(
         "Number of channels in each bin, for one BN layer. BN maps its input z to m z + b, with m = γ / √(σ² + ε) and"
         " b = β − m μ (Equation 1). γ is the scale itself. If BN is written with a scale of 1 + w, γ − 1 is w. All rows"
         " and epochs have the same bins, which contain the values of the rows that are shown at first; the outermost"
-        " bins also count values beyond them. The paper shows its 8th layer after training."
+        " bins also count values beyond them."
     )
     return Figure(
         "figure1",
@@ -361,8 +361,14 @@ def _mean(values: Sequence[float] | None) -> float | None:
     return _rounded(sum(values) / len(values)) if values else None
 
 
-def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
-    """Draw the spread of quantities per layer, relative to the base. Rows have `layer`, `quantity` and `ratio`."""
+def layer_ratios(rows: Sequence[dict[str, Any]], title: str, caption: str) -> Figure | None:
+    """Draw the spread of quantities per layer in one row, relative to another.
+
+    Args:
+        rows: dicts with `layer`, `quantity` and `ratio`.
+        title: which row is relative to which.
+        caption: the caption.
+    """
     sets = Datasets()
     if not rows:
         return None
@@ -375,7 +381,7 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
         .mark_line(point=alt.OverlayMarkDef(size=22))
         .encode(
             x=_layer_axis(),
-            y=alt.Y("ratio:Q", title="relative to NORMAL", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4)),
+            y=alt.Y("ratio:Q", title="ratio of spreads", scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=4)),
             color=alt.Color("quantity:N", sort=names, scale=alt.Scale(domain=names, range=PART_COLOURS), legend=legend),
             tooltip=["layer:N", "quantity:N", alt.Tooltip("ratio:Q", format=".2f")],
         )
@@ -383,7 +389,7 @@ def layer_ratios(rows: Sequence[dict[str, Any]], caption: str) -> Figure | None:
     line = (
         alt.Chart(sets.add([{"one": 1}])).mark_rule(strokeDash=[3, 3], opacity=0.6, color="#808080").encode(y="one:Q")
     )
-    panel = Panel("BN PARAMS relative to NORMAL", alt.layer(line, chart))
+    panel = Panel(title, alt.layer(line, chart))
     return Figure("spread", "Concentration: how narrow the distributions become", caption, (panel,), datasets=sets)
 
 

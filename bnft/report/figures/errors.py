@@ -79,7 +79,7 @@ def scatter(group: Group) -> Figure | None:
             .mark_point(filled=True, opacity=1)
             .encode(x=x, y=y, color=shades, shape=shapes, tooltip=[ROW, "clean:Q", "robust:Q"])
         )
-        panels.append(Panel("the paper, on CIFAR-10", theirs))
+        panels.append(Panel(_published_title(group), theirs))
     return Figure(
         "errors",
         "Robust against clean error",
@@ -166,17 +166,20 @@ def _lines(study: Study) -> list[_Line]:
     return [*lines.values()]
 
 
+def _published_title(group: Group) -> str:
+    place = next(series.row.place for series in group.series if series.published)
+    setting = place.study.setting if place else None
+    return f"the paper, on {setting.data}" if setting else "the paper"
+
+
 def _series(study: Study, rows: Sequence[Row]) -> tuple[Series, ...]:
     """Return rows with labels and looks. Rows of one policy have different ones."""
-    titles = [row.first.run.title for row in rows]
+    titles = [row.plain_title for row in rows]
     labels = dict(zip(map(id, study.rows), study.labels(), strict=True))
     names = [labels[id(row)] if titles.count(title) > 1 else title for row, title in zip(rows, titles, strict=True)]
-    policies = [row.policy for row in rows]
-    keys = [
-        name if policies.index(row.policy) < at else row.policy
-        for at, (row, name) in enumerate(zip(rows, names, strict=True))
-    ]
-    look = looks(keys)
+    first = [row.place.title if row.place else row.policy for row in rows]
+    keys = [name if first.index(key) < at else key for at, (key, name) in enumerate(zip(first, names, strict=True))]
+    look = looks(keys, study.definition)
     return tuple(Series(name, row, look[key]) for name, row, key in zip(names, rows, keys, strict=True))
 
 

@@ -43,9 +43,9 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
             )
         ]
     caption = (
-        "Loss and error are those of the training batches, which are adversarial except for the rows called NORMAL. The"
-        " clean error is measured on 1,000 training images after each epoch. Rows with the same schedule have the same"
-        " learning rates."
+        "Loss and error are those of the training batches, which are adversarial unless a row trains on clean images."
+        " The clean error is measured on 1,000 training images after each epoch. Rows with the same schedule have the"
+        " same learning rates."
     )
     if measured:
         caption += (

@@ -1,7 +1,7 @@
-"""Select what a dashboard compares: the runs of a sweep, or the paper's rows if the sweep is not in the store."""
+"""Select what a dashboard compares: the runs of a sweep."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bnft.common.canonical import canonical
@@ -12,9 +12,8 @@ from bnft.report.style import looks
 from bnft.runs import identity, layout
 from bnft.runs.selection import newest, readable, runs_of
 from bnft.runs.store import Store
-from bnft.studies import paper
+from bnft.studies.study import Study
 
-PAPER_LAYER = 8  # the BN layer of the paper's Figure 1, counted from 1
 PLAIN = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # wandb-workspaces cannot quote quotes and operators in a name
 
 
@@ -26,6 +25,7 @@ class ComparedRun:
     policy: str
     title: str
     recipe: str  # its identity without the seed
+    row: str  # the title of its row in the study, or without a study that of its policy
     monitored: bool  # whether errors on held-out images are measured while it trains
 
 
@@ -35,26 +35,38 @@ class Comparison:
 
     Attributes:
         sweep: the name of the sweep.
-        runs: its runs, in the order of the paper; empty if the sweep is not in the store.
+        runs: its runs, in the order of its study; empty if the sweep is not in the store.
         shared: the names of its runs that another sweep has too. In W&B they may be in the group of that sweep.
-        titles: the title of each policy.
         layers: the BN layers of the models; empty if the sweep is not in the store.
         layer: the BN layer whose histograms are shown.
-        table: Table 2 as Markdown.
+        table: the table of the sweep as Markdown; empty if no run is done.
+        study: the study; None without one.
     """
 
     sweep: str
     runs: tuple[ComparedRun, ...]
     shared: tuple[str, ...]
-    titles: dict[str, str]
     layers: tuple[str, ...]
     layer: str | None
     table: str
+    study: Study | None = None
+
+    @property
+    def title(self) -> str:
+        return self.study.title if self.study else "Runs"
+
+    @property
+    def rows(self) -> dict[str, list[str]]:
+        """The names of the runs of each row."""
+        names: dict[str, list[str]] = {}
+        for run in self.runs:
+            names.setdefault(run.row, []).append(run.name)
+        return names
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each policy, as in the report on this machine."""
-        return {policy: look.colour for policy, look in looks(self.titles).items()}
+        """The colour of each row, as in the report on this machine."""
+        return {row: look.colour for row, look in looks(self.rows, self.study).items()}
 
     @property
     def grouped(self) -> bool:
@@ -70,11 +82,11 @@ class Comparison:
         """Messages about what is left out, and why."""
         notes = []
         if not self.runs:
-            notes.append(f"sweep {self.sweep} is not in the store, so runs are selected by the paper's policies")
+            notes.append(f"sweep {self.sweep} is not in the store, so its table and its BN histograms are left out")
         if self.layer is None:
             notes.append("no BN layer is known, so there are no histograms; --layer NAME chooses one")
         if not self.grouped:
-            notes.append("some runs of one policy differ in more than their seed, so each run is drawn separately")
+            notes.append("some runs of one title differ in more than their seed, so each run is drawn separately")
         return notes
 
 
@@ -84,7 +96,7 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
     Args:
         store: the store.
         sweep: the sweep; the newest if None.
-        layer: the BN layer whose histograms are shown. The default is that of the paper's Figure 1.
+        layer: the BN layer whose histograms are shown. The default is that of the study.
 
     Raises:
         InputError: if there is no sweep, or its models do not have the layer.
@@ -97,31 +109,35 @@ def compare(store: Store, sweep: str | None = None, layer: str | None = None) ->
     if not store.has_sweep(sweep):
         if store.sweeps():
             store.sweep(sweep)  # raises InputError, because the name is probably mistyped
-        titles = {row.policy: row.title for row in paper.ROWS}
-        return Comparison(sweep, (), (), titles, (), layer, _published())
-    names = list(dict.fromkeys(entry["run"] for entry in store.sweep(sweep)["runs"]))
-    runs = sorted(_runs(store, names), key=lambda run: paper.ORDER.get(run.policy, len(paper.ORDER)))
+        return Comparison(sweep, (), (), (), layer, "")
+    record = store.sweep(sweep)
+    study = Study.decoded(record["study"]) if record.get("study") else None
+    titles = {entry["run"]: entry.get("row") for entry in record["runs"]}
+    names = list(titles)
+    runs = list(_runs(store, titles))
+    if study is not None:
+        runs.sort(key=lambda run: study.order.get(run.row, len(study.order)))
     if not runs:
         raise InputError(f"sweep {sweep}: none of its runs has begun, so there is nothing to compare yet")
     layers = _layers(store, names)
     if layer is None and layers:
-        layer = layers[min(PAPER_LAYER, len(layers)) - 1]
+        layer = layers[min(study.layer if study else 1, len(layers)) - 1]
     elif layers and layer not in layers:
         raise rejected("--layer", layer, f"one of {', '.join(layers)}")
-    titles = {run.policy: run.title for run in runs}
     others = {run for other, record in readable(store) if other != sweep for run in runs_of(record)}
     shared = tuple(run.name for run in runs if run.name in others)
-    return Comparison(sweep, tuple(runs), shared, titles, layers, layer, _ours(store, sweep) or _published())
+    return Comparison(sweep, tuple(runs), shared, layers, layer, _table(store, sweep), study)
 
 
-def _runs(store: Store, names: Iterable[str]) -> Iterable[ComparedRun]:
-    for name in names:
+def _runs(store: Store, titles: Mapping[str, str | None]) -> Iterator[ComparedRun]:
+    """Yield the runs that have begun. `titles` has the title of the row of each run in the study, if there is one."""
+    for name, row in titles.items():
         folder = store.run(name)
         if not (folder.path / layout.CONFIG).exists():  # not begun
             continue
         record = folder.record()
         recipe = canonical(identity.without(record.identity, "seed"))
-        yield ComparedRun(name, record.policy, record.title, recipe, "monitor" in record.identity)
+        yield ComparedRun(name, record.policy, record.title, recipe, row or record.title, "monitor" in record.identity)
 
 
 def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:
@@ -135,13 +151,7 @@ def _layers(store: Store, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(layers)
 
 
-def _ours(store: Store, sweep: str) -> str:
-    """Return Table 2 and the claims, next to the paper's; "" if no run of the sweep is done."""
+def _table(store: Store, sweep: str) -> str:
+    """Return the table of the sweep and its claims; "" if no run is done."""
     selection = select(store, [sweep])
     return table.render(selection, "md") if selection.results else ""
-
-
-def _published() -> str:
-    lines = ["| Model | clean error %, paper | robust error %, paper |", "| --- | ---: | ---: |"]
-    lines += [f"| {row.title} | {row.clean_error:.2f} | {row.robust_error:.1f} |" for row in paper.ROWS]
-    return "\n".join(lines) + "\n"

@@ -20,11 +20,10 @@ COLUMNS = [
     f"summary:{keys.TEST_ATTACK}",
     "config:seed.value",
 ]
-ONE_RUN = "W&B draws the histograms of one run per panel: the first visible one. The report has a row for each policy."
+ONE_RUN = "W&B draws the histograms of one run per panel: the first visible one. The report has them for each row."
 ABOUT = (
-    "The runs of sweep {sweep}: batch normalisation in adversarial training, after Table 2 of Walter, Stutz and"
-    " Schiele, On Fragile Features and Batch Normalization in Adversarial Training. Errors are in percent of test"
-    " images, robust error under the attack of the evaluation."
+    "{title}: the runs of sweep {sweep}. Errors are in percent of test images, robust error under the attack of the"
+    " evaluation.{source}"
 )
 AVERAGED = " Runs that differ only in their seed are one line or bar: their mean and their range."
 
@@ -32,10 +31,13 @@ AVERAGED = " Runs that differ only in their seed are one line or bar: their mean
 def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace:
     """Return the workspace, with a section for each question about the runs of the sweep."""
     sections = {
-        "Table 2": [wr.MarkdownPanel(markdown=comparison.table), *panels.errors()],
+        comparison.title: [
+            *([wr.MarkdownPanel(markdown=comparison.table)] if comparison.table else []),
+            *panels.errors(),
+        ],
         "Robust against clean error": panels.trade_off(),
         "Training curves": panels.curves(comparison.monitored),
-        "Mean m per layer (Figure 2)": panels.mean_m(comparison.layers),
+        "Mean m per layer": panels.mean_m(comparison.layers),
         "BN histograms": [*panels.histograms(comparison.layer), wr.MarkdownPanel(markdown=ONE_RUN)]
         if comparison.layer
         else [],
@@ -64,26 +66,29 @@ def workspace(comparison: Comparison, entity: str, project: str) -> ws.Workspace
 
 def report(comparison: Comparison, entity: str, project: str) -> wr.Report:
     """Return the report: the same panels with text, and the BN histograms of all policies."""
-    about = ABOUT.format(sweep=comparison.sweep) + (AVERAGED if comparison.grouped else "")
-    blocks: list[Any] = [wr.P(about), wr.H2("Table 2"), wr.MarkdownBlock(text=comparison.table)]
-    blocks.append(_grid(comparison, "Table 2", panels.arranged(panels.errors(), 12, 12), shown=True))
+    source = f" The paper: {comparison.study.source}." if comparison.study and comparison.study.source else ""
+    about = ABOUT.format(title=comparison.title, sweep=comparison.sweep, source=source)
+    about += AVERAGED if comparison.grouped else ""
+    blocks: list[Any] = [wr.P(about), wr.H2(comparison.title)]
+    blocks += [wr.MarkdownBlock(text=comparison.table)] if comparison.table else []
+    blocks.append(_grid(comparison, comparison.title, panels.arranged(panels.errors(), 12, 12), shown=True))
     rest = {
         "Robust against clean error": panels.arranged(panels.trade_off(), 24, 10),
         "Training curves": panels.arranged(panels.curves(comparison.monitored), 8),
-        "Mean m per layer (Figure 2)": panels.arranged(panels.mean_m(comparison.layers), 8),
+        "Mean m per layer": panels.arranged(panels.mean_m(comparison.layers), 8),
     }
     for name, content in rest.items():
         blocks += [wr.H2(name), _grid(comparison, name, content)]
     if comparison.layer:
         blocks += [wr.H2("BN histograms"), wr.P(f"Over the channels of {comparison.layer}, by epoch.")]
-        for policy, title in comparison.titles.items():
+        for title, runs in comparison.rows.items():
             content = panels.arranged(panels.histograms(comparison.layer), 4, 6)
-            blocks += [wr.H3(title), _grid(comparison, f"BN histograms {policy}", content, policy)]
+            blocks += [wr.H3(title), _grid(comparison, f"BN histograms {title}", content, runs)]
     blocks += [wr.H2("Attacks"), _grid(comparison, "Attacks", panels.arranged(panels.evaluation(), 24, 12))]
     return wr.Report(
         entity=entity,
         project=project,
-        title=f"Table 2 of sweep {comparison.sweep}",
+        title=f"{comparison.title} (sweep {comparison.sweep})",
         description="Batch normalisation in adversarial training",
         blocks=blocks,
         width="fluid",
@@ -120,15 +125,15 @@ def _section(name: str, content: panels.Panels) -> ws.Section:
 
 
 def _grid(
-    comparison: Comparison, name: str, content: panels.Panels, policy: str | None = None, shown: bool = False
+    comparison: Comparison, name: str, content: panels.Panels, runs: list[str] | None = None, shown: bool = False
 ) -> wr.PanelGrid:
-    """Return panels of the runs of the sweep, or of one policy. `shown` adds the table of runs above them."""
-    own = f"({_of_sweep(comparison)}) and Metric('JobType') == '{policy}'" if policy else _of_sweep(comparison)
-    colours = {} if policy else _run_colours(comparison)  # histograms have their own scale
+    """Return panels of the runs of the sweep, or of some of them. `shown` adds the table of runs above them."""
+    own = f"Metric('ID') in {runs}" if runs else _of_sweep(comparison)
+    colours = {} if runs else _run_colours(comparison)  # histograms have their own scale
     runset = wr.Runset(  # without entity and project, it uses those of the report and sends no request for the project
         name=name,
         filters=own,
-        groupby=["config.title"] if comparison.grouped and not policy else [],
+        groupby=["config.title"] if comparison.grouped and not runs else [],
         order=[wr.OrderBy("CreatedTimestamp", ascending=True)],
         run_settings={run: wr.RunSettings(color=colour) for run, colour in colours.items()},
         visible_columns=COLUMNS if shown else [],
@@ -150,11 +155,11 @@ def _of_sweep(comparison: Comparison) -> str:
 
 
 def _run_colours(comparison: Comparison) -> dict[str, str]:
-    return {run.name: comparison.colours[run.policy] for run in comparison.runs}
+    return {run.name: comparison.colours[run.row] for run in comparison.runs}
 
 
 def _title_colours(comparison: Comparison) -> dict[str, str]:
-    return {title: comparison.colours[policy] for policy, title in comparison.titles.items()}
+    return {run.title: comparison.colours[run.row] for run in reversed(comparison.runs)}
 
 
 def _name(content: panels.Panels, *place: str) -> None:
