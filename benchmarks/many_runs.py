@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_010)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
-        seconds = run(folder, LAUNCH, "-m", "+sweep=table2", f"seed=range(0,{runs // ROWS})", *ON_HOLD)
+        seconds = run(folder, LAUNCH, "-m", "+study=table2", f"seed=range(0,{runs // ROWS})", *ON_HOLD)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
         print(
             f"planning and submitting {runs // ROWS * ROWS} runs: {seconds:.1f} s, {peak:.2f} GiB at most", flush=True

@@ -212,9 +212,14 @@ def quoted(argument: str) -> str:
 def for_hydra(argument: str) -> str:
     """Return an argument of the command line as Hydra expects it.
 
-    `+scale=NAME` becomes `scale=NAME`. Hydra refuses the `+`, because data sets can bring a scale.
+    `+scale=NAME` becomes `scale=NAME`. Hydra refuses the `+`, because data sets can bring a scale. `study=NAME` becomes
+    `+study=NAME`. Hydra requires the `+`, because usually there is no study.
     """
-    return quoted(argument.removeprefix("+") if argument.startswith("+scale=") else argument)
+    if argument.startswith("+scale="):
+        argument = argument.removeprefix("+")
+    elif argument.startswith(("study=", "sweep=")):
+        argument = f"+{argument}"
+    return quoted(argument)
 
 
 def forget() -> None:

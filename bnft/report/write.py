@@ -75,7 +75,9 @@ def report(
         folder, [place for drawing in drawings for pairs in (*drawing.figures, drawing.common) for _, place in pairs]
     )
     index = folder / "index.html"
-    files.write(index, page.render(content(selection, drawings, TITLE, _summary(store, asked, drawings))).encode())
+    titles = {one.study.definition.title if one.study.definition else TITLE for one in drawings}
+    title = titles.pop() if len(titles) == 1 else TITLE
+    files.write(index, page.render(content(selection, drawings, title, _summary(store, asked, drawings))).encode())
     tell(selection)
     return index
 
