@@ -67,13 +67,13 @@ def tested(study: Study) -> list[Tested]:
 def published(claim: Claim, study: Study) -> float | None:
     """Return the published difference that a claim is about, in points or in the unit of its measure.
 
-    It is None if there is none, or if our numbers are not by AutoAttack, so that they are not compared with it.
+    It is None if there is none, or if our numbers are not compared with it: those of rows with changed values, and
+    robust errors that are not by AutoAttack.
     """
-    definition = study.definition
-    if claim.published is not None or definition is None or not claim.is_error:
-        return claim.published
-    if _attack(claim, study):
+    if _attack(claim, study) or any(row is not None and row.overrides for row in map(study.titled, claim.titles)):
         return None
+    if claim.published is not None or study.definition is None or not claim.is_error:
+        return claim.published
     ours = _published(claim.row, claim.measure, study)
     theirs = _published(claim.than, claim.other_measure, study)
     return None if ours is None or theirs is None else ours - theirs

@@ -1,8 +1,9 @@
 """The claims of a study about distributions, measured on our runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from bnft.report import layer_statements, outcomes, recorded, score_statements
+from bnft.report import claims, layer_statements, outcomes, recorded, score_statements
 from bnft.report.outcomes import RowScores
 from bnft.report.recorded import Moments, RowRecords
 from bnft.report.rows import Row, Study
@@ -33,6 +34,7 @@ def of_study(study: Study, records: RecordsOf = _few, scores: ScoresOf = outcome
 
 def _measured(claim: Claim, study: Study, records: RecordsOf, scores: ScoresOf) -> Statement:
     row, than = study.titled(claim.row), study.titled(claim.than)
+    claim = replace(claim, published=claims.published(claim, study))
     if claim.measure == "pgd_loss":
         return score_statements.unchanged_loss(claim, row, than)
     if claim.measure == "scores":

@@ -15,8 +15,10 @@ from bnft.common.intervals import paired
 from bnft.report import claims
 from bnft.report.rows import select
 from bnft.report.table import FORMATS, render
-from bnft.report.verdicts import LARGE, MARGIN, RANGES, VERDICTS, Relation, Verdict, bounds, verdict
+from bnft.report.verdicts import LARGE, RANGES, VERDICTS, Verdict, bounds, true_range, verdict
 from bnft.runs.store import Store
+from bnft.studies.measures import CONSTANT, ERROR_RELATIONS, MARGIN
+from bnft.studies.study import Claim
 
 LOWER, SAME, HIGHER = ("adv", "normal"), ("bn_stats", "normal"), ("bn_params", "adv")
 MORE = ("bn_params", "bn_only_params")  # "BN PARAMS is more robust than BN ONLY PARAMS"
@@ -28,10 +30,22 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "multirun")
 
 
-def claimed(store: Store, pair: tuple[str, str], kind: str = "robust") -> claims.Tested:
-    found = [item for item in claims.tested(study(store)) if (item.claim.policy, item.claim.other) == pair]
-    (only,) = [item for item in found if item.claim.kind == kind]
+def claimed(store: Store, pair: tuple[str, str], measure: str = "robust_error") -> claims.Tested:
+    """The claim about the rows of two policies, or of one policy and `constant`."""
+    titles = [CONSTANT if policy == CONSTANT else table2.title(policy) for policy in pair]
+    found = [item for item in claims.tested(study(store)) if [item.claim.row, item.claim.than] == titles]
+    (only,) = [item for item in found if item.claim.measure == measure]
     return only
+
+
+def stating(relation: str, margin: float | None = None) -> Claim:
+    return Claim("text", "A", relation, "B", margin=margin)
+
+
+def shown(store: Store, form: str) -> str:
+    """All runs in the store as a sweep of Table 2."""
+    table2.record(store)
+    return render(select(store, ["all"]), form)
 
 
 def predicting(wrong: int, images: int = 1000) -> tuple[list[int], list[int]]:
@@ -73,15 +87,15 @@ def predicting(wrong: int, images: int = 1000) -> tuple[list[int], list[int]]:
         ("nearly the same", -30.0, -10.1, "does not hold"),
     ],
 )
-def test_sides_of_the_interval(relation: Relation, low: float, high: float, expected: Verdict) -> None:
-    assert verdict(relation, (low, high), 0.01) == expected
-    assert verdict(relation, (low, high), 0.05) == "not enough data"
+def test_sides_of_the_interval(relation: str, low: float, high: float, expected: Verdict) -> None:
+    assert verdict(stating(relation), (low, high), 0.01) == expected
+    assert verdict(stating(relation), (low, high), 0.05) == "not enough data"
 
 
 def test_a_claim_of_a_difference_never_holds_beside_an_interval_with_zero() -> None:
-    for relation, low, high in itertools.product(RANGES, np.linspace(-20, 0, 9), np.linspace(0, 20, 9)):
+    for relation, low, high in itertools.product(ERROR_RELATIONS, np.linspace(-20, 0, 9), np.linspace(0, 20, 9)):
         if relation not in ("same", "nearly the same"):
-            assert verdict(relation, (low, high), 0.0) != "holds"
+            assert verdict(stating(relation), (low, high), 0.0) != "holds"
 
 
 def test_there_are_five_verdicts_and_one_margin() -> None:
@@ -92,16 +106,35 @@ def test_there_are_five_verdicts_and_one_margin() -> None:
         "not enough data",
         "not measured",
     )
-    assert MARGIN == 3.0 and bounds("same") == [-3.0, 3.0] and bounds("lower") == [0.0]
+    assert MARGIN == 3.0 and bounds(stating("same")) == [-3.0, 3.0] and bounds(stating("lower")) == [0.0]
+    assert {*ERROR_RELATIONS} == {*RANGES, "same"}
 
 
-def test_every_claim_is_about_rows_of_the_paper_and_true_there() -> None:
-    for claim in claims.CLAIMS:
-        low, high = RANGES[claim.relation]
-        assert low < claim.paper_difference < high, claim.text
-    assert len({claim.text for claim in claims.CLAIMS}) == len(claims.CLAIMS)
-    kinds = [claim.kind for claim in claims.CLAIMS]
-    assert kinds.count("robust") == 10 and kinds.count("clean") == 5
+def test_a_claim_can_have_a_margin_of_its_own() -> None:
+    assert bounds(stating("same", margin=7.5)) == [-7.5, 7.5]
+    assert verdict(stating("same", margin=7.5), (-6.0, 5.0), 0.01) == "holds"
+    assert verdict(stating("same", margin=0.5), (0.6, 2.0), 0.01) == "does not hold"
+
+
+def test_every_claim_is_true_in_the_paper(store: Store) -> None:
+    sweep(store, *(write(store, row.policy) for row in table2.study().rows))
+    about_errors = [claim for claim in table2.study().claims if claim.is_error]
+    for claim in about_errors:
+        low, high = true_range(claim)
+        assert low < published(store, claim) < high, claim.text
+    assert len({claim.text for claim in table2.study().claims}) == len(table2.study().claims)
+    measures = [claim.measure for claim in about_errors]
+    assert measures.count("robust_error") == 10 and measures.count("clean_error") == 5
+
+
+def published(store: Store, claim: Claim) -> float:
+    difference = claims.published(claim, study(store))
+    assert difference is not None
+    return difference
+
+
+def published_or_none(store: Store, pair: tuple[str, str]) -> float | None:
+    return claims.published(claimed(store, pair).claim, study(store))
 
 
 # one seed
@@ -142,8 +175,8 @@ def test_one_seed_speaks_of_two_networks_alone(store: Store) -> None:
     write(store, "normal", outcomes(200))
     assert claimed(store, LOWER).qualification == "for these two networks"
     for form in ("terminal", "md", "tex"):
-        shown = " ".join(render(select(store, ["all"]), form).split())
-        assert "holds for these two networks" in shown and "Another seed can give another verdict" in shown
+        text = " ".join(shown(store, form).split())
+        assert "holds for these two networks" in text and "Another seed can give another verdict" in text
     (claim, *_) = parsed(store, "all")["claims"]
     assert (claim["verdict"], claim["qualification"]) == ("holds", "for these two networks")
     write(store, "adv", outcomes(62), seed=1)
@@ -195,7 +228,7 @@ def test_seeds_that_agree_decide(store: Store) -> None:
     over_seeds(store, MORE, 160, (-20.0, -21.0, -19.5, -20.5, -20.0))
     found = claimed(store, MORE)
     assert found.verdict == "holds" and found.qualification == ""
-    assert "Intervals of several seeds cover seeds and images" in render(select(store, ["all"]), "md")
+    assert "Intervals of several seeds cover seeds and images" in shown(store, "md")
 
 
 def test_only_seeds_that_both_rows_have_are_compared(store: Store) -> None:
@@ -236,19 +269,33 @@ def test_the_number_of_claims_changes_a_verdict(store: Store) -> None:
     among = claimed(store, LOWER)
     assert among.difference == alone.difference and among.verdict == "not enough data"
     assert among.adjusted_p is not None and among.adjusted_p > 0.05
-    shown = render(select(store, ["all"]), "md")
-    assert "adjusted for 3 claims (Holm)" in shown and "less than 3 points" in shown and "not adjusted" in shown
+    text = shown(store, "md")
+    assert "adjusted for 3 claims (Holm)" in text and "less than 3 points" in text and "not adjusted" in text
 
 
 # rows that are missing
 
 
-def test_a_row_that_is_missing_or_not_the_papers_says_nothing(store: Store) -> None:
+def test_a_claim_without_one_of_its_rows_is_not_measured(store: Store) -> None:
     write(store, "normal", outcomes(200))
-    write(store, "adv", outcomes(0), overrides={"attack.eps": 0.3})
+    write(store, "bn_params", outcomes(0))
     found = claimed(store, LOWER)
     assert (found.verdict, found.difference, found.adjusted_p) == ("not measured", None, None)
-    assert "| - | -41.4 | not measured |" in render(select(store, ["all"]), "md")
+    assert "| - | -41.4 | not measured |" in shown(store, "md")
+
+
+def test_a_row_with_changed_values_is_tested_if_it_is_the_only_one_of_its_title(store: Store) -> None:
+    write(store, "normal", outcomes(200))
+    write(store, "adv", outcomes(0), overrides={"attack.eps": 0.3})
+    assert claimed(store, LOWER).verdict == "holds"
+    assert published_or_none(store, LOWER) is None, "the published difference is about the row as it is in the study"
+    assert "-41.4" not in shown(store, "md")
+    write(store, "adv", outcomes(200), overrides={"attack.eps": 0.1})
+    assert claimed(store, LOWER).verdict == "not measured", "which of the two is meant?"
+    write(store, "adv", outcomes(60))
+    found = claimed(store, LOWER)
+    assert found.difference is not None and found.difference.value == -70.0, "the row as it is in the study counts"
+    assert published_or_none(store, LOWER) == pytest.approx(-41.4)
 
 
 def test_rows_attacked_within_different_budgets_are_not_compared(store: Store) -> None:
@@ -258,10 +305,17 @@ def test_rows_attacked_within_different_budgets_are_not_compared(store: Store) -
 
 
 def test_claims_without_their_rows_are_left_out(store: Store) -> None:
-    write(store, "mine", title="MINE")
-    write(store, "adv", overrides={"attack.eps": 0.3})  # no row of the paper
-    assert claims.tested(study(store)) == [] and parsed(store, "all")["claims"] == []
+    sweep(store, write(store, "bn_params_logits_conv1"))
+    texts = [item.claim.text for item in claims.tested(study(store))]
+    assert texts == ["Logits and first conv add little to BN PARAMS"]
+
+
+def test_a_sweep_without_a_study_has_no_claims(store: Store) -> None:
+    write(store, "adv")
+    write(store, "normal")
     assert "claims" not in render(select(store, ["all"]), "terminal")
+    (without,) = select(store, ["all"]).studies()
+    assert claims.tested(without) == []
 
 
 # clean error
@@ -273,23 +327,23 @@ def test_claims_on_clean_error(store: Store) -> None:
         write(
             store,
             row.policy,
-            outcomes(round(10 * row.robust_error), 1000),
-            predictions=predicting(round(10 * row.clean_error)),
+            outcomes(round(10 * row.published.robust_error), 1000),
+            predictions=predicting(round(10 * row.published.clean_error)),
         )
-    found = [item for item in claims.tested(study(store)) if item.claim.kind == "clean"]
+    found = [item for item in claims.tested(study(store)) if item.claim.measure == "clean_error"]
     assert len(found) == 5
     for item in found:
         assert item.difference is not None and item.difference.images == 1000
-        assert item.difference.value == pytest.approx(item.claim.paper_difference, abs=0.11)
-    verdicts = {item.claim.policy: item.verdict for item in found}
-    assert verdicts.pop("bn_only_params") == "not enough data"  # 8.2 points are too near to the 10 that nearly means
+        assert item.difference.value == pytest.approx(published(store, item.claim), abs=0.11)
+    verdicts = {item.claim.row: item.verdict for item in found}
+    assert verdicts.pop("BN ONLY PARAMS") == "not enough data"  # 8.2 points are too near to the 10 that nearly means
     assert set(verdicts.values()) == {"holds"}
 
 
 def test_far_from_guessing_is_measured_against_the_most_frequent_class(store: Store) -> None:
     labels = [0] * 400 + [1] * 100
     write(store, "bn_only", predictions=([0] * 500, labels))
-    found = claimed(store, ("bn_only", claims.CONSTANT), "clean")
+    found = claimed(store, ("bn_only", CONSTANT), "clean_error")
     assert found.difference is not None and found.difference.value == 0 and found.verdict == "does not hold"
     assert found.qualification == "for this network"
 
@@ -297,7 +351,7 @@ def test_far_from_guessing_is_measured_against_the_most_frequent_class(store: St
 def test_clean_errors_of_old_results_are_not_measured(store: Store) -> None:
     write(store, "normal")
     write(store, "bn_params")
-    assert claimed(store, ("bn_params", "normal"), "clean").verdict == "not measured"
+    assert claimed(store, ("bn_params", "normal"), "clean_error").verdict == "not measured"
     assert claimed(store, ("bn_params", "normal")).difference is not None
 
 
@@ -310,21 +364,21 @@ def test_the_papers_pattern_contradicts_no_claim(store: Store) -> None:
         store,
         *(write(store, row.policy, round(2 * row.published.robust_error)) for row in reversed(table2.study().rows)),
     )
-    found = [item for item in claims.tested(study(store)) if item.claim.kind == "robust"]
+    found = [item for item in claims.tested(study(store)) if item.claim.measure == "robust_error"]
     assert {item.verdict for item in found} <= {"holds", "differs by less than the margin", "not enough data"}
     for item in found:
         assert item.difference is not None
-        assert item.difference.value == pytest.approx(item.claim.paper_difference, abs=0.5)
-        assert item.verdict == "holds" or abs(item.claim.paper_difference) < LARGE
-    shown = render(select(store), "terminal")
-    assert all(claim.text in shown for claim in claims.CLAIMS)
+        assert item.difference.value == pytest.approx(published(store, item.claim), abs=0.5)
+        assert item.verdict == "holds" or abs(published(store, item.claim)) < LARGE
+    text = render(select(store), "terminal")
+    assert all(claim.text in text for claim in table2.study().claims if claim.is_error)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_carries_the_claims(store: Store, form: str) -> None:
     sweep(store, write(store, "normal", 200), write(store, "adv", 60), write(store, "bn_params", 130))
-    shown = render(select(store), form)
-    assert "Adversarial training lowers robust error" in shown and "not measured" in shown
+    text = render(select(store), form)
+    assert "Adversarial training lowers robust error" in text and "not measured" in text
 
 
 def test_json(store: Store) -> None:
@@ -348,7 +402,7 @@ def test_json(store: Store) -> None:
 def test_csv(store: Store) -> None:
     write(store, "normal", outcomes(200))
     write(store, "adv", outcomes(60))
-    lines = list(csv.DictReader(io.StringIO(render(select(store, ["all"]), "csv"))))
+    lines = list(csv.DictReader(io.StringIO(shown(store, "csv"))))
     assert [line["policy"] for line in lines if line["kind"] == "row"] == ["normal", "adv"]
     first, *_ = [line for line in lines if line["kind"] == "claim"]
     assert first["label"] == "Adversarial training lowers robust error" and first["verdict"] == "holds"
@@ -361,8 +415,8 @@ def test_csv(store: Store) -> None:
 def test_fifty_five_runs_take_a_blink(store: Store) -> None:
     random = np.random.default_rng(0)
     for row, seed in itertools.product(table2.study().rows, range(5)):
-        fallen = (random.random(1000) < row.robust_error / 100).tolist()
-        write(store, row.policy, fallen, seed=seed, predictions=predicting(round(10 * row.clean_error)))
+        fallen = (random.random(1000) < row.published.robust_error / 100).tolist()
+        write(store, row.policy, fallen, seed=seed, predictions=predicting(round(10 * row.published.clean_error)))
     began = time.process_time()
-    render(select(store, ["all"]), "json")
+    shown(store, "json")
     assert time.process_time() - began < 1.0

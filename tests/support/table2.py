@@ -42,3 +42,16 @@ def placed(entry: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 def sweep(store: Store, entries: list[dict[str, Any]], command: str = "launch.py -m ...", **more: Any) -> str:
     """Record a sweep of the study. Entries are from `placed`."""
     return store.save_sweep(entries, [], command, more.pop("commit", None), study=study().encoded(), **more)
+
+
+def record(store: Store) -> None:
+    """Record a sweep of all evaluations in the store that are done, if one of them is in no sweep yet."""
+    asked = {(entry["run"], entry["evaluation"]) for name in store.sweeps() for entry in store.sweep(name)["runs"]}
+    entries = []
+    for run in store.runs():
+        for evaluation in run.evaluations():
+            result = evaluation.result()
+            assert result is not None
+            entries.append(placed({"run": run.name, "evaluation": evaluation.path.name}, dict(result.run.overrides)))
+    if {(entry["run"], entry["evaluation"]) for entry in entries} - asked:
+        sweep(store, entries)

@@ -118,14 +118,8 @@ def sweep(store: Store, *entries: Entry) -> str:
 
 
 def _placed(store: Store, entry: Entry) -> dict[str, Any]:
-    return table2.placed(dict(entry), store.run(entry["run"]).record().overrides)
-
-
-def record(store: Store) -> None:
-    """Record a sweep of Table 2 with all runs in the store, unless there is a sweep."""
-    if not store.sweeps():
-        found = [(run.name, one.path.name) for run in store.runs() for one in run.evaluations()]
-        sweep(store, *({"run": run, "evaluation": evaluation} for run, evaluation in found))
+    config = files.read_yaml(store.run(entry["run"]).path / "config.yaml")
+    return table2.placed(dict(entry), config["run"]["overrides"])
 
 
 def rows(store: Store, *names: str) -> list[dict[str, Any]]:
@@ -134,12 +128,14 @@ def rows(store: Store, *names: str) -> list[dict[str, Any]]:
 
 
 def parsed(store: Store, *names: str) -> dict[str, list[dict[str, Any]]]:
-    """What `bnft table --format json` prints: rows and claims."""
+    """What `bnft table --format json` prints: rows and claims. Runs that are in no sweep yet are recorded first."""
+    if names:
+        table2.record(store)
     found: dict[str, list[dict[str, Any]]] = json.loads(render(select(store, names), "json"))
     return found
 
 
 def study(store: Store) -> Study:
-    record(store)
+    table2.record(store)
     (only,) = select(store, ["all"]).studies()
     return only
