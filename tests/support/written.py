@@ -56,6 +56,7 @@ def write(
     warnings: Sequence[str] = (),
     precision: str = "fp32",
     base: dict[str, Any] | None = None,
+    base_name: str | None = None,
     attack: dict[str, Any] | None = None,
     monitor: dict[str, Any] | None = None,
     learning: int = 672,
@@ -83,7 +84,7 @@ def write(
     )
     title = title or table2.title(policy)
     name = f"{policy}-{identity.digest([policy, named])}"
-    run = {"name": name, "policy": policy, "title": title, "base": None, "overrides": overrides, "identity": named}
+    run = {"name": name, "policy": policy, "title": title, "base": base_name, "overrides": overrides, "identity": named}
     folder = store.run(name)
     files.write_yaml(folder.path / "config.yaml", {"run": run})
     evaluation_id = identity.evaluation_id(evaluation)
