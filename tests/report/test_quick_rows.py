@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.written import EVALUATION, outcomes, rows, study, write
+from support.written import EVALUATION, outcomes, rows, study, sweep, write
 
 from bnft.common.errors import DamagedError
 from bnft.evaluation.settings import STANDS, quick_instead
@@ -48,12 +48,8 @@ def told(store: Store, sweep: str) -> list[tuple[str, str, list[int], float]]:
     return [(row["label"], row["attack"], row["seeds"], row["robust_error"]) for row in rows(store, sweep)]
 
 
-def swept(store: Store, *entries) -> str:
-    return store.save_sweep(list(entries), [], "bnft run -m", None)
-
-
 def test_quick_is_shown_until_autoattack_is_done(store: Store) -> None:
-    before = swept(store, made(store, "adv", quick=100), made(store, "normal", quick=180, autoattack=190))
+    before = sweep(store, made(store, "adv", quick=100), made(store, "normal", quick=180, autoattack=190))
     assert told(store, before) == [("NORMAL", "autoattack", [0], 95.0), ("ADV (quick)", "quick", [0], 50.0)]
     selection = select(store, [before])
     assert selection.missing == () and len(selection.previewed) == 1
@@ -65,7 +61,7 @@ def test_quick_is_shown_until_autoattack_is_done(store: Store) -> None:
 def test_a_row_shows_autoattack_only_if_all_of_its_seeds_have_it(store: Store) -> None:
     first, second = made(store, "adv", 0, quick=100, autoattack=120), made(store, "adv", 1, quick=110)
     waiting = made(store, "adv", 2)
-    name = swept(store, first, second, waiting)
+    name = sweep(store, first, second, waiting)
     assert told(store, name) == [("ADV (quick)", "quick", [0, 1], 52.5)]
     selection = select(store, [name])
     assert (selection.missing, selection.previewed) == ((waiting["run"],), (second["run"],))
@@ -74,7 +70,7 @@ def test_a_row_shows_autoattack_only_if_all_of_its_seeds_have_it(store: Store) -
 
 
 def test_seeds_without_a_preview_are_a_row_of_their_own(store: Store) -> None:
-    name = swept(store, made(store, "adv", 0, autoattack=120), made(store, "adv", 1, quick=110))
+    name = sweep(store, made(store, "adv", 0, autoattack=120), made(store, "adv", 1, quick=110))
     assert told(store, name) == [("ADV", "autoattack", [0], 60.0), ("ADV (quick)", "quick", [1], 55.0)]
 
 
@@ -84,7 +80,7 @@ def test_a_preview_that_several_evaluations_show_counts_once(store: Store) -> No
         {**entry, "evaluation": write(store, "adv", seed=seed, evaluation=STRONGEST, done=False)["evaluation"]}
         for seed, entry in enumerate((first, second))
     ]
-    name = swept(store, first, second, *further)
+    name = sweep(store, first, second, *further)
     assert told(store, name) == [("ADV (quick)", "quick", [0, 1], 52.5)]
     assert select(store, [name]).previewed == (first["run"], second["run"])
 
@@ -105,22 +101,36 @@ def test_a_run_whose_evaluations_are_all_missing_is_named_once(store: Store) -> 
 def test_a_preview_in_the_place_of_a_result_that_is_done_counts_once(store: Store) -> None:
     first, second = made(store, "adv", 0, quick=100, autoattack=120), made(store, "adv", 1, quick=110)
     asked = {"run": first["run"], "evaluation": first["preview"]}
-    assert told(store, swept(store, asked, first, second)) == [("ADV (quick)", "quick", [0, 1], 52.5)]
+    assert told(store, sweep(store, asked, first, second)) == [("ADV (quick)", "quick", [0, 1], 52.5)]
 
 
-def test_quick_stands_neither_beside_the_paper_nor_in_a_claim(store: Store) -> None:
-    name = swept(store, made(store, "adv", quick=100), made(store, "normal", quick=190, autoattack=199))
+def test_nothing_published_stands_beside_quick(store: Store) -> None:
+    name = sweep(store, made(store, "adv", quick=100), made(store, "normal", quick=190, autoattack=199))
     found = json.loads(render(select(store, [name]), "json"))
     assert [row["paper"] is None for row in found["rows"]] == [False, True]
-    claims = {claim["text"]: claim["verdict"] for claim in found["claims"]}
-    assert claims["Adversarial training lowers robust error"] == "not measured"
-    alone = swept(store, made(store, "adv", quick=100))
-    assert json.loads(render(select(store, [alone]), "json"))["claims"] == []
+    claims = {claim["text"]: claim for claim in found["claims"]}
+    assert claims["Adversarial training lowers robust error"]["verdict"] == "not measured", "by two attacks"
+
+
+def test_claims_are_tested_on_quick_alone_and_say_so(store: Store) -> None:
+    predictions = {"predictions": ([0] * 500, [0] * 475 + [1] * 25)}
+    for policy, quick in (("adv", 100), ("normal", 190), ("bn_params", 150)):
+        made(store, policy, quick=quick, **predictions)
+    name = sweep(store, *(made(store, policy, **predictions) for policy in ("adv", "normal", "bn_params")))
+    claims = {claim["text"]: claim for claim in json.loads(render(select(store, [name]), "json"))["claims"]}
+    robust = claims["Adversarial training lowers robust error"]
+    assert (robust["verdict"], robust["difference"], robust["paper"]) == ("holds", -45.0, None)
+    assert robust["qualification"] == "for these two networks (quick)"
+    clean = claims["Clean error rises much with BN PARAMS"]
+    assert clean["qualification"] == "for these two networks" and clean["paper"] == pytest.approx(25.56)
+    for form in ("terminal", "md", "tex"):
+        text = " ".join(render(select(store, [name]), form).split())
+        assert "holds for these two networks (quick)" in text and "-41.4" not in text
 
 
 def test_results_of_a_search_that_does_not_exist_any_more_keep_their_label(store: Store) -> None:
-    write(store, "adv", 99, evaluation={**AUTOATTACK, "search": "fast"}, overrides={"evaluation.search": "fast"})
-    write(store, "adv", 100, evaluation={**AUTOATTACK, "search": None})
+    fast = write(store, "adv", 99, evaluation={**AUTOATTACK, "search": "fast"}, overrides={"evaluation.search": "fast"})
+    sweep(store, fast, write(store, "adv", 100, evaluation={**AUTOATTACK, "search": None}))
     found = json.loads(render(select(store, ["all"]), "json"))["rows"]
     told = [(row["label"], row["robust_error"], row["paper"] is None) for row in found]
     assert told == [("ADV", 50.0, False), ("ADV [evaluation.search=fast]", 49.5, True)]
@@ -128,12 +138,12 @@ def test_results_of_a_search_that_does_not_exist_any_more_keep_their_label(store
 
 def test_a_policy_whose_own_evaluation_is_quick_is_no_row_of_the_paper(store: Store) -> None:
     write(store, "adv", evaluation=QUICK)
-    assert study(store).rows[0].paper is None
+    assert study(store).rows[0].published is None
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_says_that_a_number_is_by_quick(store: Store, form: str) -> None:
-    name = swept(store, made(store, "adv", quick=100))
+    name = sweep(store, made(store, "adv", quick=100))
     text = render(select(store, [name]), form)
     assert "ADV (quick)" in text and "evaluation.attack" not in text.replace('"evaluation.attack"', "")
     if form in ("terminal", "md", "tex"):
@@ -181,7 +191,7 @@ def test_other_evaluations_have_names_too(store: Store) -> None:
 
 
 def test_the_labels_of_figures_say_quick(store: Store) -> None:
-    name = swept(
+    name = sweep(
         store, made(store, "normal", quick=190), made(store, "adv", quick=100), made(store, "bn_params", autoattack=150)
     )
     (one,) = select(store, [name]).studies()
@@ -218,7 +228,7 @@ def strongest(store: Store, entry: dict[str, str], beyond: int, broken: int | No
 
 def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: Store) -> None:
     entry = write(store, "adv", 120)
-    name = swept(store, entry, write(store, "normal", 190))
+    name = sweep(store, entry, write(store, "normal", 190))
     for form in FORMATS:
         assert "≥ 61.5" not in render(select(store, [name]), form)
     assert "strongest %" not in render(select(store, [name]), "terminal")
@@ -260,12 +270,12 @@ def test_a_bound_that_its_outcomes_do_not_have_is_refused(store: Store) -> None:
     entry = write(store, "adv", 120)
     strongest(store, entry, 3, broken=2)
     with pytest.raises(DamagedError, match="its error after the further attack differs from the result"):
-        select(store, [swept(store, entry)])
+        select(store, [sweep(store, entry)])
 
 
 def test_the_page_says_what_is_by_quick_and_what_only_the_further_attack_broke(store: Store) -> None:
     entry = made(store, "normal", quick=190, autoattack=197)
     strongest(store, {key: entry[key] for key in ("run", "evaluation")}, 1)
-    page = report(store, [swept(store, entry, made(store, "adv", quick=100))]).read_text()
+    page = report(store, [sweep(store, entry, made(store, "adv", quick=100))]).read_text()
     assert "AutoAttack is not done yet: 1 of 2 runs" in page and "ADV (quick)" in page
     assert "<th>strongest %</th>" in page and "≥ 99.0 (+1 image)" in page

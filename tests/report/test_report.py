@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def table2(store: Store) -> Store:
+def whole(store: Store) -> Store:
     """All eleven rows, written in the opposite of the paper's order, and a sweep over them."""
     sweep(
         store,
@@ -37,8 +37,8 @@ def table2(store: Store) -> Store:
 # the rows
 
 
-def test_rows_stand_in_the_papers_order_beside_its_numbers(table2: Store) -> None:
-    found = rows(table2)
+def test_rows_stand_in_the_papers_order_beside_its_numbers(whole: Store) -> None:
+    found = rows(whole)
     assert [row["policy"] for row in found] == [
         "normal",
         "normal_bn_only",
@@ -125,18 +125,19 @@ def test_rows_that_differ_in_monitoring_are_told_apart(store: Store) -> None:
     ]
 
 
-def test_runs_with_overrides_stand_under_them_and_without_the_papers_numbers(store: Store) -> None:
+def test_runs_with_overrides_follow_the_row_that_they_change_without_published_numbers(store: Store) -> None:
     changed = write(store, "normal", overrides={"freeze_policy.parameters": ["batchnorm", "first_conv"]})
     sweep(store, changed, write(store, "mine", title="MINE"), write(store, "adv"), write(store, "normal"))
     found = rows(store)
     assert [row["label"] for row in found] == [
         "NORMAL",
-        "ADV",
         "NORMAL [freeze_policy.parameters=[batchnorm,first_conv]]",
+        "ADV",
         "MINE",
     ]
-    assert [row["paper"] is not None for row in found] == [True, True, False, False]
-    assert found[2]["overrides"] == {"freeze_policy.parameters": ["batchnorm", "first_conv"]}
+    assert [row["paper"] is not None for row in found] == [True, False, True, False]
+    assert [row["study"] for row in found] == [*["table2"] * 3, None], "MINE is in no row of the study"
+    assert found[1]["overrides"] == {"freeze_policy.parameters": ["batchnorm", "first_conv"]}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -177,8 +178,8 @@ def test_it_says_so_for_what_differs_only(store: Store) -> None:
     sweep(store, write(store, "normal", data=CIFAR10))
     shown = render(select(store), "md")
     assert "model (77,754" in shown and "budget (Linf 0.15" in shown and "instead of CIFAR-10" not in shown
-    papers = {**EVALUATION, "eps": paper.EPS}
-    sweep(store, write(store, "normal", data=CIFAR10, parameters=paper.MODEL_PARAMETERS, seed=1, evaluation=papers))
+    papers = {**EVALUATION, "eps": 8 / 255}
+    sweep(store, write(store, "normal", data=CIFAR10, parameters=4_327_754, seed=1, evaluation=papers))
     assert "differ from the paper's" not in render(select(store), "md")
 
 
@@ -223,9 +224,9 @@ def test_csv(awkward: Store) -> None:
     text = render(select(awkward), "csv")
     lines = list(csv.DictReader(io.StringIO(text)))
     found = [line for line in lines if line["kind"] == "row"]
-    assert [row["policy"] for row in found] == ["normal", "adv", "normal"]
+    assert [row["policy"] for row in found] == ["normal", "normal", "adv"]
     assert all(None not in row and None not in row.values() for row in lines)  # as many cells as there are names
-    normal, adv, changed = found
+    normal, changed, adv = found
     assert float(adv["robust_error"]) == 31.0 and float(adv["robust_sd"]) == pytest.approx(2**0.5)
     assert adv["seeds"] == "0 1" and float(adv["paper_robust"]) == 58.4
     assert float(normal["robust_low"]) < 100.0 and float(normal["robust_high"]) == 100.0
@@ -246,7 +247,7 @@ def test_md(awkward: Store) -> None:
     for cells in (results, tested):
         assert len({len(line) for line in cells}) == 1
         assert all(set(cell.strip()) <= {"-", ":"} for cell in cells[1])
-    assert len(results) == 2 + 3 and results[3][0].strip() == "ADV"
+    assert len(results) == 2 + 3 and results[4][0].strip() == "ADV"
     assert len(tested) >= 3 and tested[2][-1].strip() == "holds for these two networks"
 
 
@@ -263,7 +264,7 @@ def test_tex(awkward: Store) -> None:
         plain = re.sub(r"\\textbackslash\{\}|\\textasciitilde\{\}|\\textasciicircum\{\}|\$\\pm\$", "", line)
         plain = re.sub(r"\\[&%$#_{}]", "", plain.removesuffix(r" \\"))
         assert not set(plain) & set("%$#_{}~^\\"), plain  # nothing special is left bare
-    assert r"31.0 $\pm$ 1.4 [" in body[1] and "± " not in code
+    assert r"31.0 $\pm$ 1.4 [" in body[2] and "± " not in code
     unescaped = re.sub(r"\\[{}]", "", code)
     assert unescaped.count("{") == unescaped.count("}")
 
@@ -300,7 +301,18 @@ def test_a_run_by_name_that_is_not_done(store: Store) -> None:
 def test_without_a_sweep_everything_is_shown(store: Store) -> None:
     write(store, "normal")
     write(store, "adv")
-    assert [row["policy"] for row in rows(store)] == ["normal", "adv"]
+    found = rows(store)
+    assert [row["policy"] for row in found] == ["adv", "normal"], "by name, because there is no study"
+    assert all(row["paper"] is None and row["study"] is None for row in found)
+    text = render(select(store), "md")
+    assert text.startswith("**Runs on digits: 77,754 parameters, Linf eps 0.15**\n") and "paper" not in text
+
+
+def test_rows_without_a_study_have_the_order_of_the_command(store: Store) -> None:
+    policies = ("bn_params", "normal", "bn_stats", "adv")
+    entries = [write(store, policy, seed=seed) for seed in (0, 1) for policy in policies]
+    store.save_sweep(entries, [], "launch.py -m ...", None)
+    assert [row["policy"] for row in rows(store)] == [*policies]
 
 
 def test_an_entry_that_is_named_twice_counts_once(store: Store) -> None:
@@ -318,18 +330,18 @@ def test_a_name_that_is_neither_sweep_nor_run(store: Store, name: str) -> None:
         select(store, [name])
 
 
-def test_only_result_files_are_needed(table2: Store) -> None:
+def test_only_result_files_are_needed(whole: Store) -> None:
     """Results, the outcomes of each image, and what was asked for together."""
-    before = {(names, form): render(select(table2, names), form) for names in ((), ("all",)) for form in FORMATS}
+    before = {(names, form): render(select(whole, names), form) for names in ((), ("all",)) for form in FORMATS}
     kept = {"result.json", "outcomes.safetensors"}
-    others = [file for file in table2.root.glob("*-*/**/*") if file.is_file() and file.name not in kept]
+    others = [file for file in whole.root.glob("*-*/**/*") if file.is_file() and file.name not in kept]
     assert len(others) == len(table2.study().rows)
     for file in others:
         file.unlink()
-    assert {(names, form): render(select(table2, names), form) for names, form in before} == before
+    assert {(names, form): render(select(whole, names), form) for names, form in before} == before
 
 
-def test_the_command_does_not_import_pytorch(table2: Store) -> None:
+def test_the_command_does_not_import_pytorch(whole: Store) -> None:
     """Reading results takes a blink, not the seconds that PyTorch takes to import."""
     program = (
         "import sys\n"
@@ -337,10 +349,10 @@ def test_the_command_does_not_import_pytorch(table2: Store) -> None:
         "main(sys.argv[1:])\n"
         "print(sorted({'torch', 'hydra', 'torchvision', 'altair'} & sys.modules.keys()), file=sys.stderr)\n"
     )
-    command = [sys.executable, "-c", program, "table", "--store", str(table2.root)]
+    command = [sys.executable, "-c", program, "table", "--store", str(whole.root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "BN PARAMS + log + conv1" in done.stdout
-    assert done.stderr == f"bnft: sweep {table2.sweeps()[-1]} (the newest)\n[]\n"
+    assert done.stderr == f"bnft: sweep {whole.sweeps()[-1]} (the newest)\n[]\n"
 
 
 def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the_paper(tmp_path):
@@ -349,6 +361,7 @@ def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the
     for number in (2, 4, 8):
         write(store, "bn_stats", 180 + number, evaluation={**EVALUATION, "eps": number / 255})
     write(store, "adv", 100, evaluation=usual)
+    table2.record(store)
     (study,) = select(store, ["all"]).studies()
     text = render(select(store, ["all"]), "md")
     assert "Linf eps 8/255" in text.splitlines()[0], "within which most rows were attacked, wherever it stands"
@@ -361,4 +374,4 @@ def test_rows_within_other_budgets_stand_beside_the_usual_one_and_not_beside_the
     assert list(shown) == [title, f"{title} [evaluation.eps=2/255]", f"{title} [evaluation.eps=4/255]"]
     robust = [cells[5].strip() for cells in shown.values()]
     assert robust == ["99.6", "", ""], "the paper's error is for its own eps"
-    assert study.paper_row("bn_stats").budget == ("Linf", 8 / 255)
+    assert study.titled(title).budget == ("Linf", 8 / 255)
