@@ -13,9 +13,8 @@ from support import made_up
 
 from bnft.batchnorm.record import QUANTITIES, BatchNormRecord
 from bnft.common import files
-from bnft.report import channels, outcomes, recorded
+from bnft.report import channels, recorded
 from bnft.report.distributions import bootstrap, common_edges, histograms, layer_means, mean_difference
-from bnft.report.statements import Statement, statements
 from bnft.runs.store import Store
 
 
@@ -35,12 +34,6 @@ def record(epochs: list[int], eps: float = 0.0, **layers: dict[str, Any]) -> Bat
 
 def read(store: Store) -> dict[str, recorded.RowRecords]:
     return {policy: recorded.read(row) for policy, row in made_up.rows(store).items()}
-
-
-def said(store: Store) -> dict[str, Statement]:
-    rows = made_up.rows(store)
-    scores = {policy: outcomes.read(row) for policy, row in rows.items()}
-    return {found.key: found for found in statements(read(store), scores, rows)}
 
 
 # Figure 1
@@ -219,8 +212,7 @@ def test_a_run_that_diverged_raises_and_warns_of_nothing(store: Store) -> None:
                     assert found is not None and np.isfinite(found.edges).all()
             assert layer_means(record.ends) is not None
             channels.turned_off(record)
-        heard = said(store)
-    assert {heard[key].verdict for key in ("gamma_concentrated", "m_below_adv")} == {"not measured"}
+        assert made_up.statements(store) == {}
 
 
 def test_bootstrap_interval() -> None:
@@ -257,7 +249,7 @@ def before_and_after(store: Store, before: dict[str, list[float]], after: dict[s
 )
 def test_concentration_around_zero(store: Store, after: list[float], layers: int, verdict: str) -> None:
     before_and_after(store, {"beta": spread(0.0, 2.0)}, {"beta": after}, layers)
-    found = said(store)["beta_concentrated"]
+    found = made_up.statements(store)["mean_abs_beta: BN PARAMS, NORMAL"]
     assert found.verdict == verdict and found.of == 3
     sizes = [line["mean_size"] for line in found.details]
     assert sizes == pytest.approx([np.abs(after).mean() / 1.2] * layers + [1.0] * (3 - layers))
@@ -275,7 +267,7 @@ def test_concentration_around_zero(store: Store, after: list[float], layers: int
 def test_collapse_of_the_variance(store: Store, factor: float, layers: int, verdict: str, true: int) -> None:
     start = [1.0, 2.0, 3.0, 4.0, 5.0]
     before_and_after(store, {"variance": start}, {"variance": [factor * value for value in start]}, layers)
-    found = said(store)["variance_collapses"]
+    found = made_up.statements(store)["variance_range: BN PARAMS, NORMAL"]
     assert (found.verdict, found.true, found.of) == (verdict, true, 3)
     first = found.details[0]
     assert [first[name] for name in ("range", "median", "deviation")] == pytest.approx([factor] * 3)
@@ -284,14 +276,14 @@ def test_collapse_of_the_variance(store: Store, factor: float, layers: int, verd
 def test_collapse_is_of_the_middle_half(store: Store) -> None:
     """Outliers decide nothing; from the 25th to the 75th percentile it is 2 before, and half of one after."""
     before_and_after(store, {"variance": [1.0, 2.0, 3.0, 4.0, 5.0]}, {"variance": [0.0, 3.0, 3.25, 3.5, 90.0]}, 3)
-    found = said(store)["variance_collapses"]
+    found = made_up.statements(store)["variance_range: BN PARAMS, NORMAL"]
     assert found.verdict == "holds" and found.difference == pytest.approx(-75)
     assert found.details[0]["deviation"] > 1
 
 
 def test_nearer_to_zero_but_wider_holds_in_part(store: Store) -> None:
     before_and_after(store, {"gamma": spread(2.0, 0.5)}, {"gamma": spread(0.0, 2.0)}, 3)
-    found = said(store)["gamma_concentrated"]
+    found = made_up.statements(store)["mean_abs_gamma: BN PARAMS, NORMAL"]
     assert found.verdict == "holds in part" and found.difference == pytest.approx(-40) and found.true == 3
 
 
@@ -301,12 +293,12 @@ def test_m_below_adv_counts_layers_and_below_normal_averages(store: Store) -> No
         store, "bn_params", base=base, layers={f"bn{i}": {"gamma": [[1.0], [g]]} for i, g in enumerate((0, 1, 9))}
     )
     made_up.run(store, "adv", layers={f"bn{i}": {"gamma": [[1.0], [2.0]]} for i in range(3)})
-    found = said(store)
-    below = found["m_below_adv"]
+    found = made_up.statements(store)
+    below = found["mean_m: BN PARAMS, ADV"]
     assert (below.verdict, below.true, below.of) == ("not enough data", 2, 3)  # in most layers, not on average
-    assert below.difference == pytest.approx(4 / 3) and below.paper == -0.177
+    assert below.difference == pytest.approx(4 / 3) and below.published == -0.177
     assert [line["difference"] for line in below.details] == pytest.approx([-2, -1, 7])
-    normal = found["m_below_normal"]
+    normal = found["mean_m: BN PARAMS, NORMAL"]
     assert normal.verdict == "not enough data" and normal.difference == pytest.approx(7 / 3) and normal.true == 1
 
 
@@ -324,7 +316,7 @@ def test_m_below_adv_holds_only_beside_an_interval_without_zero(
 ) -> None:
     for policy, gammas in (("bn_params", tuned), ("adv", (2.0, 2.0, 2.0))):
         made_up.run(store, policy, layers={f"bn{i}": {"gamma": [[gamma]]} for i, gamma in enumerate(gammas)})
-    assert said(store)["m_below_adv"].verdict == verdict
+    assert made_up.statements(store)["mean_m: BN PARAMS, ADV"].verdict == verdict
 
 
 def test_m_below_normal_is_decided_by_the_interval_alone(store: Store) -> None:
@@ -335,27 +327,31 @@ def test_m_below_normal_is_decided_by_the_interval_alone(store: Store) -> None:
         base = made_up.run(folder, "normal", layers={f"bn{i}": {"gamma": [[2.0]]} for i in range(3)})
         layers = {f"bn{i}": {"gamma": [[2.0], [gamma]]} for i, gamma in enumerate(gammas)}
         made_up.run(folder, "bn_params", base=base, layers=layers)
-        assert said(folder)["m_below_normal"].verdict == verdict
+        assert made_up.statements(folder)["mean_m: BN PARAMS, NORMAL"].verdict == verdict
 
 
 def test_gamma_around_zero_and_around_one_are_two_readings(store: Store) -> None:
     """Towards 1, gamma - 1 comes nearer to zero and gamma itself does not."""
     before_and_after(store, {"gamma": [0.2, 0.6, 1.0, 1.4]}, {"gamma": [0.9, 1.0, 1.0, 1.1]}, 3)
-    found = said(store)
-    assert found["gamma_concentrated"].difference == pytest.approx(25)
-    assert found["gamma_minus_1_concentrated"].difference == pytest.approx(-87.5)
-    assert found["gamma_minus_1_concentrated"].verdict == "holds"
-    assert found["gamma_minus_1_concentrated"].text.startswith("gamma - 1 is more concentrated around zero")
+    found = made_up.statements(store)
+    assert found["mean_abs_gamma: BN PARAMS, NORMAL"].difference == pytest.approx(25)
+    assert found["mean_abs_gamma_minus_1: BN PARAMS, NORMAL"].difference == pytest.approx(-87.5)
+    assert found["mean_abs_gamma_minus_1: BN PARAMS, NORMAL"].verdict == "holds"
+    assert found["mean_abs_gamma_minus_1: BN PARAMS, NORMAL"].text.startswith(
+        "gamma - 1 is more concentrated around zero"
+    )
 
 
 def test_without_normals_record_its_own_start_stands_for_it(store: Store) -> None:
     before_and_after(store, {"beta": spread(0.0, 2.0)}, {"beta": spread(0.0, 1.0)}, 3)
-    whole = said(store)["beta_concentrated"]
+    whole = made_up.statements(store)["mean_abs_beta: BN PARAMS, NORMAL"]
     (normal,) = store.root.glob("normal-*")
     (normal / "batchnorm.safetensors").unlink()
-    assert said(store)["beta_concentrated"] == whole and whole.difference == pytest.approx(-50)
+    assert made_up.statements(store)["mean_abs_beta: BN PARAMS, NORMAL"] == whole and whole.difference == pytest.approx(
+        -50
+    )
     made_up.run(store, "normal", seed=4, layers={f"bn{i}": {"beta": [spread(0.0, 50.0)]} for i in range(3)})
-    assert said(store)["beta_concentrated"] == whole  # another seed is no match for it
+    assert made_up.statements(store)["mean_abs_beta: BN PARAMS, NORMAL"] == whole  # another seed is no match for it
 
 
 @pytest.mark.parametrize(
@@ -364,15 +360,15 @@ def test_without_normals_record_its_own_start_stands_for_it(store: Store) -> Non
 def test_cross_entropy_on_pgd_examples(store: Store, after: float, verdict: str) -> None:
     base = made_up.run(store, "normal", pgd_loss=5.0)
     made_up.run(store, "bn_stats", base=base, pgd_loss=after)
-    found = said(store)
-    assert found["pgd_loss_bn_stats"].verdict == verdict
-    assert found["pgd_loss_bn_stats"].difference == pytest.approx(100 * (after - 5) / 5)
-    assert found["pgd_loss_bn_stats_no_reset"].verdict == "not measured"
+    found = made_up.statements(store)
+    assert found["pgd_loss: BN STATS (reset), NORMAL"].verdict == verdict
+    assert found["pgd_loss: BN STATS (reset), NORMAL"].difference == pytest.approx(100 * (after - 5) / 5)
+    assert found["pgd_loss: BN STATS (no reset), NORMAL"].verdict == "not measured"
 
 
 def test_cross_entropy_of_old_results_is_not_measured(store: Store) -> None:
     made_up.run(store, "bn_stats", base=made_up.run(store, "normal"), pgd_loss=5.0)
-    assert said(store)["pgd_loss_bn_stats"].verdict == "not measured"
+    assert made_up.statements(store) == {}
 
 
 def test_cross_entropy_is_compared_within_one_budget(store: Store) -> None:
@@ -380,9 +376,9 @@ def test_cross_entropy_is_compared_within_one_budget(store: Store) -> None:
     made_up.run(store, "bn_stats", base=base, pgd_loss=5.0)
     other = {**made_up.EVALUATION, "eps": 0.3}
     made_up.run(store, "bn_stats_no_reset", base=base, pgd_loss=5.0, evaluation=other)
-    found = said(store)
-    assert found["pgd_loss_bn_stats"].verdict == "holds"
-    assert found["pgd_loss_bn_stats_no_reset"].verdict == "not measured"
+    found = made_up.statements(store)
+    assert found["pgd_loss: BN STATS (reset), NORMAL"].verdict == "holds"
+    assert found["pgd_loss: BN STATS (no reset), NORMAL"].verdict == "not measured"
 
 
 def test_nothing_is_measured_where_rows_are_missing_or_damaged(store: Store) -> None:
@@ -394,8 +390,7 @@ def test_nothing_is_measured_where_rows_are_missing_or_damaged(store: Store) -> 
     records = read(store)
     assert "no record of BN layers" in records["bn_params"].notes[0] and folder.name in records["bn_params"].notes[0]
     assert records["normal"].notes and not records["adv"].notes
-    assert {found.verdict for found in said(store).values()} == {"not measured"}
-    assert {found.verdict for found in statements({}, {}, {})} == {"not measured"}
+    assert made_up.statements(store) == {}
     assert channels.turned_off(records["bn_params"]) is None
 
 

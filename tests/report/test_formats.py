@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import made_up
+from support import made_up, table2
 from support.made_store import MadeStore
 
-from bnft.report import claims
 from bnft.report.rows import select
 from bnft.report.statements import of_study
 from bnft.report.table import render
@@ -44,6 +43,7 @@ def fill(store: Store, seed: int, **tuned: Any) -> None:
 
 
 def claimed(store: Store) -> dict[str, dict[str, Any]]:
+    table2.record(store)
     found = json.loads(render(select(store, ["all"]), "json"))["claims"]
     assert all(claim.keys() == KEYS for claim in found)
     return {claim["text"]: claim for claim in found}
@@ -68,7 +68,7 @@ def test_statements_are_records_like_claims(store: Store) -> None:
 
 def test_statements_change_no_p_value_of_a_claim(store: Store) -> None:
     """They belong to no family, so claims are what they are without any record of BN layers."""
-    tested = {claim.text for claim in claims.CLAIMS}
+    tested = {claim.text for claim in table2.study().claims if claim.is_error}
     before = {text: claim for text, claim in claimed(store).items() if text in tested}
     for file in store.root.glob("*/batchnorm.safetensors"):
         file.unlink()
@@ -79,6 +79,7 @@ def test_statements_change_no_p_value_of_a_claim(store: Store) -> None:
 
 
 def test_csv_and_tex_have_them_and_the_terminal_does_not(store: Store) -> None:
+    table2.record(store)
     lines = list(csv.DictReader(io.StringIO(render(select(store, ["all"]), "csv"))))
     (below,) = [line for line in lines if line["label"] == BELOW_ADV]
     assert (below["kind"], below["verdict"], below["policy"]) == ("claim", "holds", "")
@@ -91,11 +92,16 @@ def test_csv_and_tex_have_them_and_the_terminal_does_not(store: Store) -> None:
         assert BELOW_ADV not in render(select(store, ["all"]), form)
 
 
-def test_only_rows_of_the_paper_count(tmp_path: Path) -> None:
+def test_nothing_published_stands_beside_a_row_with_changed_values(tmp_path: Path) -> None:
     store = Store(tmp_path / "multirun")
     fill(store, 0, overrides={"attack.eps": 0.3})
     found = claimed(store)
-    assert found[LOSS]["verdict"] == "holds" and found[BELOW_NORMAL]["verdict"] == "not measured"
+    assert found[BELOW_NORMAL]["verdict"] == "holds" and found[BELOW_NORMAL]["paper"] is None
+    assert "-0.177" not in render(select(store, ["all"]), "tex")
+
+
+def test_a_sweep_without_a_study_has_no_statements(store: Store) -> None:
+    assert json.loads(render(select(store, ["all"]), "json"))["claims"] == []
 
 
 def test_statements_are_those_of_the_page(tmp_path: Path) -> None:
@@ -106,4 +112,4 @@ def test_statements_are_those_of_the_page(tmp_path: Path) -> None:
     (study,) = select(made.store, ["all"]).studies()
     found = of_study(study)
     assert found == StudyDrawings(study).groups[0].statements and len(found) == 9
-    assert "not measured" not in [one.verdict for one in found if one.key.startswith(("gamma", "m_", "scores"))]
+    assert "not measured" not in [one.verdict for one in found if one.claim.measure != "pgd_loss"]

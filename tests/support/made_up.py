@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from bnft.common import files
 from bnft.common.intervals import wilson
 from bnft.report.rows import Row, Study, select
+from bnft.report.statement import Statement
+from bnft.report.statements import of_study
 from bnft.runs import identity
 from bnft.runs.result import Result, read
 from bnft.runs.run_folder import RunFolder
@@ -108,6 +110,8 @@ def _record(folder: RunFolder, layers: Layers, epochs: Sequence[int] | None, eps
 
 
 def study(store: Store) -> Study:
+    """Return all runs of the store as a sweep of Table 2."""
+    table2.record(store)
     (only,) = select(store, ["all"]).studies()
     return only
 
@@ -115,6 +119,12 @@ def study(store: Store) -> Study:
 def rows(store: Store) -> dict[str, Row]:
     """Return the rows of the store's only study, by policy."""
     return {row.policy: row for row in study(store).rows}
+
+
+def statements(store: Store) -> dict[str, Statement]:
+    """Return the claims of Table 2 about distributions, by measure, row and other row."""
+    found = of_study(study(store))
+    return {f"{one.claim.measure}: {one.claim.row}, {one.claim.than}": one for one in found}
 
 
 def damage(folder: RunFolder, name: str) -> None:

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from bnft.config import folders
 from bnft.config.compose import composing
 from bnft.runs.reference import with_reference
+from bnft.runs.selection import pick
 from bnft.runs.store import Store
 from bnft.studies.check import checked
 from bnft.studies.study import Study, StudyRow
@@ -48,10 +49,10 @@ def record(store: Store) -> None:
     """Record a sweep of all evaluations in the store that are done, if one of them is in no sweep yet."""
     asked = {(entry["run"], entry["evaluation"]) for name in store.sweeps() for entry in store.sweep(name)["runs"]}
     entries = []
-    for run in store.runs():
-        for evaluation in run.evaluations():
+    for name in pick(store, ["all"]).runs:
+        for evaluation in store.run(name).evaluations():
             result = evaluation.result()
             assert result is not None
-            entries.append(placed({"run": run.name, "evaluation": evaluation.path.name}, dict(result.run.overrides)))
+            entries.append(placed({"run": name, "evaluation": evaluation.path.name}, dict(result.run.overrides)))
     if {(entry["run"], entry["evaluation"]) for entry in entries} - asked:
         sweep(store, entries)
