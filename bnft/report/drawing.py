@@ -44,13 +44,13 @@ class Read:
         return {series.label: outcomes.read(series.row) for series in self.group.series}
 
     @cached_property
-    def histories(self) -> dict[str, list[list[dict[str, Any]]]]:
-        """The training histories by label, one list of lines per run. A damaged history has no lines."""
-        return {label: [lines for lines, _ in runs] for label, runs in self._histories.items()}
+    def histories(self) -> dict[str, runs.Histories]:
+        """The training histories by label. A damaged history has no lines."""
+        return {label: {seed: lines for seed, (lines, _) in found.items()} for label, found in self._histories.items()}
 
     @cached_property
-    def _histories(self) -> dict[str, list[tuple[list[dict[str, Any]], str]]]:
-        return {series.label: [_history(result) for result in series.row.results] for series in self.group.series}
+    def _histories(self) -> dict[str, dict[int, tuple[list[dict[str, Any]], str]]]:
+        return {one.label: {result.seed: _history(result) for result in one.row.results} for one in self.group.series}
 
     @property
     def compared(self) -> list[Series]:
@@ -63,7 +63,7 @@ class Read:
     def notes(self) -> list[str]:
         """Notes on files that could not be read."""
         notes = [note for rows in (self.records, self.scores) for row in rows.values() for note in row.notes]
-        return [*notes, *(note for runs in self._histories.values() for _, note in runs if note)]
+        return [*notes, *(note for found in self._histories.values() for _, note in found.values() if note)]
 
     @cached_property
     def statements(self) -> list[Statement]:

@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from bnft.batchnorm.record import BatchNormRecord
 from bnft.common.errors import DamagedError, InputError
 from bnft.report import page
 from bnft.report.content import StudyDrawings, content
@@ -35,18 +36,17 @@ from bnft.sweeps.status import SETTLED, RunStatus, StoreStatus
 
 ADDRESS = "127.0.0.1"
 LEAST_SECONDS = 2.0  # between two looks at the store
-SHOWN = 6  # runs in the histograms: those that come last in the sweep
+SHOWN = 6  # rows that histograms show at first: those that come last in the sweep
 MOST_SHARE = 4  # a page that takes a second to make is made at most every 4 seconds
 WATCHED = (layout.HISTORY, layout.BATCHNORM, layout.STATUS, layout.MODEL)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Begun:
-    """A run of the sweep: its label, its history and its BN record. Those that cannot be read are left out."""
+    """The runs of a row that have begun: their histories and BN records by seed, as far as they can be read."""
 
-    label: str
-    history: list[dict[str, Any]]
-    records: RowRecords
+    histories: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    records: dict[int, BatchNormRecord] = field(default_factory=dict)
 
 
 class Live:
@@ -59,7 +59,6 @@ class Live:
         self.store, self.sweep = store, name
         record = store.sweep(name)
         self._study = Study.decoded(record["study"]) if record.get("study") else None
-        self._several_seeds = len(record.get("seeds") or ()) > 1
         self._titles = {entry["run"]: entry.get("row") for entry in record["runs"]}
         self._lock = threading.Lock()
         self._version, self._page, self._made, self._seconds = "", b"", 0.0, 0.0
@@ -111,31 +110,28 @@ class Live:
 
     def _figures(self) -> Iterator[Figure]:
         """Draw the training curves and BN histograms of all runs that have begun."""
-        begun = list(self._begun())
-        look = looks([one.label for one in begun], self._study)
-        series = [Series(one.label, Row(()), look[one.label]) for one in begun]
-        curves = runs.training(Group("", tuple(series)), {one.label: [one.history] for one in begun})
-        records = {one.label: one.records for one in begun if one.records.records}
+        begun = self._begun()
+        look = looks(begun, self._study)
+        series = [Series(label, Row(()), look[label]) for label in begun]
+        curves = runs.training(Group("", tuple(series)), {label: one.histories for label, one in begun.items()})
+        records = {label: RowRecords(one.records, {}, ()) for label, one in begun.items() if one.records}
         layer = self._study.layer if self._study else 1
         shown = [one for one in series if one.label in records]
         histograms = batchnorm.figure1(shown, records, shown=shown[-SHOWN:], layer=layer) if shown else None
         yield from (figure for figure in (curves, histograms) if figure is not None)
 
-    def _begun(self) -> Iterator[Begun]:
+    def _begun(self) -> dict[str, Begun]:
+        """Return the runs that have begun, by the title of their row."""
+        found: dict[str, Begun] = {}
         for run, title in self._titles.items():
             folder = self.store.run(run)
-            try:
-                record = folder.record()
-                history = folder.history()
-            except DamagedError:  # not begun, or being written
-                continue
-            seed = int(record.identity.get("seed", 0))
-            label = title or record.title
-            records: dict[int, Any] = {}
-            with suppress(DamagedError):
-                records = {seed: folder.batchnorm()}
-            shown = f"{label}, seed {seed}" if self._several_seeds else label
-            yield Begun(shown, history, RowRecords(records, {}, ()))
+            with suppress(DamagedError):  # not begun, or being written
+                record, history = folder.record(), folder.history()
+                seed = int(record.identity.get("seed", 0))
+                row = found.setdefault(title or record.title, Begun())
+                row.histories[seed] = history
+                row.records[seed] = folder.batchnorm()
+        return found
 
 
 def _stamp(file: Path) -> tuple[int, int]:

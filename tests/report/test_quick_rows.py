@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import table2
 from support.written import EVALUATION, outcomes, rows, study, sweep, write
 
 from bnft.common.errors import DamagedError
@@ -88,14 +89,14 @@ def test_a_preview_that_several_evaluations_show_counts_once(store: Store) -> No
 def test_an_entry_without_a_preview_does_not_hide_that_of_another(store: Store) -> None:
     entry = made(store, "adv", quick=100)
     alone = {key: value for key, value in entry.items() if key != "preview"}
-    first, second = swept(store, entry, alone), swept(store, alone)
+    first, second = sweep(store, entry, alone), sweep(store, alone)
     for names in ([first], [first, second]):
         assert [result.result.evaluation.attack for result in select(store, names).results] == ["quick"]
 
 
 def test_a_run_whose_evaluations_are_all_missing_is_named_once(store: Store) -> None:
     entries = [write(store, "adv", evaluation=evaluation, done=False) for evaluation in (AUTOATTACK, STRONGEST)]
-    assert select(store, [swept(store, *entries)]).missing == (entries[0]["run"],)
+    assert select(store, [sweep(store, *entries)]).missing == (entries[0]["run"],)
 
 
 def test_a_preview_in_the_place_of_a_result_that_is_done_counts_once(store: Store) -> None:
@@ -130,7 +131,8 @@ def test_claims_are_tested_on_quick_alone_and_say_so(store: Store) -> None:
 
 def test_results_of_a_search_that_does_not_exist_any_more_keep_their_label(store: Store) -> None:
     fast = write(store, "adv", 99, evaluation={**AUTOATTACK, "search": "fast"}, overrides={"evaluation.search": "fast"})
-    sweep(store, fast, write(store, "adv", 100, evaluation={**AUTOATTACK, "search": None}))
+    usual = write(store, "adv", 100, evaluation={**AUTOATTACK, "search": None})
+    table2.sweep(store, [table2.placed(fast, {"evaluation.search": "fast"}), table2.placed(usual, {})])
     found = json.loads(render(select(store, ["all"]), "json"))["rows"]
     told = [(row["label"], row["robust_error"], row["paper"] is None) for row in found]
     assert told == [("ADV", 50.0, False), ("ADV [evaluation.search=fast]", 49.5, True)]
@@ -253,11 +255,11 @@ def test_the_bound_after_both_attacks_stands_beside_autoattacks_number(store: St
 
 def test_a_note_says_what_quick_broke_and_autoattack_did_not(store: Store) -> None:
     further = "The quick attack broke further images, which AutoAttack did not break: 4 of ADV, 1 of BN PARAMS."
-    name = swept(store, made(store, "normal", quick=180, autoattack=190))
+    name = sweep(store, made(store, "normal", quick=180, autoattack=190))
     assert "further images" not in render(select(store, [name]), "terminal")
     entries = [made(store, "adv", seed, quick=outcomes(102), autoattack=outcomes(110, shift=2)) for seed in (0, 1)]
     entries.append(made(store, "bn_params", quick=101, autoattack=100))
-    name = swept(store, made(store, "normal", quick=180, autoattack=190), *entries)
+    name = sweep(store, made(store, "normal", quick=180, autoattack=190), *entries)
     for form in ("terminal", "md", "tex"):
         text = " ".join(render(select(store, [name]), form).split())
         assert f"{further} evaluation=strongest reports both numbers." in text

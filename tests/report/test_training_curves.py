@@ -36,7 +36,7 @@ def history(epochs: int, every: int | None) -> History:
 
 def drawn(group: Group, *histories: History) -> Figure:
     labels = [series.label for series in group.series]
-    figure = training(group, {label: [lines] for label, lines in zip(labels, histories, strict=True)})
+    figure = training(group, {label: {0: lines} for label, lines in zip(labels, histories, strict=True)})
     assert figure is not None
     return figure
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import warm
-from support import table2
+from support import table2, warm
 from support.command import TINY, Outcome
 from wandb_workspaces.reports.v2 import internal as report_models
 from wandb_workspaces.reports.v2.interface import Report

@@ -1,26 +1,28 @@
 """Figures of the training and the cost of runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import altair as alt
 
-from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, by_seed, over_epochs, seeds_of
+from bnft.report.figures.base import ROW, Datasets, Figure, Panel, Rows, by_seed, over_epochs, seed_control, seeds_of
 from bnft.report.groups import Group
 from bnft.report.rows import Row
 from bnft.report.style import PART_COLOURS
 
+Histories = Mapping[int, list[dict[str, Any]]]  # the training histories of a row's runs, by seed
+
 CURVE_POINTS = 60  # drawn epochs of a long training, at most
 
 
-def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> Figure | None:
-    """Draw loss and errors over epochs. `histories` has by label a list of lines per run."""
+def training(group: Group, histories: Mapping[str, Histories]) -> Figure | None:
+    """Draw loss and errors over epochs. `histories` is by label."""
     sets = Datasets()
     rows: Rows = []
     measured: Rows = []
     for series in group.series:
-        for result, history in zip(series.row.results, histories.get(series.label, []), strict=False):
-            place = {"row": series.label, "seed": result.seed}
+        for seed, history in histories.get(series.label, {}).items():
+            place = {"row": series.label, "seed": seed}
             rows += _points(place, history)
             measured += _points(place, [line for line in history if "monitor_robust_error" in line])
     if not rows:
@@ -53,7 +55,7 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
             " trained on. The robust error is by the quick attack, which can miss adversarial images. It is therefore"
             " not the robust error of the table, and no test image enters it."
         )
-    if any(len(series.row.results) > 1 for series in group.series):
+    if any(len(found) > 1 for found in histories.values()):
         caption += " Lines are means over seeds. Bands extend from the lowest to the highest seed."
     return Figure(
         "training",
@@ -61,7 +63,7 @@ def training(group: Group, histories: dict[str, list[list[dict[str, Any]]]]) -> 
         caption,
         tuple(panels),
         group.series,
-        controls=seeds_of(group, "mean over all seeds"),
+        controls=seed_control((seed for found in histories.values() for seed in found), "mean over all seeds"),
         wide=True,
         height=200,
         datasets=sets,
