@@ -1,12 +1,10 @@
 """The training curves: errors on held-out images have panels of their own if they were measured."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.made_store import MadeStore
-from vl_convert import vegalite_to_svg
 
 from bnft.report.figures.base import Figure
 from bnft.report.figures.runs import CURVE_POINTS, training
@@ -44,16 +42,6 @@ def drawn(group: Group, *histories: History) -> Figure:
 def test_without_measurements_the_figure_is_as_before(group: Group) -> None:
     figure = drawn(group, history(5, None), history(5, None))
     assert len(figure.panels) == 4 and "held-out" not in figure.caption
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7])
-def test_ticks_of_few_epochs_are_different_whole_numbers(group: Group, epochs: int) -> None:
-    spec = drawn(group, history(epochs, None), history(epochs, None)).screen()[0]
-    spec["encoding"]["y"]["axis"] = None
-    for encoding in ("color", "strokeDash"):
-        spec["encoding"][encoding]["legend"] = None
-    ticks = re.findall(r">(\d+)</text>", vegalite_to_svg({**spec, "width": 300}))
-    assert ticks == [str(epoch) for epoch in range(1, epochs + 1)]
 
 
 def test_all_measured_epochs_are_drawn_in_a_long_training(group: Group) -> None:
