@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -117,17 +118,19 @@ def compare(case: Case, rounds: int, only: list[str] | None) -> None:
             def once(name: str = name, attack: Callable[[], Verdicts] = attack) -> None:
                 verdicts[name] = attack()
 
+            print(f"round {round_ + 1}: {name} begins", flush=True)
             times[name].append(seconds(once))
             errors = int((~verdicts[name][0]).sum())
             print(f"round {round_ + 1}: {name}: {errors} errors, {times[name][-1]:.1f} s", flush=True)
     rows = []
     reference, cost = verdicts[REFERENCE]
     for name, (robust, passes) in verdicts.items():
-        fractions = sorted(ours / theirs for ours, theirs in zip(times[name], times[REFERENCE], strict=True))
+        fractions = [ours / theirs for ours, theirs in zip(times[name], times[REFERENCE], strict=True)]
         rows.append(
             [
                 name,
-                f"1/{1 / fractions[len(fractions) // 2]:.1f}",
+                f"{median(times[name]):.1f}",
+                f"1/{1 / median(fractions):.1f}",
                 passes.forward,
                 passes.backward,
                 f"1/{weight(cost) / weight(passes):.1f}" if weight(passes) else "-",
@@ -137,8 +140,9 @@ def compare(case: Case, rounds: int, only: list[str] | None) -> None:
             ]
         )
     print()
-    print_table(["attack", "time", "forward", "backward", "passes", "errors", "missed", "extra"], rows)
+    print_table(["attack", "seconds", "time", "forward", "backward", "passes", "errors", "missed", "extra"], rows)
     print("Time and passes are fractions of pyautoattack's. A backward pass counts as two forward passes.")
+    print("Missed are images that only pyautoattack broke. Extra are those that only the other attack broke.")
 
 
 def candidates(case: Case) -> dict[str, Callable[[], Verdicts]]:

@@ -15,7 +15,15 @@ import torch
 
 from bnft.common.devices import available_threads, has_fast_bf16
 
-PACKAGES = ("torch", "torchattacks", "adversarial-robustness-toolbox", "foolbox", "pyautoattack", "autoattack")
+PACKAGES = (
+    "torch",
+    "torchattacks",
+    "adversarial-robustness-toolbox",
+    "foolbox",
+    "pyautoattack",
+    "autoattack",
+    "adv-lib",
+)
 
 Times = dict[str, list[float]]
 """The seconds of each candidate, with one number per round."""
