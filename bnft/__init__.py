@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from bnft.api import transfer as transfer
     from bnft.common.errors import DamagedError as DamagedError
     from bnft.common.errors import InputError as InputError
+    from bnft.common.errors import OutOfTimeError as OutOfTimeError
 
 __version__ = "0.2.0.dev0"
 
-_ERRORS = ("DamagedError", "InputError")
+_ERRORS = ("DamagedError", "InputError", "OutOfTimeError")
 _API = ("RunsFailedError", "Table", "evaluate", "load", "plan", "results", "run", "table", "transfer")
 
 

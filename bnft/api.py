@@ -94,6 +94,7 @@ def run(arguments: Sequence[str]) -> Records:
     Raises:
         InputError: if an argument is invalid. Nothing is written in this case.
         RunsFailedError: if runs failed. It is raised once all other runs are done.
+        OutOfTimeError: if `hydra.launcher.minutes` is over before all runs are done. The same call continues.
     """
     from bnft.sweeps.local import Local
     from bnft.sweeps.record import record

@@ -3,6 +3,7 @@
 `--help` and tab completion import this module, so it must import quickly.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bnft.common.compat import argparse_actions
-from bnft.common.ending import argparse_message, printing, refused, trouble
-from bnft.common.errors import InputError, UnwritableError, rejected
+from bnft.common.ending import OUT_OF_TIME, argparse_message, printing, refused, trouble
+from bnft.common.errors import Failure, InputError, OutOfTimeError, UnwritableError, rejected
 from bnft.common.files import reachable
 from bnft.config import folders
 from bnft.config.check import SCHEMA
@@ -108,6 +109,8 @@ def _run_one(overrides: list[str]) -> None:
     from bnft.sweeps.terminal import Terminal
     from bnft.tracking.background import tracked
 
+    local = HydraConfig.get().launcher if _launcher().endswith(".LocalLauncher") else None
+    until = instantiate(local).backend.until if local is not None else math.inf
     planned = plan([overrides])
     (run,) = planned.runs
     if HydraConfig.get().mode == RunMode.RUN and run.config[SWEEP_NAME] is not None:
@@ -115,12 +118,14 @@ def _run_one(overrides: list[str]) -> None:
     expected = {task.run.name: [run.evaluation_id] * task.evaluated for task in undone(tasks(planned), planned.store)}
     try:
         with (
-            Requests(*STOP_SIGNALS) as requests,
+            Requests(*STOP_SIGNALS, until=until) as requests,
             Terminal() as terminal,
             tracked(planned.store, expected, planned.wandb, terminal, commit=commit() if expected else None),
         ):
             result = execute(run, planned.store, terminal, pulse=requests.pulse)
-    except Stopped:
+    except Stopped as stop:
+        if requests.received is None:
+            raise OutOfTimeError({run.name: Failure(str(stop), stopped=True)}) from None
         raise KeyboardInterrupt from None
     except UnwritableError as error:
         if expected:
@@ -136,8 +141,8 @@ def _run_one(overrides: list[str]) -> None:
 def guarded(main: Callable[[], object]) -> None:
     """Call `main`, and end the process with an exit code if it fails.
 
-    The code is 2 for errors that a user can correct, which print one line, and 130 after an interruption. Any other
-    error is a bug in bnft. It is raised, so that Python prints its traceback.
+    The code is 2 for errors that a user can correct, which print one line, 75 if the time is over, and 130 after an
+    interruption. Any other error is a bug in bnft. It is raised, so that Python prints its traceback.
     """
     sys.argv[1:] = [for_hydra(argument) for argument in sys.argv[1:]]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints a shortened error and exits with 1
@@ -149,6 +154,9 @@ def guarded(main: Callable[[], object]) -> None:
         except KeyboardInterrupt:
             print("interrupted; the same command continues from here", file=sys.stderr)
             sys.exit(130)
+        except OutOfTimeError as error:
+            print(error, file=sys.stderr)
+            sys.exit(OUT_OF_TIME)
         except Exception as error:
             if not about_input(error):
                 raise

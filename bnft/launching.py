@@ -14,7 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from bnft.common.console import notice
-from bnft.common.errors import Failure, InputError, UnwritableError, show
+from bnft.common.errors import Failure, InputError, OutOfTimeError, UnwritableError, show
 from bnft.config.compat import error_of
 from bnft.report.table import print_planned, print_sweep
 from bnft.runs.bases import Member, unequal
@@ -43,6 +43,7 @@ def sweep(
 
     Raises:
         InputError: if a job, the study or a setting of the launcher is invalid.
+        OutOfTimeError: if the time of the launcher is over, after the table was printed.
     """
     planned = plan(jobs, isinstance(launcher, Launcher) or launcher.here, study)
     if not isinstance(launcher, Launcher):
@@ -64,15 +65,19 @@ def sweep(
         Member(run.row or str(run.config["title"]), run.name, run.base_name, run.identity) for run in planned.runs
     ):
         notice(f"bnft: {text}")
-    if isinstance(launcher, Launcher):  # not one of bnft: it cannot carry out a plan
-        outcomes: Outcomes | None = _launched([run.line for run in planned.runs] if study else jobs, launcher)
-    else:
-        outcomes = launcher.carry_out(planned, name, tracked)
+    late: OutOfTimeError | None = None
+    try:
+        if isinstance(launcher, Launcher):  # not one of bnft: it cannot carry out a plan
+            outcomes: Outcomes | None = _launched([run.line for run in planned.runs] if study else jobs, launcher)
+        else:
+            outcomes = launcher.carry_out(planned, name, tracked)
+    except OutOfTimeError as error:
+        late, outcomes = error, error.outcomes
     if outcomes is None:
         return
     print_sweep(planned.store, name)
     notice(f"figures: `bnft report {name}`")
-    failed = {task: failure for task, failure in outcomes.items() if failure is not None}
+    failed = {task: failure for task, failure in outcomes.items() if failure and not (late and failure.stopped)}
     differences = _differences(planned)
     for task, failure in list(failed.items())[:SHOWN_FAILURES]:
         _explain(task, failure, differences.get(task.partition("/")[0], ""))
@@ -80,6 +85,9 @@ def sweep(
         hidden = len(failed) - SHOWN_FAILURES
         if hidden > 0:
             notice(f"... and {hidden} more; `bnft status {name}` lists them")
+    if late:
+        raise late
+    if failed:
         runs = {task.partition("/")[0] for task in failed}
         notice(f"{len(runs)} of {asked + bases} runs failed; the same command tries them again")
         raise SystemExit(1)

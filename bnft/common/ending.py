@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 from bnft.common.errors import InputError, did_you_mean, show
 
 REFUSED = 2
+OUT_OF_TIME = 75  # EX_TEMPFAIL of sysexits.h: the same command continues
 _OF_THE_MACHINE = {  # errors of a path or a disk, not of the program
     errno.EACCES,
     errno.EDQUOT,

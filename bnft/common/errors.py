@@ -49,6 +49,20 @@ class Failure:
         return self.message
 
 
+class OutOfTimeError(Exception):
+    """The time that `hydra.launcher.minutes` gives is over. Everything is saved, and the same command continues.
+
+    Attributes:
+        outcomes: the failure of each task, by its name; None if the task is done.
+    """
+
+    def __init__(self, outcomes: Mapping[str, Failure | None]) -> None:
+        self.outcomes = dict(outcomes)
+        left = len({task.partition("/")[0] for task, failure in outcomes.items() if failure is not None})
+        many = f"{left} runs are" if left > 1 else "1 run is"
+        super().__init__(f"hydra.launcher.minutes is over, and {many} not done yet; the same command continues")
+
+
 def rejected(key: str, value: object, must: str) -> InputError:
     """Return the usual error: `key=value: must be ...`."""
     return InputError(f"{key}={show(value)}: must be {must}")

@@ -1,7 +1,9 @@
 """Requests to stop, and stopping without losing state."""
 
+import math
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,10 +31,14 @@ class Requests:
     """A context manager that records signals as requests to stop. A second SIGINT raises KeyboardInterrupt at once.
 
     Signals that were ignored before, for example by nohup or in the background of a shell, stay ignored.
+
+    Args:
+        signals: the signals.
+        until: when it is time to stop without a signal, on the clock of `time.monotonic`.
     """
 
-    def __init__(self, *signals: signal.Signals) -> None:
-        self._signals = signals
+    def __init__(self, *signals: signal.Signals, until: float = math.inf) -> None:
+        self._signals, self._until = signals, until
         self._before: dict[signal.Signals, Any] = {}
         self.received: int | None = None
 
@@ -50,10 +56,22 @@ class Requests:
             raise KeyboardInterrupt
         self.received = number
 
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time is over, and no signal was received."""
+        return self.received is None and time.monotonic() >= self._until
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a reason to stop."""
+        return self.received is not None or self.out_of_time
+
     def pulse(self) -> None:
-        """Raise Stopped if a signal was received."""
+        """Raise Stopped if a signal was received, or the time is over."""
         if self.received is not None:
             raise Stopped(f"stopped by {signal.Signals(self.received).name}")
+        if self.out_of_time:
+            raise Stopped("stopped, because hydra.launcher.minutes is over")
 
 
 @contextmanager

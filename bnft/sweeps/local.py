@@ -1,5 +1,7 @@
 """Runs at the same time on this machine, with one process per GPU or per share of the CPUs."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +10,10 @@ if TYPE_CHECKING:  # Hydra imports this for every command, --help too
     from bnft.runs.plan import Plan
     from bnft.sweeps.backend import Track
     from bnft.sweeps.pool import Outcomes
+
+
+SAVING_SECONDS = 20.0  # before the end of its time, a sweep stops: to save its runs, and to print its table
+SAVING_SHARE = 0.25  # the largest part of its time for this
 
 
 @dataclass
@@ -19,6 +25,23 @@ class Local:
     workers: int | None = None  # runs at a time without a GPU; null is one per CPU
     fail_fast: bool = False  # whether the first failure stops all other runs
     hang_minutes: float = 30.0  # a run that gives no sign of life for so long is killed
+    minutes: float | None = None  # the time of the whole program; before its end, all runs save their state
+    order: str = "longest"  # longest | given: the longest runs first, or the order of the rows or the command line
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def until(self) -> float:
+        """When runs must save their state, on the clock of `time.monotonic`. Raise InputError if it is invalid."""
+        from bnft.common.errors import rejected
+
+        if self.minutes is None:
+            return math.inf
+        if not self.minutes > 0:
+            raise rejected("hydra.launcher.minutes", self.minutes, "a number, above 0, or null")
+        seconds = 60 * self.minutes
+        return self._began + seconds - min(SAVING_SECONDS, SAVING_SHARE * seconds)
 
     @property
     def here(self) -> bool:
@@ -31,12 +54,16 @@ class Local:
 
     def check(self) -> None:
         from bnft.common.errors import rejected
+        from bnft.sweeps.tasks import ORDERS
 
         for key, least in (("workers", self.workers), ("runs_per_gpu", self.runs_per_gpu)):
             if least is not None and least < 1:
                 raise rejected(f"hydra.launcher.{key}", least, "a whole number, at least 1")
         if not self.hang_minutes > 0:
             raise rejected("hydra.launcher.hang_minutes", self.hang_minutes, "a number, above 0")
+        if self.order not in ORDERS:
+            raise rejected("hydra.launcher.order", self.order, f"one of {', '.join(ORDERS)}")
+        _ = self.until
         self._chosen_gpus()
 
     def _chosen_gpus(self) -> list[str]:
@@ -62,7 +89,7 @@ class Local:
         from bnft.sweeps.tasks import tasks, undone, with_previews
         from bnft.sweeps.terminal import Terminal
 
-        everything = tasks(planned)
+        everything = tasks(planned, self.order)
         todo = undone(everything, planned.store)
         if not todo:
             return {}
@@ -84,5 +111,6 @@ class Local:
             Terminal(expected) as terminal,
             track(planned.store, expected, planned.wandb, terminal, sweep, commit),
         ):
-            everything = with_previews(todo, planned.store)
-            return Pool(everything, places, planned.store, terminal, self.fail_fast, 60 * self.hang_minutes).run()
+            everything = with_previews(todo, planned.store, self.order)
+            hang_seconds = 60 * self.hang_minutes
+            return Pool(everything, places, planned.store, terminal, self.fail_fast, hang_seconds, self.until).run()

@@ -5,6 +5,7 @@ run fails, and another process replaces it. Runs that start from a failed run ar
 """
 
 import heapq
+import math
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 from bnft.common.compat import start_forkserver
 from bnft.common.devices import available_threads
-from bnft.common.errors import Failure, InputError
+from bnft.common.errors import Failure, InputError, OutOfTimeError
 from bnft.common.processes import importing_alike, without_main
 from bnft.common.stopping import STOP_SIGNALS, Requests, ignored
 from bnft.runs.reporter import Reporter
@@ -121,6 +122,7 @@ class Pool:
         reporter: shows the progress.
         fail_fast: whether the first failure stops all other tasks.
         hang_seconds: a process that gives no sign of life for so long is killed.
+        until: when all runs save their state, on the clock of `time.monotonic`.
     """
 
     def __init__(
@@ -130,10 +132,11 @@ class Pool:
         store: Store,
         reporter: Reporter,
         fail_fast: bool = False,
-        hang_seconds: float = float("inf"),
+        hang_seconds: float = math.inf,
+        until: float = math.inf,
     ) -> None:
         self._tasks, self._slots, self._store, self._reporter = tasks, places, store, reporter
-        self._fail_fast, self._hang_seconds = fail_fast, hang_seconds
+        self._fail_fast, self._hang_seconds, self._until = fail_fast, hang_seconds, until
         self._context = context()
         self._workers: list[_WorkerProcess] = []
         self._ready: list[tuple[int, str]] = []  # a heap of tasks that can start, by their order
@@ -150,17 +153,20 @@ class Pool:
 
         On SIGINT, SIGTERM or SIGHUP, all runs save their state within ten seconds, and KeyboardInterrupt is raised. A
         second SIGINT raises it at once.
+
+        Raises:
+            OutOfTimeError: if tasks are left when the time is over. All runs have saved their state.
         """
         for task in self._tasks:
             if task.needs in self._by_name:
                 self._waiting[str(task.needs)].append(task.name)
             else:
                 heapq.heappush(self._ready, (self._order[task.name], task.name))
-        with Requests(*STOP_SIGNALS) as requests:
+        with Requests(*STOP_SIGNALS, until=self._until) as requests:
             try:
                 self._workers = [self._start(slot) for slot in self._slots]
                 while self._goes_on():
-                    if requests.received or self._has_failed_fast():
+                    if requests.made or self._has_failed_fast():
                         self._stop()
                     self._hand_out()
                     self._listen()
@@ -169,11 +175,14 @@ class Pool:
                 self._end_workers()
         if requests.received:
             raise KeyboardInterrupt
+        failed = self._has_failed_fast()
+        why = "hydra.launcher.fail_fast is set, and another run failed" if failed else "hydra.launcher.minutes is over"
         for name in self._by_name.keys() - self.outcomes.keys():
-            self.outcomes[name] = Failure(
-                "not begun: hydra.launcher.fail_fast is set, and another run failed", stopped=True
-            )
-        return {name: failure for name, failure in self.outcomes.items() if not self._by_name[name].previewed}
+            self.outcomes[name] = Failure(f"not begun: {why}", stopped=True)
+        outcomes = {name: failure for name, failure in self.outcomes.items() if not self._by_name[name].previewed}
+        if not failed and any(failure is not None and failure.stopped for failure in outcomes.values()):
+            raise OutOfTimeError(outcomes)
+        return outcomes
 
     # handing out
 

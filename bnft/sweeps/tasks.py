@@ -9,10 +9,12 @@ from bnft.common import files
 from bnft.common.errors import DamagedError
 from bnft.config import build
 from bnft.evaluation.settings import passes_per_image
-from bnft.runs.plan import Plan, Run
+from bnft.runs.plan import Plan, Run, ancestors
 from bnft.runs.store import Store, task_name
 
 STANDING, STANDING_UNDEFENDED = 0.5, 0.1  # approximate share of robust images with and without adversarial training
+
+LONGEST, GIVEN = ORDERS = ("longest", "given")
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,35 @@ class Task:
         return task_name(self.run.name, self.shown.evaluation_id if self.shown is not None else None)
 
 
-def tasks(planned: Plan) -> list[Task]:
-    """Return the tasks of a plan: those of bases first, then the longest first."""
+def tasks(planned: Plan, order: str = LONGEST) -> list[Task]:
+    """Return the tasks of a plan.
+
+    Args:
+        planned: the plan.
+        order: `longest` for the tasks of bases first, then the longest first. `given` for the order of the plan, with
+            the tasks of bases just before the first run that needs them.
+    """
     everything = (*planned.bases, *planned.runs)
     asked = Counter(run.name for run in planned.runs)
     shared = {run.base_name for run in everything} | {name for name, evaluations in asked.items() if evaluations > 1}
     trainings = {run.name: Task(run, False, run.base_name) for run in everything if run.name in shared}
     evaluations = [Task(run, True, run.name if run.name in shared else run.base_name) for run in planned.runs]
+    if order == GIVEN:
+        found: dict[str, Task] = {}
+        for evaluation in evaluations:
+            needed = [trainings.get(run.name) for run in (*ancestors(evaluation.run), evaluation.run)]
+            found |= {task.name: task for task in (*needed, evaluation) if task is not None and task.name not in found}
+        return list(found.values())
     return sorted([*trainings.values(), *evaluations], key=lambda task: (task.evaluated, -_cost(task)))
 
 
 def undone(everything: Sequence[Task], store: Store) -> list[Task]:
     """Return the tasks that are not done, without trainings that no other task waits for.
 
-    Their `needs` name other tasks in the result only.
+    Their `needs` name other tasks in the result only. A run that is trained does not wait for its base.
     """
+    trained = {name for name in {task.run.name for task in everything} if store.run(name).trained}
+    everything = [replace(task, needs=None) if task.run.name in trained else task for task in everything]
     by_name = {task.name: task for task in everything}
     left: set[str] = set()
     for evaluation in [task for task in everything if task.evaluated]:
@@ -63,35 +79,42 @@ def undone(everything: Sequence[Task], store: Store) -> list[Task]:
     return [replace(task, needs=task.needs if task.needs in left else None) for task in everything if task.name in left]
 
 
-def with_previews(todo: Sequence[Task], store: Store) -> list[Task]:
+def with_previews(todo: Sequence[Task], store: Store, order: str = LONGEST) -> list[Task]:
     """Add a task for the preview of each evaluation that waits for it.
 
-    Trainings come first, then previews and evaluations without a preview, then the others, each the longest first. All
-    rows of a sweep therefore have quick numbers before a process begins to attack with AutoAttack, unless it would have
-    nothing else to do. A preview that is done, or was asked for as an evaluation, is not added.
+    With `longest`, trainings come first, then previews and evaluations without a preview, then the others, each the
+    longest first. All rows of a sweep therefore have quick numbers before a process begins to attack with AutoAttack,
+    unless it would have nothing else to do. With `given`, each preview comes just before its evaluation.
+
+    A preview that is done, or was asked for as an evaluation, is not added.
 
     Args:
         todo: the tasks that are not done; see `undone`.
         store: the store.
+        order: as for `tasks`.
     """
     asked = {task.name for task in todo}
-    names = set(asked)
-    first = [task for task in todo if task.evaluated and task.run.preview is None]
-    last = []
+    names, found = set(asked), list[Task]()
     for task in todo:
         if not task.evaluated or task.run.preview is None:
+            found.append(task)
             continue
         preview = replace(task, evaluated=False, previewed=True)
         made = is_done(preview, store)
-        last.append(task if made or preview.name in asked else replace(task, needs=preview.name))
         if not made and preview.name not in names:
             names.add(preview.name)
-            first.append(preview)
-    if not last:
-        return list(todo)
-    trainings = [task for task in todo if not task.evaluated]
-    last.sort(key=lambda task: -_evaluation_cost(task.run))
-    return [*trainings, *sorted(first, key=lambda task: -_cost(task)), *last]
+            found.append(preview)
+        found.append(task if made or preview.name in asked else replace(task, needs=preview.name))
+    return found if order == GIVEN else sorted(found, key=_rank_with_previews)
+
+
+def _rank_with_previews(task: Task) -> tuple[int, float]:
+    """Return a key to sort tasks by, if there are previews among them; see `with_previews`."""
+    if task.shown is None:
+        return 0, 0.0  # trainings are sorted already
+    if task.previewed or task.run.preview is None:
+        return 1, -_cost(task)
+    return 2, -_evaluation_cost(task.run)
 
 
 @files.reachable()

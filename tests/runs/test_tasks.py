@@ -41,6 +41,15 @@ def test_a_run_without_children_is_one_task_and_the_longest_comes_first(planned)
     assert found == [("normal", True, None), ("adv", True, None), ("normal", True, None)]
 
 
+def test_in_the_given_order_a_base_comes_just_before_the_first_row_that_needs_it(planned):
+    lines = [["policy=adv"], ["policy=bn_params"], ["policy=normal"], ["policy=bn_params", "seed=1"], ["policy=normal"]]
+    found = named(tasks(planned(*lines), "given"))
+    first = [("adv", True, None), ("normal", False, None), ("bn_params", True, "normal"), ("normal", True, "normal")]
+    assert found == [*first, ("normal", False, None), ("bn_params", True, "normal")]
+    found = named(tasks(planned(["policy=adv_bn_clean"], ["policy=bn_params", "base=bn_stats"]), "given"))
+    assert [policy for policy, _, _ in found] == ["adv", "adv_bn_clean", "normal", "bn_stats", "bn_params"]
+
+
 def test_a_run_with_two_evaluations_is_trained_once(planned):
     found = named(tasks(planned(["policy=adv"], ["policy=adv", "evaluation=pgd"])))
     assert found == [("adv", False, None), ("adv", True, "adv"), ("adv", True, "adv")]
@@ -53,6 +62,17 @@ def test_what_is_trained_already_is_not_waited_for(planned):
     train(asked, everything[0])
     assert is_done(everything[0], asked.store) and not is_done(everything[1], asked.store)
     assert set(named(undone(everything, asked.store))) == {("normal", True, None), ("bn_stats", True, None)}
+
+
+def test_a_run_that_is_trained_does_not_wait_for_its_base(planned):
+    """Its base can have been exported without its model, and must not be trained again for nothing."""
+    asked = planned(["policy=normal"], ["policy=bn_stats"], ["policy=bn_params"])
+    normal = next(task for task in tasks(asked) if task.evaluated and task.run.policy == "normal")
+    evaluate(asked, normal)
+    for task in tasks(asked):
+        if task.run.policy in ("bn_stats", "bn_params"):
+            train(asked, task)
+    assert set(named(undone(tasks(asked), asked.store))) == {("bn_stats", True, None), ("bn_params", True, None)}
 
 
 def evaluate(planned, task):

@@ -104,6 +104,16 @@ def test_trainings_of_bases_come_first_then_quick_then_autoattack_each_the_longe
         assert before.needs == (found[0].name if task.run.policy in ("bn_stats", "normal") else None)
 
 
+def test_in_the_given_order_a_preview_comes_just_before_its_evaluation(planned):
+    asked = planned(["policy=bn_stats"], ["policy=adv"], ["policy=normal", "preview=null"])
+    found = with_previews(undone(tasks(asked, "given"), asked.store), asked.store, "given")
+    told = [(task.run.policy, task.previewed, task.evaluated) for task in found]
+    assert told[0] == ("normal", False, False)
+    each = [(policy, *what) for policy in ("bn_stats", "adv") for what in ((True, False), (False, True))]
+    assert told[1:] == [*each, ("normal", False, True)]
+    assert [task.needs for task in found[1:]] == [found[0].name, found[1].name, None, found[3].name, found[0].name]
+
+
 def test_an_evaluation_that_was_asked_for_is_not_also_a_preview(planned):
     quick = "evaluation.version=null", "evaluation.attacks=null", "evaluation=quick"
     asked = planned(["policy=adv"], ["policy=adv", *quick])
