@@ -98,9 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     transfer.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     transfer.set_defaults(call=_transfer)
-    export = commands.add_parser("export", help="write a small copy of results, to keep beside a paper")
+    export = commands.add_parser("export", help="write a small copy of results, or what a sweep needs to continue")
     export.add_argument(
-        "folder", type=_store, metavar="FOLDER", help="the folder to write to; other commands read it with --store"
+        "folder",
+        type=_target,
+        metavar="FOLDER",
+        help="the folder to write to; other commands read it with --store; or a file NAME.tar.xz, an archive of it",
     )
     export.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     export.add_argument(
@@ -109,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="POLICY",
         help="policies whose models are included, for base=FOLDER/RUN",
+    )
+    export.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="include all that runs of these sweeps that are not done need to continue on another machine",
     )
     export.set_defaults(call=_export)
     store_commands.add(commands, _store)
@@ -165,6 +173,13 @@ def _store(path: str) -> "Store":
     from bnft.runs.store import Store, checked
 
     return Store(checked(path))
+
+
+def _target(path: str) -> Path:
+    from bnft.runs.store import checked
+
+    file = Path(path)
+    return checked(str(file.parent)) / file.name if file.suffixes[-2:] == [".tar", ".xz"] else checked(path)
 
 
 def _complete(words: list[str]) -> None:
@@ -237,14 +252,13 @@ def _transfer(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from bnft.report.export import export
+    from bnft.report.export import export_to
     from bnft.runs.selection import meant
 
     store = options.store
     with meant(store, options.names) as names:
-        runs = export(store, names, options.folder, options.models)
-    size = sum(file.stat().st_size for run in runs for file in run.path.rglob("*") if file.is_file())
-    print(f"exported: {len(runs)} run{'s' * (len(runs) != 1)}, {size / 1e6:.1f} MB in {options.folder.root}")
+        count, size = export_to(store, names, options.folder, options.models, options.unfinished)
+    print(f"exported: {count} run{'s' * (count != 1)}, {size / 1e6:.1f} MB in {options.folder}")
 
 
 def _layers(options: argparse.Namespace) -> None:

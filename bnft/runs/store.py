@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -154,6 +154,10 @@ class Store:
     def extend_sweep(self, name: str, **fields: Any) -> None:
         """Add fields to the record of a sweep."""
         files.write_json(self._sweep_file(name), {**self.sweep(name), **fields})
+
+    def copy_sweep(self, name: str, sweep: Mapping[str, Any]) -> None:
+        """Write the record of a sweep of another store."""
+        files.write_json(self._sweep_file(name), sweep)
 
     def sweeps(self) -> list[str]:
         """Return the names of all sweeps, oldest first. Reads only the first bytes of each record."""
