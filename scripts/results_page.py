@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import cifar10
 from cogapp import Cog
 from PIL import Image
 
@@ -109,16 +108,6 @@ def statements(name: str) -> str:
 def commands(name: str) -> str:
     """Return the command of every run."""
     return "\n".join(["```sh", *(run.command for run in costs.reproductions(study(name))), "```"])
-
-
-def plan(scale_name: str) -> str:
-    """Return the stages of the campaign, and their estimated durations."""
-    scale, total, lines = cifar10.SCALES[scale_name], 0.0, []
-    for stage in cifar10.stages(scale):
-        training, attacks = cifar10.seconds(stage, scale)
-        total += training + attacks
-        lines.append((stage.title, str(stage.epochs), f"{training:,.0f}", f"{attacks:,.0f}", f"{total / 60:.0f}"))
-    return _markdown(("stage", "epochs per policy", "training s", "AutoAttack s", "minutes since the start"), lines)
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
