@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import log10
-from typing import Any
 
 import altair as alt
 
@@ -65,7 +64,7 @@ def figure3(
         for kind, title in KIND_TITLES.items():
             rows = _rows(histograms, kind)
             if rows:  # older results have no PGD examples
-                chart = _histogram(sets, drawn, rows, histograms.quantity)
+                chart = _histogram(sets, drawn, rows, histograms)
                 name = f"{TITLES[histograms.quantity]}, {title}"
                 panels.append(Panel(name, chart, lanes=SHARES[histograms.quantity]))
     caption = (
@@ -89,24 +88,32 @@ def figure3(
 
 
 def _rows(histograms: ScoreHistograms[tuple[str, str]], kind: str) -> Rows:
-    """Return one dict per row, value of the control of seeds, and bin."""
-    rows: list[dict[str, Any]] = []
-    for drawn in histograms.histograms:
-        if drawn.kind == kind and drawn.values:
-            label, seed = drawn.row
-            for low, high, count in zip(histograms.edges, histograms.edges[1:], drawn.counts, strict=False):
-                share = round(100 * count / drawn.values, 3)
-                rows.append({"row": label, "seed": seed, "x": low, "x2": high, "share": share})
-    return rows
+    """Return one dict per row and value of the control of seeds, with the share of each bin."""
+    return [
+        {
+            "row": drawn.row[0],
+            "seed": drawn.row[1],
+            "share": [round(100 * count / drawn.values, 2) for count in drawn.counts],
+        }
+        for drawn in histograms.histograms
+        if drawn.kind == kind and drawn.values
+    ]
 
 
-def _histogram(sets: Datasets, drawn: Sequence[Series], rows: Rows, quantity: str) -> Chart:
+def _histogram(
+    sets: Datasets, drawn: Sequence[Series], rows: Rows, histograms: ScoreHistograms[tuple[str, str]]
+) -> Chart:
+    quantity, low, high = histograms.quantity, histograms.edges[0], histograms.edges[-1]
+    edge = f"{low} + {(high - low) / BINS} * (datum.i + {{0}})"
     axis = alt.Axis(tickCount=6, labelOverlap=True)
     if quantity == "odds":
         places, names = [*CONFIDENCES], [*CONFIDENCES.values()]
         axis = alt.Axis(values=places, labelOverlap="greedy", labelExpr=f"{names}[indexof({places}, datum.value)]")
     return (
         alt.Chart(sets.add(rows))
+        .transform_calculate(i=f"sequence({BINS})")
+        .transform_flatten(["share", "i"])
+        .transform_calculate(x=edge.format(0), x2=edge.format(1))
         .mark_rect()
         .encode(
             x=alt.X("x:Q", title=TITLES[quantity], scale=alt.Scale(zero=False, nice=False), axis=axis),
