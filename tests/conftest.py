@@ -13,6 +13,9 @@ from hydra import initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from support.command import ROOT, Outcome
+from support.composing import once
+
+from bnft.config import compose
 
 if TYPE_CHECKING:
     from support.on_slurm import Site
@@ -25,6 +28,13 @@ os.environ["WANDB_MODE"] = "disabled"  # but in the tests of tracking: they need
 @pytest.fixture(autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _composed_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compose, "hydra_compose", once(compose.hydra_compose))
+        yield
 
 
 @pytest.fixture

@@ -32,9 +32,9 @@ def _short_attacks() -> Iterator[None]:
 
     def short(self: AutoAttack, *arguments: object, **keywords: object) -> None:
         initialise(self, *arguments, **keywords)
-        self.fab.n_iter, self.square.n_queries = 10, 200
+        self.fab.n_iter, self.square.n_queries = 5, 100
         for attack in (self.apgd, self.apgd_targeted):
-            attack.n_iter = attack.n_iter_orig = 25
+            attack.n_iter = attack.n_iter_orig = 12
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AutoAttack, "__init__", short)
@@ -273,7 +273,7 @@ def test_square_attack_asks_for_an_image_once_and_finds_what_it_found(digits: Da
     found, asked = [], []
     for predict in (model, cached(model, images)):
         calls.clear()
-        square = SquareAttack(predict, eps=0.02, n_queries=4000, seed=0, resc_schedule=False)
+        square = SquareAttack(predict, eps=0.02, n_queries=1500, seed=0, resc_schedule=False)
         found.append(square.perturb(images, labels))
         asked.append(sum(calls))
     assert torch.equal(*found)

@@ -162,6 +162,14 @@ def table2(reported: Reporter) -> Written:
 
 
 @pytest.fixture(scope="module")
+def drawn(browser: "Browser", table2: Written) -> "Iterator[Page]":
+    """Its page with every chart drawn, for tests that only look at it."""
+    with opened(browser, table2.index) as page:
+        scrolled(page)
+        yield page
+
+
+@pytest.fixture(scope="module")
 def seeds(reported: Reporter) -> Written:
     return reported(lambda made: made.add(("normal", "adv", "bn_stats", "bn_params"), seeds=(0, 1, 2)))
 
@@ -185,10 +193,9 @@ def test_every_chart_is_drawn_without_a_word(browser: "Browser", table2: Written
             assert any(title.startswith(start) for title in titles), start
 
 
-def test_the_table_holds_the_numbers_of_the_result_files(browser: "Browser", table2: Written) -> None:
+def test_the_table_holds_the_numbers_of_the_result_files(table2: Written, drawn: "Page") -> None:
     results = table2.results()
-    with opened(browser, table2.index) as page:
-        shown = rows(page)
+    shown = rows(drawn)
     assert len(shown) == len(results) == len(KINDS)
     for policy, cells in zip(KINDS, shown, strict=True):  # which are in the paper's order
         (result,) = results[policy]
@@ -333,15 +340,13 @@ def test_readers_choose_the_seed_of_every_figure_of_rows(browser: "Browser", see
         assert points.count() == 3
 
 
-def test_gamma_has_labels_for_gamma_and_for_gamma_minus_1(browser: "Browser", table2: Written) -> None:
+def test_gamma_has_labels_for_gamma_and_for_gamma_minus_1(drawn: "Page") -> None:
     """The learned parameter is the one in plain BN and the other in reparametrised BN."""
-    with opened(browser, table2.index) as page:
-        scrolled(page)
-        charts = page.locator("figure[id$=figure1] .chart")
-        titles = charts.nth(0).locator(".role-axis-title text").all_text_contents()
-        texts = charts.nth(0).locator(".role-axis-label text")
-        labels = texts.evaluate_all("(all) => all.map((text) => [...text.children].map((line) => line.textContent))")
-        spread = page.locator("figure[id$=spread] .role-legend-label text").all_text_contents()
+    charts = drawn.locator("figure[id$=figure1] .chart")
+    titles = charts.nth(0).locator(".role-axis-title text").all_text_contents()
+    texts = charts.nth(0).locator(".role-axis-label text")
+    labels = texts.evaluate_all("(all) => all.map((text) => [...text.children].map((line) => line.textContent))")
+    spread = drawn.locator("figure[id$=spread] .role-legend-label text").all_text_contents()
     assert titles == ["upper line: γ, lower line: γ − 1"]
     lines = [[float(line.replace("−", "-")) for line in label] for label in labels if label]
     assert len(lines) > 2
@@ -474,10 +479,8 @@ def test_it_fits_and_can_be_read(browser: "Browser", table2: Written, tmp_path: 
         assert any(all(word in one for word in table) for one in pages), table
 
 
-def test_axes_say_what_they_are_of(browser: "Browser", table2: Written) -> None:
-    with opened(browser, table2.index) as page:
-        scrolled(page)
-        titles = set(page.locator(".role-axis-title text, .role-row-title text").all_text_contents())
+def test_axes_say_what_they_are_of(drawn: "Page") -> None:
+    titles = set(drawn.locator(".role-axis-title text, .role-row-title text").all_text_contents())
     expected = {"clean error (%)", "robust error (%)", "channels", "BN layer", "mean of m", "confidence", "images (%)"}
     expected |= {
         "logit",
