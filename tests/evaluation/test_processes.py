@@ -18,7 +18,7 @@ from bnft.evaluation.settings import Evaluation
 QUICK = Evaluation(
     attack="autoattack",
     version="custom",
-    attacks=["apgd-ce", "apgd-t"],
+    attacks=["apgd-ce", "apgd-dlr"],
     norm="Linf",
     eps=EPS,
     n_images=24,
