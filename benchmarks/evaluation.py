@@ -15,6 +15,7 @@ which of AutoAttack's errors it misses. The passes of AutoAttack are those in it
 
 import argparse
 import copy
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -162,11 +163,22 @@ def candidates(case: Case) -> dict[str, Callable[[], Verdicts]]:
         result[f"bnft AutoAttack, {case.threads} processes"] = ours(config, case.threads)
     result["bnft quick"] = ours(quick, case.threads)
     result["bnft PGD-40"] = ours(replace(quick, attack="pgd", iterations=40, step_size=config.eps / 4), case.threads)
-    if importlib.util.find_spec("torchattacks"):
+    if importable("torchattacks"):
         result["torchattacks AutoAttack"] = lambda: with_torchattacks(case)
-    if importlib.util.find_spec("adv_lib"):
+    if importable("adv_lib.attacks"):
         result["adv-lib APGD-CE and targeted APGD, 3 targets"] = lambda: with_adv_lib(case)
     return result
+
+
+def importable(package: str) -> bool:
+    """Return whether a package can be imported. If it is installed and cannot, say why."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        if importlib.util.find_spec(package.partition(".")[0]):
+            print(f"{package} is left out: {error}", flush=True)
+        return False
+    return True
 
 
 def with_pyautoattack(case: Case) -> Verdicts:
