@@ -175,7 +175,7 @@ class Pool:
                 self._end_workers()
         if requests.received:
             raise KeyboardInterrupt
-        failed = self._has_failed_fast()
+        failed = self._fail_fast and any(failure and not failure.stopped for failure in self.outcomes.values())
         why = "hydra.launcher.fail_fast is set, and another run failed" if failed else "hydra.launcher.minutes is over"
         for name in self._by_name.keys() - self.outcomes.keys():
             self.outcomes[name] = Failure(f"not begun: {why}", stopped=True)

@@ -25,8 +25,8 @@ def test_a_little_is_left_for_saving():
     assert Local().until == math.inf
 
 
-def pooled(asked):
-    return Pool(undone(tasks(asked), asked.store), slots(1, []), asked.store, Terminal()).run()
+def pooled(asked, fail_fast=False):
+    return Pool(undone(tasks(asked), asked.store), slots(1, []), asked.store, Terminal(), fail_fast).run()
 
 
 def test_what_is_at_work_is_saved_and_continues_to_the_same_numbers(hydra, tmp_path, monkeypatch):
@@ -38,7 +38,7 @@ def test_what_is_at_work_is_saved_and_continues_to_the_same_numbers(hydra, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr("bnft.common.stopping.Requests.out_of_time", over)
         with pytest.raises(OutOfTimeError) as raised:
-            pooled(late)
+            pooled(late, fail_fast=True)
     assert "2 runs are not done yet; the same command continues" in str(raised.value)
     assert {failure is not None and failure.state for failure in raised.value.outcomes.values()} == {"interrupted"}
     begun = [run for run in late.runs if late.store.run(run.name).begun]
