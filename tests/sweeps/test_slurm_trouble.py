@@ -147,15 +147,18 @@ def test_at_its_time_limit_a_job_requeues_itself_even_within_its_first_epoch(sit
     assert site.done("t") == work(calm).count("t") and site.done("a") <= work(calm).count("a") + 1
 
 
-def test_a_job_that_gets_nowhere_within_its_time_limit_fails_instead_of_starting_for_ever(site: Site):
+def test_a_job_that_gets_nowhere_within_its_time_limit_fails_instead_of_starting_for_ever(site: Site, monkeypatch):
+    monkeypatch.setenv("BEFORE", "3")
     site.submit("policy=normal", *TINY)
+    (array,) = site.arrays()
     for begun in (1, 2):
         until(lambda begun=begun: site.done("j") == begun)  # type: ignore[misc]
-        site.cluster.run("scancel", "--signal=USR2", site.job("normal"))
+        site.cluster.run("scancel", "--signal=USR2", f"{array['job']}_0")
     said = site.bnft("wait", code=1)
     assert "no progress within the job's time limit; give it more with hydra.launcher.time" in said
     assert site.states() == {"normal": "failed"}
     assert site.done("t") == 0 and site.done("j") == 2
+    monkeypatch.delenv("BEFORE")
     site.submit("policy=normal", *TINY)
     assert "1 done" in site.bnft("wait")
 

@@ -11,7 +11,8 @@ from bnft.runs.store import Store
 pytestmark = pytest.mark.long
 
 
-def test_jobs_are_tracked_from_where_they_run(site: Site):
+def test_jobs_are_tracked_from_where_they_run(site: Site, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PACE", "0.5")  # tracking has little time after a job, and W&B takes seconds to import
     finish(site.follow("policy=bn_stats", *TINY, "wandb.mode=offline"))
     store = Store(site.store)
     (sweep,) = store.sweeps()
