@@ -13,16 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cogapp import Cog
+from omegaconf import OmegaConf
 from PIL import Image
 
 from bnft.common.intervals import unpaired
+from bnft.config.compose import composing
 from bnft.evaluation.pgd import LOSS_ITERATIONS
 from bnft.report import costs, table
 from bnft.report.content import StudyDrawings
 from bnft.report.rows import Quantity, Rate, Study, select
 from bnft.report.write import report
+from bnft.runs.reference import with_reference
 from bnft.runs.store import Store
-from bnft.studies import paper
+from bnft.studies.check import checked
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "results.md"
@@ -37,6 +40,21 @@ def study(name: str) -> Study:
     return only
 
 
+def record(name: str) -> None:
+    """Record the rows of Table 2 that the results belong to, which are older than studies."""
+    store = Store(DOCS / "results" / name)
+    values = OmegaConf.to_container(OmegaConf.load(DOCS.parent / "conf" / "study" / "table2.yaml"))
+    with composing():
+        definition = with_reference(checked("table2", values))
+    titles = {row.policy: row.title for row in definition.rows}
+    entries = []
+    for result in select(store, ["all"]).results:
+        run = result.run
+        entry = {"run": run.name, "evaluation": result.folder.path.name, "row": titles[run.policy]}
+        entries.append({**entry, **({"changed": run.overrides} if run.overrides else {})})
+    store.save_study(definition.encoded(), entries)
+
+
 def table2(name: str) -> str:
     """Return Table 2 with the paper's numbers, and the claims."""
     return table.render(select(Store(DOCS / "results" / name), ["all"]), "md").rstrip()
@@ -46,11 +64,13 @@ def differences(name: str) -> str:
     """Return our errors minus the paper's, with intervals for different images and the paper's numbers of images."""
     lines = []
     ours = study(name)
+    setting = ours.definition.setting if ours.definition else None
+    assert setting is not None and setting.clean_images is not None and setting.robust_images is not None
     for row, label in zip(ours.rows, ours.labels(), strict=True):
         published = ours.published(row)
         if published is not None:
-            clean = _difference(row.clean, published.clean_error, paper.CLEAN_IMAGES)
-            robust = _difference(row.robust, published.robust_error, paper.ROBUST_IMAGES)
+            clean = _difference(row.clean, published.clean_error, setting.clean_images)
+            robust = _difference(row.robust, published.robust_error, setting.robust_images)
             lines.append((label, clean, robust))
     return _markdown(("Model", "clean error, ours - paper", "robust error, ours - paper"), lines)
 
@@ -100,7 +120,7 @@ def statements(name: str) -> str:
     """Return the paper's statements about distributions, and their measured values."""
     lines = []
     for statement in StudyDrawings(study(name)).groups[0].statements:
-        published = "" if statement.paper is None else f"{statement.paper:+.3f}"
+        published = "" if statement.published is None else f"{statement.published:+.3f}"
         lines.append((statement.text, statement.measured, published, statement.verdict))
     return _markdown(("statement of the paper", "measured", "paper", "verdict"), lines)
 
@@ -121,6 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.check:
         for name, pictures in PICTURES.items():
+            record(name)
             with tempfile.TemporaryDirectory() as folder:
                 figures = report(Store(DOCS / "results" / name), ["all"], Path(folder)).parent / "figures"
                 for picture in pictures:

@@ -2,7 +2,7 @@
 
 The copy is a store, so `bnft table` and `bnft report` can read it. It has no adversarial images, and therefore no
 gallery. It also lacks the epochs of the BN record that no figure shows, and the models, unless they are requested. The
-records of the exported sweeps are copied too.
+records of the exported sweeps are copied too. If runs or `all` are exported, each of their studies becomes a sweep.
 
 If the runs that are not done are requested too, the same command continues them from the copy.
 """
@@ -29,6 +29,7 @@ from bnft.runs.result import read as read_record
 from bnft.runs.run_folder import RunFolder
 from bnft.runs.selection import ALL, Picked, pick
 from bnft.runs.store import Store
+from bnft.studies.study import Study
 
 ARCHIVE = ".tar.xz"
 # Fast compression. The window is large enough to store weights that a model shares with its base only once.
@@ -114,6 +115,8 @@ def export(
             evaluation.save(kept, read_record(Result, portable(plain(result.result)), evaluation.path))
     for name in picked.sweeps:
         target.copy_sweep(name, _portable_sweep(store.sweep(name)))
+    if not picked.sweeps:
+        _record_studies(selection, target)
     tell(selection)
     return [target.run(name) for name in runs]
 
@@ -174,6 +177,22 @@ def _portable_sweep(sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a sweep without what belongs to this machine: its process, its jobs and absolute paths."""
     kept: dict[str, Any] = portable({key: value for key, value in sweep.items() if key not in ("launcher", "arrays")})
     return {**kept, "command": " ".join(map(portable, str(sweep["command"]).split(" ")))}
+
+
+def _record_studies(selection: Selection, target: Store) -> None:
+    """Record the rows of studies that the copied runs belong to, so that the copy has the same tables and claims."""
+    entries: dict[str, list[dict[str, Any]]] = {}
+    studies: dict[str, Study] = {}
+    for result, place in selection.placed:
+        if place is None:
+            continue
+        base = {"base": result.run.base} if result.run.base is not None else {}
+        changed = {"changed": portable(place.changed)} if place.changed else {}
+        entry = {"run": result.run_folder.name, "evaluation": result.folder.path.name, **base}
+        studies[place.study.name] = place.study
+        entries.setdefault(place.study.name, []).append({**entry, "row": place.title, **changed})
+    for name, study in studies.items():
+        target.save_study(portable(study.encoded()), entries[name])
 
 
 def copy_model(run: RunFolder, copy: RunFolder) -> None:

@@ -138,6 +138,19 @@ class Store:
             files.write_json(self._sweep_file(name), {**sweep, **more, "runs": entries, "bases": bases})
         return name
 
+    def save_study(self, study: Mapping[str, Any], entries: list[dict[str, Any]]) -> None:
+        """Record runs of a study that were copied from another store, as a sweep with the name of the study.
+
+        Args:
+            study: the study, as in the record of a sweep.
+            entries: its runs; see `sweep`. Runs that were recorded before are kept.
+        """
+        name = str(study["name"]).replace("/", "-")
+        before = self.sweep(name)["runs"] if self.has_sweep(name) else []
+        runs = {(entry["run"], entry["evaluation"]): entry for entry in (*before, *entries)}
+        sweep = {"number": 1, "command": "bnft export", "commit": None, "time": now(), "study": study}
+        files.write_json(self._sweep_file(name), {**sweep, "runs": [*runs.values()], "bases": []})
+
     def _continued(self, name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what is kept of a sweep if it is asked for again: its SLURM jobs, if it has any."""
         if not self.has_sweep(name):

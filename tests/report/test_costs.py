@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import made_up
+from support import made_up, table2
 
 from bnft.common import files
 from bnft.config.compose import quoted
@@ -36,6 +36,7 @@ def test_seconds_of_every_run(store: Store) -> None:
     base = made_up.run(store, "normal", training=training(100.0, hardware=HARDWARE), seconds=5.0, cascade=cascade)
     for seed in (1, 0):
         made_up.run(store, "bn_params", seed=seed, base=base, training=training(10.0 + seed), seconds=2.0)
+    table2.record(store)
     found = costs(made_up.study(store))
     assert [(cost.label, cost.seed, cost.training, cost.evaluation, cost.total) for cost in found] == [
         ("NORMAL", 0, 100.0, 5.0, 105.0),

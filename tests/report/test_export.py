@@ -43,7 +43,8 @@ def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys, monk
     assert "exported: 22 runs" in capsys.readouterr().out
     kept = Store(tmp_path / "kept")
     for form in ("md", "json"):
-        assert table.render(select(kept, ["all"]), form) == table.render(select(made.store, ["all"]), form)
+        for names in ([], ["all"]):
+            assert table.render(select(kept, names), form) == table.render(select(made.store, names), form)
     run = next(run for run in made.store.runs() if run.name.startswith("bn_params-"))
     ours, theirs = kept.run(run.name).batchnorm(), run.batchnorm()
     assert len(ours.epochs) == EPOCHS and ours.epochs[0] == 0 and ours.epochs[-1] == theirs.epochs[-1]
@@ -56,6 +57,23 @@ def test_a_copy_has_the_same_table_and_the_record_thinned(tmp_path, capsys, monk
     monkeypatch.setattr(write, "PRINTED_GROUPS", 0)
     main(["report", "all", "--store", str(kept.root)])
     assert "exported without its images" in (kept.root / "reports" / "all" / "index.html").read_text()
+
+
+def test_a_copy_keeps_the_study_of_its_runs_over_several_exports(tmp_path):
+    made = MadeStore(Store(tmp_path / "multirun")).add(["normal", "adv", "bn_stats"])
+    made.sweep()
+    alone = made.add(["normal"], seeds=[5]).store.save_sweep(made.entries, [], "bnft run", None)
+    runs = {run.name.rpartition("-")[0]: run.name for run in made.store.runs() if run.config()["seed"] == 0}
+    kept = Store(tmp_path / "kept")
+    for policies in (["normal", "adv"], ["adv", "bn_stats"]):
+        export(made.store, [runs[policy] for policy in policies], kept, ())
+    (sweep,) = kept.sweeps()
+    assert sweep == "table2" and len(kept.sweep(sweep)["runs"]) == 3
+    for form in ("md", "json"):
+        assert table.render(select(kept), form) == table.render(select(made.store, made.store.sweeps()[:1]), form)
+    other = Store(tmp_path / "other")
+    export(made.store, [alone], other, ())
+    assert other.sweeps() == [], "this run belongs to no study"
 
 
 def test_what_cannot_be_exported_is_refused_and_writes_nothing(tmp_path, capsys):

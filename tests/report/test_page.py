@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import made_store, written
+from support import table2 as published
 from support.made_store import DEEP, KINDS, MadeStore, needed
 
 from bnft.batchnorm.record import QUANTITIES
@@ -24,7 +25,7 @@ from bnft.report import write
 from bnft.report.figures.batchnorm import BINS
 from bnft.report.groups import DRAWN_TOGETHER, groups
 from bnft.report.rows import select
-from bnft.report.style import OTHER_COLOURS, PART_COLOURS, POLICY_COLOURS, looks
+from bnft.report.style import COLOURS, PART_COLOURS, Look, looks
 from bnft.runs.store import Store
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Written:
 
 
 Reporter = Callable[..., Written]
+ROW_COLOURS = {row.policy: str(row.colour) for row in published.study().rows}
+
+
+def own_looks() -> dict[str, Look]:
+    """The look of each row of Table 2, by its policy."""
+    study = published.study()
+    by_title = looks(study.by_title, study)
+    return {row.policy: by_title[row.title] for row in study.rows}
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +307,7 @@ def test_readers_choose_layer_epoch_and_rows_of_figure_1(browser: "Browser", tab
                 tallest = max(max(line) for line in heights.values())
                 assert len(heights) == len(policies)
                 for policy, expected in zip(policies, counts[:, epoch], strict=True):
-                    drawn = np.array(heights[POLICY_COLOURS[policy].upper()])
+                    drawn = np.array(heights[ROW_COLOURS[policy].upper()])
                     assert drawn / tallest == pytest.approx(expected / counts[:, epoch].max(), abs=0.01), quantity
             return seen
 
@@ -620,7 +629,7 @@ def test_variants_of_one_policy_have_a_colour_each_in_table_and_figures(browser:
             "(marks) => marks.map((mark) => getComputedStyle(mark).fill)"
         )
         assert chips == lines and len(set(chips)) == 3
-        own = [int(POLICY_COLOURS["bn_params"][place : place + 2], 16) for place in (1, 3, 5)]
+        own = [int(ROW_COLOURS["bn_params"][place : place + 2], 16) for place in (1, 3, 5)]
         assert chips[0] == "rgb({}, {}, {})".format(*own)  # the paper's row keeps its own
 
 
@@ -679,8 +688,8 @@ def contrast(one: str, other: str) -> float:
 def test_the_colour_blind_tell_policies_apart(sight: str) -> None:
     """By colour alone the main ones, and all that have no other dash and shape."""
     compared = {"normal", "adv", "bn_stats", "bn_only_params", "bn_params"}
-    look = looks(POLICY_COLOURS)
-    for one, other in itertools.combinations(POLICY_COLOURS, 2):
+    look = own_looks()
+    for one, other in itertools.combinations(ROW_COLOURS, 2):
         if {one, other} <= compared or look[one].dash == look[other].dash:
             assert difference(look[one].colour, look[other].colour, sight) > TOLD_APART, (one, other)
     own = looks(f"mine_{number}" for number in range(DRAWN_TOGETHER))
@@ -706,7 +715,7 @@ def test_policies_of_one_family_differ_in_dash_and_shape() -> None:
         ("adv", "bn_only", "bn_only_logits_conv1"),
         ("bn_params", "bn_params_logits_conv1"),
     ]
-    look = looks(POLICY_COLOURS)
+    look = own_looks()
     for family in families:
         assert len({look[policy].dash for policy in family}) == len(family)
         assert len({look[policy].shape for policy in family}) == len(family)
@@ -714,15 +723,16 @@ def test_policies_of_one_family_differ_in_dash_and_shape() -> None:
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#141414"])
 def test_colours_stand_out_from_both_grounds(ground: str) -> None:
-    for colour in (*POLICY_COLOURS.values(), *OTHER_COLOURS, *PART_COLOURS):
+    for colour in (*ROW_COLOURS.values(), *COLOURS, *PART_COLOURS):
         assert contrast(colour, ground) >= 3, colour
 
 
-def test_a_policy_has_one_colour_whatever_stands_beside_it() -> None:
-    whole = looks(POLICY_COLOURS)
-    assert all(looks([policy])[policy] == look for policy, look in whole.items())
+def test_a_row_has_one_colour_whatever_stands_beside_it() -> None:
+    study, whole = published.study(), own_looks()
+    assert all(looks([row.title], study)[row.title] == whole[row.policy] for row in study.rows)
     assert len({(look.colour) for look in whole.values()}) == len(whole)
-    assert not {*PART_COLOURS} & {*POLICY_COLOURS.values(), *OTHER_COLOURS}
+    assert not {*PART_COLOURS} & {*ROW_COLOURS.values(), *COLOURS}
+    assert looks(["MINE", "ADV"])["MINE"].colour == COLOURS[0], "without a study, colours are in order"
 
 
 def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -735,7 +745,7 @@ def test_rows_that_were_evaluated_alike_are_drawn_together(tmp_path: Path, monke
     first, second = groups(study)
     assert len(first.series) == 11 and [one.label for one in second.series] == ["NORMAL", "ADV", "BN PARAMS"]
     assert all(one.row.first.evaluation.n_images == usual for one in first.series)
-    row = study.paper_row("bn_params")
+    row = study.titled("BN PARAMS")
     assert row is not None and row.first.evaluation.n_images == usual
     assert "base.seed" not in "".join(study.labels())
 

@@ -45,7 +45,8 @@ def test_the_matrix_of_runs(store: Path, bnft: Launch) -> None:
     outcome = bnft("transfer", "all", "--store", str(store), "--format", "json")
     assert outcome.code == 0
     found = json.loads(outcome.out)
-    first, second = found["rows"]
+    second, first = found["rows"]
+    assert (first, second) == ("NORMAL (PGD)", "BN STATS (reset) (PGD)")
     assert (found["norm"], found["eps"]) == ("Linf", 0.15)
     (left_out,) = found["left_out"]
     assert "eps=0.1 instead of 0.15" in left_out and left_out.startswith("NORMAL")

@@ -110,8 +110,6 @@ def _record(folder: RunFolder, layers: Layers, epochs: Sequence[int] | None, eps
 
 
 def study(store: Store) -> Study:
-    """Return all runs of the store as a sweep of Table 2."""
-    table2.record(store)
     (only,) = select(store, ["all"]).studies()
     return only
 
@@ -123,6 +121,7 @@ def rows(store: Store) -> dict[str, Row]:
 
 def statements(store: Store) -> dict[str, Statement]:
     """Return the claims of Table 2 about distributions, by measure, row and other row."""
+    table2.record(store)
     found = of_study(study(store))
     return {f"{one.claim.measure}: {one.claim.row}, {one.claim.than}": one for one in found}
 

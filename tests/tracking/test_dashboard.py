@@ -27,7 +27,7 @@ from bnft import cli
 from bnft.batchnorm.record import QUANTITIES
 from bnft.common import files
 from bnft.common.errors import InputError
-from bnft.report.style import POLICY_COLOURS
+from bnft.report.style import COLOURS
 from bnft.runs import identity
 from bnft.runs.store import Store
 from bnft.tracking import keys
@@ -55,7 +55,7 @@ def put_run(store: Store, policy: str, seed: int = 0, **recipe: Any) -> str:
 
 
 def put_sweep(store: Store, names: list[str]) -> str:
-    return store.save_sweep([{"run": name, "evaluation": "pgd-0"} for name in names], [], "launch.py -m", None)
+    return table2.sweep(store, [table2.placed({"run": name, "evaluation": "pgd-0"}, {}) for name in names])
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ class TestSpecification:
     def test_sections_answer_the_questions_in_order(self, store: Store) -> None:
         sections = written(store)["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
         assert [section["name"] for section in sections] == [
-            "Table 2", "Robust against clean error", "Training curves", "Mean m per layer (Figure 2)", "BN histograms",
+            "Table 2", "Robust against clean error", "Training curves", "Mean m per layer", "BN histograms",
             "Attacks",
         ]  # fmt: skip
         scatter = sections[1]["panels"][0]["config"]
@@ -169,19 +169,23 @@ class TestSpecification:
             ("group", store.sweeps()[0])
         ]
         assert runset["grouping"] == [{"section": "config", "name": "title.value"}]
-        assert {colours[run.name] for run in store.runs()} == set(POLICY_COLOURS.values())
+        assert {colours[run.name] for run in store.runs()} == {row.colour for row in table2.study().rows}
         assert len(colours) == 2 * len(table2.study().rows)  # each run and each group
         assert section["settings"]["maxRuns"] >= len(table2.study().rows)  # it is 10 unless told
         bars = grids(specification)[0]
         number = bars["runSets"][0]["id"]
-        assert bars["customRunColors"][f"{number}-config:title.value:ADV"] == POLICY_COLOURS["adv"]
+        assert bars["customRunColors"][f"{number}-config:title.value:ADV"] == table2.by_policy()["adv"].colour
 
-    def test_report_sets_the_policies_histograms_side_by_side_in_the_papers_order(self, store: Store) -> None:
+    def test_report_sets_the_rows_histograms_side_by_side_in_the_order_of_the_study(self, store: Store) -> None:
         shown = [grid["runSets"][0]["filters"]["filters"] for grid in grids(written(store))]
-        policies = [
-            item["value"] for filters in shown for item in filters if item.get("key", {}).get("name") == "jobType"
+        named = [
+            item["value"]
+            for filters in shown
+            for item in filters
+            if (item.get("key", {}).get("name"), item.get("op")) == ("name", "IN")
         ]
-        assert policies == [row.policy for row in table2.study().rows]
+        policies = [[run.rpartition("-")[0] for run in runs] for runs in named]
+        assert policies == [[row.policy] for row in table2.study().rows]
 
     def test_a_run_that_another_sweep_asked_for_too_is_found_by_name(self, store: Store) -> None:
         shared = put_run(store, "adv")
@@ -212,7 +216,7 @@ class TestSpecification:
         with pytest.raises(InputError, match="sweep elsewhere: must be one of those"):
             compare(store, "elsewhere")
 
-    def test_a_sweep_of_another_machine_is_the_papers_rows(
+    def test_a_sweep_of_another_machine_has_no_rows(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)  # where the specification goes if there is no store
@@ -223,7 +227,8 @@ class TestSpecification:
         notes = compare(store, "elsewhere").notes
         assert len(notes) == 2 and "--layer" in notes[1]
         with_layer = written(store, sweep="elsewhere", layer="l8")
-        assert len([grid for grid in grids(with_layer) if len(grid["runSets"][0]["filters"]["filters"]) == 2]) == 11
+        assert {len(grid["runSets"][0]["filters"]["filters"]) for grid in grids(with_layer)} == {1}, "of the sweep"
+        assert with_layer["workspace"]["spec"]["section"]["panelBankConfig"]["sections"][0]["name"] == "Runs"
 
     def test_making_it_again_changes_nothing(self, store: Store) -> None:
         assert written(store) == written(store)
@@ -233,9 +238,14 @@ def test_table_2_is_ours_where_runs_are_done(launch: Callable[..., Outcome]) -> 
     assert launch("policy=normal", *TINY).code == 0
     store = Store("multirun")
     run = store.runs()[0]
-    store.save_sweep([{"run": run.name, "evaluation": run.evaluations()[0].path.name}], [], "", None)
+    entry = {"run": run.name, "evaluation": run.evaluations()[0].path.name}
+    table2.sweep(store, [table2.placed(entry, {})])
     table = compare(store).table
     assert table.startswith("**Table 2 on digits") and "| NORMAL" in table
+    store.save_sweep([entry], [], "", None)
+    without = compare(store)
+    assert without.table.startswith("**Runs on digits") and (without.title, without.study) == ("Runs", None)
+    assert without.colours == {"NORMAL": COLOURS[0]}
 
 
 @pytest.mark.usefixtures("offline")
