@@ -216,9 +216,7 @@ class TestSpecification:
         with pytest.raises(InputError, match="sweep elsewhere: must be one of those"):
             compare(store, "elsewhere")
 
-    def test_a_sweep_of_another_machine_has_no_rows(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_sweep_of_another_machine_has_no_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)  # where the specification goes if there is no store
         store = Store(tmp_path / "empty")
         specification = written(store, sweep="elsewhere")
