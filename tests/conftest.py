@@ -33,7 +33,7 @@ def _few_threads() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "hydra_compose", once(compose.hydra_compose))
+        patch.setattr(compose, "hydra_compose", once(compose.hydra_compose))  # type: ignore[attr-defined]
         yield
 
 

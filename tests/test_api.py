@@ -205,7 +205,7 @@ def test_images_can_have_any_memory_layout() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
     images = torch.rand(4, 8, 8, 3).permute(0, 3, 1, 2)
     labels = network(images).argmax(1)
-    settings = {"attack": "autoattack", "version": "custom", "attacks": ["apgd-t"]}
+    settings: dict[str, Any] = {"attack": "autoattack", "version": "custom", "attacks": ["apgd-t"]}
     found = bnft.evaluate(network, images, labels, **settings)
     assert found.robust_error == bnft.evaluate(network, images.contiguous(), labels, **settings).robust_error
 

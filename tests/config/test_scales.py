@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import table2
 from support.command import ROOT
 
 from bnft import api
 from bnft.common.errors import InputError
 from bnft.config.compose import compose, for_hydra
 from bnft.runs.plan import ModelFile, plan
-from bnft.studies import paper
 
 SCALES = sorted(file.stem for file in (ROOT / "conf" / "scale").glob("*.yaml"))
 KINDS = {  # of rows from scratch; the others start from NORMAL
@@ -44,7 +44,7 @@ def photographs(tmp_path: Path) -> str:
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize("scale", LENGTHS)
-@pytest.mark.parametrize("policy", paper.BY_POLICY)
+@pytest.mark.parametrize("policy", table2.by_policy())
 def test_each_row_has_the_length_of_its_kind(policy, scale):
     schedule = compose([f"policy={policy}", "data=cifar10", f"scale={scale}"]).config["schedule"]
     lengths = LENGTHS[scale]
@@ -71,7 +71,7 @@ def test_a_scale_says_the_width_and_the_images():
 
 @pytest.mark.usefixtures("hydra")
 def test_the_usual_lengths_of_cifar10_are_the_papers_and_any_data_set_can_have_them():
-    for policy in paper.BY_POLICY:
+    for policy in table2.by_policy():
         usual, scaled = (compose([f"policy={policy}", "data=cifar10", *more]).config for more in ([], ["scale=paper"]))
         assert usual["schedule"] == scaled["schedule"]
         assert compose([f"policy={policy}", "scale=paper"]).config["schedule"] == usual["schedule"], "on the digits"
@@ -91,7 +91,7 @@ def test_the_command_line_wins_over_the_scale():
 @pytest.mark.usefixtures("hydra")
 def test_all_rows_are_those_of_the_paper_and_start_from_the_row_normal(photographs, tmp_path):
     line = ["data=npz", f"data.path={photographs}", "scale=toy", f"store={tmp_path}"]
-    planned = plan([[f"policy={policy}", *line] for policy in paper.BY_POLICY])
+    planned = plan([[f"policy={policy}", *line] for policy in table2.by_policy()])
     assert planned.bases == (), "the base of BN PARAMS is the row NORMAL"
     assert not any(run.overrides for run in planned.runs)
     (run,) = plan([["policy=bn_params", *line, "scale.epochs.scratch.clean=3"]]).runs

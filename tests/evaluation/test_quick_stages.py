@@ -1,6 +1,7 @@
 """Evaluation by the quick attack, alone and after AutoAttack: numbers, warnings, passes, and continuing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -58,10 +59,11 @@ def test_the_further_attack_leaves_the_numbers_of_autoattack_and_counts_beyond_t
 def test_the_api_returns_the_error_after_the_further_attack(model, digits: Dataset):
     outcomes, summary = evaluate(model, *digits.test, replace(WEAK, then="quick", restarts=1), Watched())
     images, labels = (part[:24] for part in digits.test)
-    settings = {"version": "custom", "attacks": ["square"], "batch_size": 10, "seed": 3}
+    settings: dict[str, Any] = {"version": "custom", "attacks": ["square"], "batch_size": 10, "seed": 3}
     found = bnft.evaluate(model, images, labels, EPS, attack="autoattack", then="quick", **settings)
     assert summary.strongest is not None
     assert (found.strongest_error, found.strongest_interval) == (summary.strongest.error, summary.strongest.interval)
+    assert found.strongest_error is not None
     assert found.strongest_error > found.robust_error and found.beyond.tolist() == outcomes.beyond.tolist()
     assert f"error after a further attack: {found.strongest_error:.2f} %" in repr(found)
     assert bnft.evaluate(model, images, labels, EPS, batch_size=10).strongest_error is None

@@ -64,7 +64,7 @@ def test_previews_cost_too_and_the_autoattack_before_a_further_attack_costs_once
     made_up.run(store, "adv", evaluation=quick, seconds=1.0)
     further = {"attack": "quick", **rate, "seconds": 3.0}
     fallen = {"fallen_at": np.ones(4, np.int8), "beyond": np.zeros(4, bool)}
-    more = {"strongest": further, "outcomes": fallen}
+    more: dict[str, Any] = {"strongest": further, "outcomes": fallen}
     made_up.run(store, "adv", evaluation=strongest, seconds=23.0, cascade=cascade, **more)
     (alone,) = costs(made_up.study(store))
     assert alone.evaluation == 24.0

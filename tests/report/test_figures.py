@@ -51,7 +51,7 @@ def test_ticks_of_epochs_are_whole_numbers_and_none_is_there_twice(epochs: Any, 
 
 def test_a_row_with_one_epoch_has_a_marker(group: Group) -> None:
     """A line of one point is invisible, also beside rows with several epochs."""
-    figure = training(group, {"NORMAL": [history(1)], "ADV": [history(3)]})
+    figure = training(group, {"NORMAL": {0: history(1)}, "ADV": {0: history(3)}})
     assert figure is not None
     line, points = figure.screen()[0]["layer"]
     assert line["mark"]["type"] == "line" and points["mark"]["type"] == "point"
@@ -61,7 +61,7 @@ def test_a_row_with_one_epoch_has_a_marker(group: Group) -> None:
 
 
 def test_legends_have_the_symbols_of_the_charts(group: Group) -> None:
-    figure = training(group, {"NORMAL": [history(1)], "ADV": [history(3)]})
+    figure = training(group, {"NORMAL": {0: history(1)}, "ADV": {0: history(3)}})
     assert figure is not None
     assert all("<line" in entry["symbol"] and "<circle" in entry["symbol"] for entry in legend(figure))
     marks = {"line": ("<line", "<circle"), "point": ("<circle",), "area": ("<rect",), "none": ()}
@@ -91,7 +91,7 @@ def test_eps_is_a_short_number_or_a_fraction_of_255(eps: float, text: str) -> No
 
 
 def test_print_has_the_rows_and_the_choices_that_are_shown_at_first(group: Group) -> None:
-    figure = training(group, {"NORMAL": [history(1)], "ADV": [history(3)]})
+    figure = training(group, {"NORMAL": {0: history(1)}, "ADV": {0: history(3)}})
     assert figure is not None
     some = Figure("key", "title", "", figure.panels, group.series, ("ADV",), datasets=figure.datasets)
     printed = some.printed()

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_nothing_published_stands_beside_quick(store: Store) -> None:
 
 
 def test_claims_are_tested_on_quick_alone_and_say_so(store: Store) -> None:
-    predictions = {"predictions": ([0] * 500, [0] * 475 + [1] * 25)}
+    predictions: dict[str, Any] = {"predictions": ([0] * 500, [0] * 475 + [1] * 25)}
     for policy, quick in (("adv", 100), ("normal", 190), ("bn_params", 150)):
         made(store, policy, quick=quick, **predictions)
     name = sweep(store, *(made(store, policy, **predictions) for policy in ("adv", "normal", "bn_params")))
