@@ -104,7 +104,7 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
     finally:
         for part, training in modes.items():
             part.training = training
-    fallen_at = outcomes.fallen_at.numpy()
+    fallen_at, strongest = outcomes.fallen_at.numpy(), summary.strongest
     names = np.array(["", *(step.attack for step in summary.cascade)])
     return Scores(
         clean_error=summary.clean.error,
@@ -121,8 +121,8 @@ def scored(module: nn.Module, images: Any, labels: Any, config: Evaluation) -> S
         broken=fallen_at > CLEAN,
         broken_by=names[np.maximum(fallen_at, CLEAN)],
         adversarial=outcomes.adversarial.numpy(),
-        strongest_error=summary.strongest.error if summary.strongest else None,
-        strongest_interval=summary.strongest.interval if summary.strongest else None,
+        strongest_error=strongest.error if strongest is not None else None,
+        strongest_interval=strongest.interval if strongest is not None else None,
         beyond=outcomes.beyond.numpy(),
     )
 

@@ -1,7 +1,6 @@
 """The quick attack: what it finds on models whose answer is known, what it costs, and where it waits."""
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -168,8 +167,8 @@ def test_steps_become_smaller_on_the_way_to_a_point_within_the_budget(norm: Norm
     x = images(20)
     size = EPS if norm == "Linf" else EPS / 8
     top = x + size * (1.6 * torch.rand(x.shape, generator=draws(4)) - 0.8)
-    settings: dict[str, Any] = {"eps": EPS, "norm": norm, "iterations": 100, "loss": cross_entropy}
-    found = apgd_search(Hill(top), x, torch.zeros(20, dtype=torch.long), generator=draws(), **settings)
+    search = partial(apgd_search, eps=EPS, norm=norm, iterations=100, loss=cross_entropy)
+    found = search(Hill(top), x, torch.zeros(20, dtype=torch.long), generator=draws())
     before, after = ((points - top).flatten(1).norm(dim=1) for points in (x, found.points))
     assert float((after / before).max()) < 0.03
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import made_up, table2
+from support import made_up
 
 from bnft.common import files
 from bnft.config.compose import quoted
@@ -36,7 +36,6 @@ def test_seconds_of_every_run(store: Store) -> None:
     base = made_up.run(store, "normal", training=training(100.0, hardware=HARDWARE), seconds=5.0, cascade=cascade)
     for seed in (1, 0):
         made_up.run(store, "bn_params", seed=seed, base=base, training=training(10.0 + seed), seconds=2.0)
-    table2.record(store)
     found = costs(made_up.study(store))
     assert [(cost.label, cost.seed, cost.training, cost.evaluation, cost.total) for cost in found] == [
         ("NORMAL", 0, 100.0, 5.0, 105.0),
@@ -64,8 +63,8 @@ def test_previews_cost_too_and_the_autoattack_before_a_further_attack_costs_once
     made_up.run(store, "adv", evaluation=quick, seconds=1.0)
     further = {"attack": "quick", **rate, "seconds": 3.0}
     fallen = {"fallen_at": np.ones(4, np.int8), "beyond": np.zeros(4, bool)}
-    more: dict[str, Any] = {"strongest": further, "outcomes": fallen}
-    made_up.run(store, "adv", evaluation=strongest, seconds=23.0, cascade=cascade, **more)
+    both: dict[str, Any] = {"evaluation": strongest, "outcomes": fallen}
+    made_up.run(store, "adv", **both, seconds=23.0, cascade=cascade, strongest=further)
     (alone,) = costs(made_up.study(store))
     assert alone.evaluation == 24.0
     assert alone.attacks == {"square": 20.0, "quick (further)": 3.0, "quick (preview)": 1.0}

@@ -106,6 +106,19 @@ def test_batches_draw_apart_and_count_together(digits: Dataset, monkeypatch: pyt
     assert whole["monitor_robust_error"] == whole["monitor_clean_error"] > 0
 
 
+def test_batches_and_seeds_have_draws_of_their_own(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, drawn = trained(digits, RECIPE)[0], []
+
+    def listening(device: torch.device, seed: int, purpose: str, *, step: int) -> torch.Generator:
+        drawn.append((seed, purpose, step))
+        return generator(device, seed, purpose, step=step)
+
+    monkeypatch.setattr(monitor, "BATCH", 16)
+    monkeypatch.setattr(monitor, "generator", listening)
+    Monitor(model, digits, EACH, 1, seed=7).errors()
+    assert drawn == [(7, "monitor", 0), (7, "monitor", 1), (7, "monitor", 2)]
+
+
 def test_an_attack_on_the_whole_cube_breaks_everything(digits: Dataset) -> None:
     model, _ = trained(digits, replace(GOOD, attack=None))
     found = Monitor(model, digits, replace(EACH, eps=1.0), 1, seed=0).errors()
