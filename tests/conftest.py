@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from support.command import ROOT, Outcome
 from support.composing import once
-
-from bnft.config import compose
 
 if TYPE_CHECKING:
     from support.on_slurm import Site
@@ -33,7 +31,7 @@ def _few_threads() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _composed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compose, "hydra_compose", once(compose.hydra_compose))  # type: ignore[attr-defined]
+        patch.setattr("bnft.config.compose.hydra_compose", once(compose))
         yield
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.long
 
 
 def test_jobs_are_tracked_from_where_they_run(site: Site, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PACE", "0.5")  # tracking has little time after a job, and W&B takes seconds to import
+    monkeypatch.setenv("PACE", "1")  # tracking has little time after a job, and W&B takes seconds to import
     finish(site.follow("policy=bn_stats", *TINY, "wandb.mode=offline"))
     store = Store(site.store)
     (sweep,) = store.sweeps()
