@@ -115,8 +115,15 @@ def test_batches_and_seeds_have_draws_of_their_own(digits: Dataset, monkeypatch:
 
     monkeypatch.setattr(monitor, "BATCH", 16)
     monkeypatch.setattr(monitor, "generator", listening)
-    Monitor(model, digits, EACH, 1, seed=7).errors()
-    assert drawn == [(7, "monitor", 0), (7, "monitor", 1), (7, "monitor", 2)]
+    norms = []
+
+    def attack(*arguments: Any, **settings: Any) -> Any:
+        norms.append(settings["norm"])
+        return quick_attack(*arguments, **settings)
+
+    monkeypatch.setattr(monitor, "quick_attack", attack)
+    Monitor(model, digits, replace(EACH, norm="L2"), 1, seed=7).errors()
+    assert drawn == [(7, "monitor", 0), (7, "monitor", 1), (7, "monitor", 2)] and norms == ["L2"] * 3
 
 
 def test_an_attack_on_the_whole_cube_breaks_everything(digits: Dataset) -> None:
