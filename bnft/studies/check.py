@@ -3,18 +3,21 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from bnft.common.errors import InputError, did_you_mean, show
-from bnft.config.compose import compose, is_sweep
+from bnft.config.compose import compose, is_sweep, policies
 from bnft.config.messages import annotations_of, pydantic_message
 from bnft.studies.measures import CONSTANT, ERRORS, MEASURES
-from bnft.studies.study import Claim, Study, StudyRow
+from bnft.studies.study import Claim, Published, Setting, Study, StudyRow
 
 NOT_IN_FILES = ("name", "reference")  # keys that bnft adds
 NOT_IN_ROWS = ("store", "sweep_name", "wandb", "study", "sweep", "policy", "title")  # keys that a row cannot override
+
+PARTS = {"published": Published, "setting": Setting}  # keys with keys of their own
 
 _STUDY = TypeAdapter(Study)
 
@@ -48,7 +51,10 @@ def _typed(name: str, values: Any) -> Study:
     """Return the study with all values in their types, and with the title of each row."""
     if not isinstance(values, Mapping) or not values:
         raise InputError("must be a file with `title` and `rows`")
-    rows, claims = values.get("rows") or [], values.get("claims")
+    _check_keys(values, Study, "a study")
+    if values.get("rows") is None:
+        raise InputError("rows: must be given, a list with one item per row such as {policy: bn_stats}")
+    rows, claims = values["rows"], values.get("claims")
     for key, part, kind in (("rows", rows, StudyRow), ("claims", claims, Claim)):
         if part is None and key != "rows":
             continue
@@ -56,8 +62,6 @@ def _typed(name: str, values: Any) -> Study:
             raise InputError(f"{key}={show(part)}: must be a list with one item per {key[:-1]}")
         for number, item in enumerate(part, start=1):
             _check_item(item, kind, f"{key}, number {number}")
-    if hidden := [key for key in NOT_IN_FILES if key in values]:
-        raise InputError(f"{hidden[0]}: no such key")
     given = {key: value for key, value in values.items() if value is not None}
     named = [{**row, "title": row.get("title") or _policy_title(row, place)} for place, row in enumerate(rows, start=1)]
     return _validated(_STUDY, {**given, "name": name, "rows": named}, Study)
@@ -66,15 +70,28 @@ def _typed(name: str, values: Any) -> Study:
 def _check_item(item: Any, kind: type, place: str) -> None:
     """Check one row or claim by itself, for a message that says which one is wrong."""
     if not isinstance(item, Mapping):
-        raise InputError(f"{place}: must be a mapping such as {{policy: bn_params}}, not {show(item)}")
-    if hidden := [key for key in NOT_IN_FILES if key in item]:
-        raise InputError(f"{place}: {hidden[0]}: no such key")
+        known = ", ".join(f"{key}: ..." for key in ("policy", "text") if key in kind.__annotations__)
+        raise InputError(f"{place}: must be a mapping such as {{{known}}}, not {show(item)}")
     known = {"title": "without a title"} if kind is StudyRow else {}
     given = {key: value for key, value in item.items() if value is not None}
     try:
+        _check_keys(item, kind, "a row" if kind is StudyRow else "a claim")
         _validated(TypeAdapter(kind), known | given, kind)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
+
+
+def _check_keys(values: Mapping[str, Any], kind: type, what: str) -> None:
+    """Check that a mapping has no other keys than a file can give."""
+    known = [field.name for field in fields(kind) if field.name not in NOT_IN_FILES]
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(f"{key}: no such key{did_you_mean(str(key), known)}; {what} has {', '.join(known)}")
+        if key in PARTS and value is not None:
+            if not isinstance(value, Mapping):
+                own = ", ".join(field.name for field in fields(PARTS[key]))
+                raise InputError(f"{key}={show(value)}: must be a mapping with {own}")
+            _check_keys(value, PARTS[key], f"`{key}`")
 
 
 def _validated(adapter: TypeAdapter[Any], values: Mapping[str, Any], kind: type) -> Any:
@@ -82,14 +99,21 @@ def _validated(adapter: TypeAdapter[Any], values: Mapping[str, Any], kind: type)
         return adapter.validate_python(dict(values))
     except ValidationError as error:
         message = pydantic_message(error, values, annotations_of(kind))
-        raise InputError(re.sub(r" \((\w+)=VALUE\)$", r" (\1: VALUE)", message)) from None
+        raise InputError(re.sub(r" \(([\w.]+)=VALUE\)$", r" (\1: VALUE)", message)) from None
 
 
 def _policy_title(row: Mapping[str, Any], number: int) -> str:
     try:
+        _check_policy(row["policy"])
         return str(compose([f"policy={row['policy']}", *(row.get("overrides") or ())]).config["title"])
     except InputError as error:
         raise InputError(f"rows, number {number}: {error}") from None
+
+
+def _check_policy(policy: str) -> None:
+    if policy not in policies():
+        hint = did_you_mean(policy, policies())
+        raise InputError(f"policy={show(policy)}: must be a policy{hint}; `bnft run --help` lists them")
 
 
 def _check_rows(rows: Sequence[StudyRow]) -> None:
@@ -99,13 +123,22 @@ def _check_rows(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         if row.title == CONSTANT:
             raise InputError(f"rows: {CONSTANT} must not be the title of a row, because claims use it for a classifier")
-        for line in row.overrides:
-            key = line.lstrip("+~").partition("=")[0]
-            group = re.split(r"[./@]", key)[0]
-            if group in NOT_IN_ROWS:
-                raise InputError(f"row {row.title}: {show(line)}: must not be in `overrides` of a row")
-            if is_sweep(line):
-                raise InputError(f"row {row.title}: {show(line)}: must have one value; add a row for each value")
+        try:
+            _check_policy(row.policy)
+            _check_overrides(row.overrides)
+        except InputError as error:
+            raise InputError(f"row {row.title}: {error}") from None
+
+
+def _check_overrides(lines: Sequence[str]) -> None:
+    keys = [line.lstrip("+~").partition("=")[0] for line in lines]
+    for line, key in zip(lines, keys, strict=True):
+        if re.split(r"[./@]", key)[0] in NOT_IN_ROWS:
+            raise InputError(f"{show(line)}: must not be in `overrides` of a row")
+        if is_sweep(line):
+            raise InputError(f"{show(line)}: must have one value; add a row for each value")
+        if keys.count(key) > 1:
+            raise InputError(f"{key}: must be only once in `overrides` of a row")
 
 
 def _check_claim(claim: Claim, study: Study) -> None:
@@ -114,20 +147,24 @@ def _check_claim(claim: Claim, study: Study) -> None:
     if claim.than != CONSTANT:
         _known(claim.than, "than", study)
     elif not claim.is_error:
-        raise InputError(f"than={CONSTANT}: must be a row with measure={claim.measure}")
+        raise InputError(f"than={CONSTANT}: must be the title of a row with measure={claim.measure}")
     if claim.relation not in measure.relations:
         raise InputError(
             f"relation={show(claim.relation)}: must be one of {', '.join(measure.relations)} with"
             f" measure={claim.measure}"
         )
     if (claim.relation == "closer") != (claim.to is not None):
-        raise InputError(f"to={show(claim.to)}: must be a row with relation=closer, and null with other relations")
+        raise InputError(
+            f"to={show(claim.to)}: must be the title of a row with relation=closer, and left out otherwise"
+        )
     if claim.to is not None:
         _known(claim.to, "to", study)
     if claim.margin is not None and claim.relation != "same":
-        raise InputError(f"margin={show(claim.margin)}: must be null with relation={claim.relation}")
+        raise InputError(
+            f"margin={show(claim.margin)}: must be left out with relation={claim.relation}; only `same` has one"
+        )
     if claim.than_measure is not None and claim.measure not in ERRORS:
-        raise InputError(f"than_measure={claim.than_measure}: must be null with measure={claim.measure}")
+        raise InputError(f"than_measure={claim.than_measure}: must be left out with measure={claim.measure}")
     if claim.row == claim.than and claim.measure == claim.other_measure:
         raise InputError(f"than={show(claim.than)}: must be another row than `row`, or have another `than_measure`")
 
