@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Malformed study files: one line that names the file, the place and the way out, and nothing is written."""
 
 from collections.abc import Callable
