@@ -17,7 +17,10 @@ from bnft.studies.study import Claim, Published, Setting, Study, StudyRow
 NOT_IN_FILES = ("name", "reference")  # keys that bnft adds
 NOT_IN_ROWS = ("store", "sweep_name", "wandb", "study", "sweep", "policy", "title")  # keys that a row cannot override
 
-PARTS = {"published": Published, "setting": Setting}  # keys with keys of their own
+PARTS: Mapping[tuple[type, str], type] = {  # keys with keys of their own
+    (StudyRow, "published"): Published,
+    (Study, "setting"): Setting,
+}
 
 _STUDY = TypeAdapter(Study)
 
@@ -70,8 +73,8 @@ def _typed(name: str, values: Any) -> Study:
 def _check_item(item: Any, kind: type, place: str) -> None:
     """Check one row or claim by itself, for a message that says which one is wrong."""
     if not isinstance(item, Mapping):
-        known = ", ".join(f"{key}: ..." for key in ("policy", "text") if key in kind.__annotations__)
-        raise InputError(f"{place}: must be a mapping such as {{{known}}}, not {show(item)}")
+        first = ", ".join(f"{key}: ..." for key in ("policy", "text") if key in kind.__annotations__)
+        raise InputError(f"{place}: must be a mapping such as {{{first}}}, not {show(item)}")
     known = {"title": "without a title"} if kind is StudyRow else {}
     given = {key: value for key, value in item.items() if value is not None}
     try:
@@ -87,11 +90,12 @@ def _check_keys(values: Mapping[str, Any], kind: type, what: str) -> None:
     for key, value in values.items():
         if key not in known:
             raise InputError(f"{key}: no such key{did_you_mean(str(key), known)}; {what} has {', '.join(known)}")
-        if key in PARTS and value is not None:
+        part = PARTS.get((kind, key))
+        if part is not None and value is not None:
             if not isinstance(value, Mapping):
-                own = ", ".join(field.name for field in fields(PARTS[key]))
+                own = ", ".join(field.name for field in fields(part))
                 raise InputError(f"{key}={show(value)}: must be a mapping with {own}")
-            _check_keys(value, PARTS[key], f"`{key}`")
+            _check_keys(value, part, f"`{key}`")
 
 
 def _validated(adapter: TypeAdapter[Any], values: Mapping[str, Any], kind: type) -> Any:
