@@ -121,7 +121,7 @@ def _study(drawings: StudyDrawings, place: str) -> dict[str, Any]:
         ],
         "sweeps": sweeps[:10],
         "reading_notes": list(dict.fromkeys([*main.notes, *notes, *drawings.unseen])),
-        "links": _links(place, groups_shown, bool(pairs), bool(main.statements), bool(tested)),
+        "links": _links(place, groups_shown, any(pair.pictures for pair in pairs), bool(main.statements), bool(tested)),
     }
 
 

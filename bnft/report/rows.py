@@ -389,8 +389,10 @@ def places(sweeps: Iterable[Mapping[str, Any]]) -> Places:
         for entry in sweep["runs"]:
             title = entry.get("row")
             if title in study.by_title:
-                here = found.setdefault((entry["run"], entry["evaluation"]), {})
-                here[study.name] = Place(study, title, entry.get("changed", {}))
+                place = Place(study, title, entry.get("changed", {}))
+                found.setdefault((entry["run"], entry["evaluation"]), {})[study.name] = place
+                if entry.get("preview"):  # selected by itself if the evaluation is not done
+                    found.setdefault((entry["run"], entry["preview"]), {}).setdefault(study.name, _of_preview(place))
     return {key: list(by_study.values()) for key, by_study in found.items()}
 
 
@@ -442,6 +444,12 @@ def read(
     )
 
 
+def _of_preview(place: Place) -> Place:
+    """Return the place of a preview, which has none of the changes of the evaluation."""
+    kept = {name: value for name, value in place.changed.items() if not name.startswith("evaluation.")}
+    return replace(place, changed=kept)
+
+
 def _placed(
     results: Mapping[Wanted, StoredResult], rows: Mapping[Wanted, list[Place]]
 ) -> tuple[tuple[StoredResult, Place | None], ...]:
@@ -450,9 +458,8 @@ def _placed(
     for key, result in results.items():
         here: list[Place | None] = [*rows.get(key, ())]
         for place in here or [None]:
-            if place is not None and result.folder.path.name != key[1]:  # a preview
-                kept = {name: value for name, value in place.changed.items() if not name.startswith("evaluation.")}
-                place = replace(place, changed=kept)
+            if place is not None and result.folder.path.name != key[1]:
+                place = _of_preview(place)
             where = [str(result.folder.path), [place.study.name, place.title] if place else None]
             placed.setdefault(canonical(where), (result, place))
     return tuple(placed.values())

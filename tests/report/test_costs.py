@@ -38,12 +38,12 @@ def test_seconds_of_every_run(store: Store) -> None:
         made_up.run(store, "bn_params", seed=seed, base=base, training=training(10.0 + seed), seconds=2.0)
     found = costs(made_up.study(store))
     assert [(cost.label, cost.seed, cost.training, cost.evaluation, cost.total) for cost in found] == [
-        ("NORMAL", 0, 100.0, 5.0, 105.0),
         ("BN PARAMS", 0, 10.0, 2.0, 12.0),
         ("BN PARAMS", 1, 11.0, 2.0, 13.0),
+        ("NORMAL", 0, 100.0, 5.0, 105.0),
     ]
-    assert found[0].run == base.name and found[0].hardware == "a GPU, amp" and found[0].attacks == {"apgd-ce": 1.5}
-    assert found[0].epochs == 3 and found[1].hardware is None
+    assert found[2].run == base.name and found[2].hardware == "a GPU, amp" and found[2].attacks == {"apgd-ce": 1.5}
+    assert found[2].epochs == 3 and found[1].hardware is None
     assert training_seconds(found) == 121.0 and evaluation_seconds(found) == 9.0
     json.dumps([asdict(cost) for cost in found])
 

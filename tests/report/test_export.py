@@ -73,7 +73,7 @@ def test_a_copy_keeps_the_study_of_its_runs_over_several_exports(tmp_path):
         assert table.render(select(kept), form) == table.render(select(made.store, made.store.sweeps()[:1]), form)
     other = Store(tmp_path / "other")
     export(made.store, [alone], other, ())
-    assert other.sweeps() == [], "this run belongs to no study"
+    assert other.sweeps() == [alone] and "study" not in other.sweep(alone), "this sweep has no study"
 
 
 def test_what_cannot_be_exported_is_refused_and_writes_nothing(tmp_path, capsys):
@@ -156,7 +156,7 @@ def test_a_base_whose_model_is_gone_is_trained_again_and_its_results_are_set_asi
 def test_the_sweep_comes_along_without_this_machine(tmp_path, capsys):
     made = MadeStore(Store(tmp_path / "multirun")).add(("normal", "adv"))
     name = made.sweep("/home/me/launch.py -m policy=normal,adv hydra/launcher=slurm data.path=/home/me/c.npz")
-    more = {"arrays": [{"name": "a", "tasks": {}}], "study": {"title": "A / B", "files": ["/home/me/x.yaml"]}}
+    more = {"arrays": [{"name": "a", "tasks": {}}], "asked": {"title": "A / B", "files": ["/home/me/x.yaml"]}}
     made.store.extend_sweep(name, **more)
     made.add(("bn_stats",)).sweep()
     main(["export", str(tmp_path / "kept"), name, "--store", str(made.store.root)])
@@ -164,7 +164,7 @@ def test_the_sweep_comes_along_without_this_machine(tmp_path, capsys):
     assert kept.sweeps() == [name]
     expected = {key: value for key, value in before.items() if key not in ("launcher", "arrays")}
     expected["command"] = "launch.py -m policy=normal,adv hydra/launcher=slurm data.path=c.npz"
-    expected["study"] = {"title": "A / B", "files": ["x.yaml"]}
+    expected["asked"] = {"title": "A / B", "files": ["x.yaml"]}
     assert kept.sweep(name) == expected
     assert len(select(kept).results) == 2, "it is the newest sweep there"
     capsys.readouterr()

@@ -15,6 +15,7 @@ from bnft.report.write import report
 from bnft.runs.store import Store
 
 AWKWARD = {"freeze_policy.parameters": ["network.stages.0|1.*", "50%_of $x^2 & {y} #1 ~z \\w"]}
+AWKWARD_TITLE = "50 % (of) my_own ± more"
 WIDTHS = {"figure1": PAGE, "figure2": COLUMN, "figure3": PAGE, "errors": PAGE, "training": PAGE, "channels": PAGE}
 WIDTHS |= {"cascade": PAGE, "cost": COLUMN, "spread": COLUMN, "eps": COLUMN}
 
@@ -28,8 +29,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """All rows over two seeds; some within two budgets; and one whose label has what means something to LaTeX."""
     made = MadeStore(Store(tmp_path_factory.mktemp("print") / "multirun"))
     made.add(seeds=(0, 1), eps=(0.1, 0.15)).add(("normal",), overrides=AWKWARD)
-    made.add(("mine",), titles={"mine": "50 % [of] my_own ± more"})
-    made.sweep()
+    made.add(("mine",), titles={"mine": AWKWARD_TITLE})
+    record = made.store.sweep(name := made.sweep())
+    study = {**record["study"], "rows": [*record["study"]["rows"], {"policy": "mine", "title": AWKWARD_TITLE}]}
+    runs = [one if one.get("row") else {**one, "row": AWKWARD_TITLE} for one in record["runs"]]
+    made.store.extend_sweep(name, study=study, runs=runs)
     return made
 
 
@@ -157,5 +161,5 @@ def test_latex_takes_tables_and_figures(made: MadeStore, figures: dict[str, Path
     wide = [line for line in done.stdout.splitlines() if line.startswith("Overfull") and " 2--" not in line]
     assert wide == []  # but for the table, of which one label is longer than any should be
     text = said(needed("pdftotext"), "-layout", tmp_path / "paper.pdf", "-")
-    for words in ("clean error (%)", "50%_of", "50 % [of] my_own ± more", "BN PARAMS + log + conv1", "±"):
+    for words in ("clean error (%)", "50%_of", "50 % (of) my_own ± more", "BN PARAMS + log + conv1", "±"):
         assert words in text, words

@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 def test_a_sweep_of_three_rows_its_table_and_asking_again(tmp_path):
     line = ("-m", "policy=normal,bn_stats,bn_params", *TINY)
     out, err = finish(start(tmp_path, *line))
-    assert "Table 2 on digits" in out
+    assert "Runs on digits" in out
     assert [name in out for name in ("NORMAL", "BN STATS (reset)", "BN PARAMS")] == [True] * 3
     assert "training" in err, "progress is shown"
 
