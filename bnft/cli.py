@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND")
     commands.add_parser(RUN, add_help=False, help="train and evaluate runs; `bnft run --help` lists all settings")
-    table = commands.add_parser("table", help="show results beside the paper's, and test the paper's claims")
+    table = commands.add_parser("table", help="show results, with the published numbers and claims of their study")
     table.add_argument("names", nargs="*", metavar="NAME", help="sweeps, runs or all (default: the newest sweep)")
     table.add_argument(
         "--format", default="terminal", choices=("terminal", "md", "csv", "tex", "json"), help="default: %(default)s"

@@ -123,7 +123,7 @@ def test_results_and_table(folder: Path) -> None:
     assert found._repr_html_().count("<tr>") == 3 and "&lt;" not in found._repr_html_()
     assert bnft.results(folder / "multirun", adv["run"]) == [adv]
     table = bnft.table(folder / "multirun")
-    assert "Table 2 on digits" in str(table) and "BN STATS (reset)" in table._repr_html_()
+    assert "Runs on digits" in str(table) and "BN STATS (reset)" in table._repr_html_()
     with pytest.raises(bnft.InputError, match="nope: must be a sweep or a run"):
         bnft.results(folder / "multirun", "nope")
 

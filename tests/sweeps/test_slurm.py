@@ -20,7 +20,7 @@ def test_a_sweep_ends_with_its_table_and_the_local_numbers_and_asking_again_subm
     local = start(calm, "-m", *line)
     out, err = finish(site.follow(*line))
     finish(local)
-    assert "Table 2 on digits" in out and "NORMAL" in out and "BN PARAMS" in out
+    assert "Runs on digits" in out and "NORMAL" in out and "BN PARAMS" in out
     assert "submitted 3 of 3 tasks in 2 job arrays\n" in err
     assert "warn" not in err.lower() and "traceback" not in err.lower()
     assert_same(calm, site.folder)

@@ -197,7 +197,7 @@ def test_from_inside_another_job(site: Site):
     outer = ["sbatch", "--wait", "--array=3", "--ntasks=1", "--time=1:00:00", f"--output={site.folder}/outer"]
     subprocess.run([*outer, f"--wrap={inside}"], cwd=site.folder, check=True, capture_output=True, timeout=120)
     said = (site.folder / "outer").read_text()
-    assert "submitted 2 of 2 tasks" in said and "Table 2 on digits" in said and "Traceback" not in said
+    assert "submitted 2 of 2 tasks" in said and "Runs on digits" in said and "Traceback" not in said
     bases, rest = (array["job"] for array in site.arrays())
     for job in (bases, rest):
         assert site.about(job)["ArrayTaskId"] == "0" and site.about(job)["TimeLimit"] != "01:00:00"

@@ -135,7 +135,7 @@ def test_the_screen_while_a_sweep_runs_and_when_it_has_ended(tmp_path):
     assert os.waitpid(pid, 0)[1] == 0
     assert seen == {"waiting", "training", " of 30, ", " left", "images are robust so far", "≥ "}
     text = "\n".join(screen.display)
-    assert "Table 2 on digits" in text and "NORMAL" in text and "BN STATS (reset)" in text
+    assert "Runs on digits" in text and "NORMAL" in text and "BN STATS (reset)" in text
     assert "waiting" not in text and "training" not in text, "only the final table remains"
 
 
