@@ -168,9 +168,10 @@ def notes(items: Sequence[Tested]) -> list[str]:
     measured = [item for item in items if item.difference is not None]
     if not measured:
         return []
+    adjusted = f", adjusted for {len(measured)} claims (Holm)" if len(measured) > 1 else ""
     lines = [
         "Brackets contain 95 % intervals of the paired difference in percentage points, not adjusted for the number of"
-        f" claims. Verdicts are at the 5 % level, adjusted for {len(measured)} claims (Holm).{_equal(measured)}"
+        f" claims. Verdicts are at the 5 % level{adjusted}.{_equal(measured)}"
         f" Slightly and near mean by less than {LARGE:g} points, much and far by more."
     ]
     seeds = [item.difference.seeds for item in measured if item.difference is not None]

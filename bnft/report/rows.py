@@ -309,7 +309,7 @@ class Selection:
         rows: dict[str, tuple[Place | None, list[StoredResult]]] = {}
         for result, place in self.placed or [(result, None) for result in self.results]:
             run, settings = result.run, result.result.evaluation.settings
-            own = [place.study.encoded(), place.title, place.changed] if place else []
+            own = [place.study.name, place.title, place.changed] if place else []  # one version of each study
             key = [own, run.policy, run.overrides, identity.without(run.identity, "seed"), settings]
             rows.setdefault(canonical(key), (place, []))[1].append(result)
         studies: dict[str, list[Row]] = {}
@@ -317,7 +317,7 @@ class Selection:
             definition = place.study if place else None
             together = definition is not None and definition.compares_networks
             apart = [] if together else _data_and_network(results[0])
-            whole = canonical([definition.encoded() if definition else None, apart])
+            whole = canonical([definition.name if definition else None, apart])
             studies.setdefault(whole, []).append(Row(tuple(results), place))
         return [_sorted(study_rows) for study_rows in studies.values()]
 
