@@ -1,33 +1,16 @@
 """Details of figures that a reader notices: ticks, markers, scales, and what stands for a row in the legend."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made_store import MadeStore
+from support.histories import history
 
 from bnft.report.figures.base import Figure, epoch_axis
 from bnft.report.figures.errors import _eps
 from bnft.report.figures.runs import training
-from bnft.report.groups import Group, groups
+from bnft.report.groups import Group
 from bnft.report.page import legend
-from bnft.report.rows import select
-from bnft.runs.store import Store
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Group:
-    made = MadeStore(Store(tmp_path / "multirun")).add(("normal", "adv"))
-    made.sweep()
-    (study,) = select(made.store).studies()
-    return groups(study)[0]
-
-
-def history(epochs: int) -> list[dict[str, Any]]:
-    return [
-        {"epoch": epoch, "loss": 1.0, "error": 2.0, "clean_error": 3.0, "lr": 0.1} for epoch in range(1, epochs + 1)
-    ]
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,14 @@
 """The training curves: errors on held-out images have panels of their own if they were measured."""
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-from support.made_store import MadeStore
+from support.histories import history
 
 from bnft.report.figures.base import Figure
 from bnft.report.figures.runs import CURVE_POINTS, training
-from bnft.report.groups import Group, groups
-from bnft.report.rows import select
-from bnft.runs.store import Store
+from bnft.report.groups import Group
 
 History = list[dict[str, Any]]
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Group:
-    made = MadeStore(Store(tmp_path / "multirun")).add(("normal", "adv"))
-    made.sweep()
-    (study,) = select(made.store).studies()
-    return groups(study)[0]
-
-
-def history(epochs: int, every: int | None) -> History:
-    lines: History = [
-        {"epoch": epoch, "loss": 1.0, "error": 2.0, "clean_error": 3.0, "lr": 0.1} for epoch in range(1, epochs + 1)
-    ]
-    for line in lines[every - 1 :: every] if every else ():
-        line |= {"monitor_clean_error": 4.0, "monitor_robust_error": float(line["epoch"])}
-    return lines
 
 
 def drawn(group: Group, *histories: History) -> Figure:
