@@ -446,8 +446,7 @@ def read(
 
 def _of_preview(place: Place) -> Place:
     """Return the place of a preview, which has none of the changes of the evaluation."""
-    kept = {name: value for name, value in place.changed.items() if not name.startswith("evaluation.")}
-    return replace(place, changed=kept)
+    return replace(place, changed=identity.without_evaluation(place.changed))
 
 
 def _placed(
@@ -479,7 +478,7 @@ def _instead(
     alike: dict[str, list[Wanted]] = {}
     for key in previews:
         if (result := done.get(key) or shown.get(key)) is not None:
-            own = {name: value for name, value in result.run.overrides.items() if not name.startswith("evaluation.")}
+            own = identity.without_evaluation(result.run.overrides)
             row = canonical([result.run.policy, own, identity.without(result.run.identity, "seed"), key[1]])
             alike.setdefault(row, []).append(key)
     instead: dict[Wanted, StoredResult] = {}

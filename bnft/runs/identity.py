@@ -64,6 +64,22 @@ def of_run(
     return hashed
 
 
+def parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `of_run` that a configuration determines, without the content of data and sources."""
+    attack, monitor = config["attack"], config["monitor"]
+    keys = ("augmentation", "fill", "interpolation", "mean", "std")
+    return {
+        "model": config["model"],
+        "data": {key: config["data"][key] for key in keys},
+        "freeze_policy": config["freeze_policy"],
+        "attack": {key: value for key, value in attack.items() if key != "examples"} if attack else None,
+        "schedule": {key: value for key, value in config["schedule"].items() if key != "kind"},
+        "precision": config["precision"],
+        "seed": config["seed"],
+        "monitor": monitor if monitor["every"] is not None else None,
+    }
+
+
 def of_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of an evaluation, which is unique within a run."""
     hashed = pruned({"protocol": PROTOCOL, **evaluation})
@@ -87,6 +103,11 @@ def without(identity: Mapping[str, Any], *fields: str) -> dict[str, Any]:
         own = base.get("seed") == identity.get("seed")
         kept["base"] = without(base, *(field for field in fields if field != "seed" or own))
     return kept
+
+
+def without_evaluation(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides of a run, by dotted key, without those of its evaluation."""
+    return {key: value for key, value in overrides.items() if not key.startswith("evaluation.")}
 
 
 def without_source(identity: Any) -> Any:

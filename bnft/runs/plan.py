@@ -89,12 +89,12 @@ class Run:
         if not self.config.get("preview") or evaluation["attack"] != "autoattack":
             return None
         quick = quick_instead(evaluation)
-        rest = {key: value for key, value in self.overrides.items() if not key.startswith("evaluation.")}
+        rest = identity.without_evaluation(self.overrides)
         return replace(
             self,
             config={**self.config, "evaluation": quick},
             overrides=rest | _other_evaluation(quick, self.usual_evaluation),
-            changed={key: value for key, value in self.changed.items() if not key.startswith("evaluation.")},
+            changed=identity.without_evaluation(self.changed),
             line=quick_line(self.line),
         )
 
@@ -304,22 +304,15 @@ def _sourced(key: str, component: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identity(config: dict[str, Any], sha256: str, base: dict[str, Any] | None) -> dict[str, Any]:
-    keys = ("augmentation", "fill", "interpolation", "mean", "std")
-    data = {"sha256": sha256, **{key: config["data"][key] for key in keys}}
-    attack, schedule = config["attack"], {key: value for key, value in config["schedule"].items() if key != "kind"}
-    if attack:
-        attack = {key: value for key, value in _sourced("attack", attack).items() if key != "examples"}
-    return identity.of_run(
-        model=_sourced("model", config["model"]),
-        data=data,
-        freeze_policy=config["freeze_policy"],
-        attack=attack,
-        schedule={**schedule, "shape": _sourced("schedule.shape", schedule["shape"])},
-        precision=config["precision"],
-        seed=config["seed"],
-        base=base,
-        monitor=config["monitor"] if config["monitor"]["every"] is not None else None,
-    )
+    parts = identity.parts(config)
+    attack, schedule = parts["attack"], parts["schedule"]
+    sourced = {
+        "model": _sourced("model", parts["model"]),
+        "data": {"sha256": sha256, **parts["data"]},
+        "attack": _sourced("attack", attack) if attack else None,
+        "schedule": {**schedule, "shape": _sourced("schedule.shape", schedule["shape"])},
+    }
+    return identity.of_run(**{**parts, **sourced}, base=base)
 
 
 def _base(

@@ -34,20 +34,11 @@ def reference(point: Composed, base: bool = False) -> dict[str, Any]:
 
     It has the name of the data set instead of its hash, and `evaluation`. A base has its policy as `policy`.
     """
-    config = point.config
-    attack = {key: value for key, value in config["attack"].items() if key != "examples"} if config["attack"] else None
-    data = {key: config["data"][key] for key in ("augmentation", "fill", "interpolation", "mean", "std")}
+    config, parts = point.config, identity.parts(point.config)
     start = config["base"] if config["base"] in policies() else None
     named = identity.of_run(
-        model=config["model"],
-        data={"name": config["data"]["_target_"], **data},
-        freeze_policy=config["freeze_policy"],
-        attack=attack,
-        schedule={key: value for key, value in config["schedule"].items() if key != "kind"},
-        precision=config["precision"],
-        seed=config["seed"],
+        **{**parts, "data": {"name": config["data"]["_target_"], **parts["data"]}},
         base=reference(compose(base_overrides(point, start)), base=True) if start else None,
-        monitor=None,
     )
     if base:
         return {**named, "policy": point.policy}
