@@ -15,7 +15,7 @@ from bnft.report.statement import Statement
 from bnft.runs import layout
 from bnft.runs.selection import newest
 from bnft.runs.store import Store
-from bnft.studies.measures import DISTRIBUTIONS, ERRORS, MARGIN, MEASURES
+from bnft.studies.measures import DISTRIBUTIONS, MARGIN, MEASURES
 from bnft.studies.study import Claim
 
 ATTACKS = ("autoattack", "quick", "pgd")  # a run that is named is compared with the first of these that it has
@@ -150,8 +150,7 @@ def _stated(first: Named, second: Named, measure: str) -> Statement:
     if measure == "pgd_loss":
         return score_statements.unchanged_loss(claim, first[1], second[1])
     ours, theirs = (recorded.read(row, most=2).ends for _, row in (first, second))
-    compare = {"variance_range": layer_statements.collapse, "mean_m": layer_statements.mean_m}
-    return compare.get(measure, layer_statements.concentration)(claim, ours, theirs)
+    return layer_statements.compared(claim, ours, theirs)
 
 
 def _reason(first: Row, second: Row, pairs: claims.Sides) -> str:
@@ -205,6 +204,3 @@ def file_of(store: Store, first: str, second: str, measure: str) -> Path:
         letter if letter.isalnum() or letter in "._+-" else "_" for letter in f"{first}--{second}--{measure}"
     )
     return store.root / layout.REPORTS / "compare" / name[:150]
-
-
-__all__ = ["ERRORS", "MEASURED", "Compared", "compare", "file_of", "text"]

@@ -23,6 +23,12 @@ CONCENTRATIONS = {  # measure: the BN quantity, and the centre around which it i
 _MOST = " in most layers"
 
 
+def compared(claim: Claim, ours: Moments, theirs: Moments) -> Statement:
+    """Compare the BN layers of two rows by the measure of a claim."""
+    compare = {"variance_range": collapse, "mean_m": mean_m}.get(claim.measure, concentration)
+    return compare(claim, ours, theirs)
+
+
 def concentration(claim: Claim, ours: Moments, theirs: Moments) -> Statement:
     """Compare mean |x| and the standard deviation of x in each layer, where x is a BN quantity minus its centre."""
     quantity, centre = CONCENTRATIONS[claim.measure]

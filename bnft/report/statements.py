@@ -42,11 +42,8 @@ def _measured(claim: Claim, study: Study, records: RecordsOf, scores: ScoresOf) 
         rows = [one for one in asked if one is not None]
         alike = len(rows) == len(asked) and len({one.budget for one in rows}) == 1
         return score_statements.resemblance(claim, *(scores(one) if alike and one else None for one in asked))
-    measure = {"variance_range": layer_statements.collapse, "mean_m": layer_statements.mean_m}.get(
-        claim.measure, layer_statements.concentration
-    )
     ours = records(row) if row is not None else None
-    return measure(claim, ours.ends if ours else {}, _others(claim, study, row, than, records))
+    return layer_statements.compared(claim, ours.ends if ours else {}, _others(claim, study, row, than, records))
 
 
 def _others(claim: Claim, study: Study, row: Row | None, than: Row | None, records: RecordsOf) -> Moments:

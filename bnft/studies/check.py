@@ -22,7 +22,7 @@ PARTS: Mapping[tuple[type, str], type] = {  # keys with keys of their own
     (Study, "setting"): Setting,
 }
 
-_STUDY = TypeAdapter(Study)
+_ADAPTERS: Mapping[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Study, StudyRow, Claim)}
 
 
 def checked(name: str, values: Any) -> Study:
@@ -67,7 +67,7 @@ def _typed(name: str, values: Any) -> Study:
             _check_item(item, kind, f"{key}, number {number}")
     given = {key: value for key, value in values.items() if value is not None}
     named = [{**row, "title": row.get("title") or _policy_title(row, place)} for place, row in enumerate(rows, start=1)]
-    return _validated(_STUDY, {**given, "name": name, "rows": named}, Study)
+    return _validated({**given, "name": name, "rows": named}, Study)
 
 
 def _check_item(item: Any, kind: type, place: str) -> None:
@@ -79,7 +79,7 @@ def _check_item(item: Any, kind: type, place: str) -> None:
     given = {key: value for key, value in item.items() if value is not None}
     try:
         _check_keys(item, kind, "a row" if kind is StudyRow else "a claim")
-        _validated(TypeAdapter(kind), known | given, kind)
+        _validated(known | given, kind)
     except InputError as error:
         raise InputError(f"{place}: {error}") from None
 
@@ -98,9 +98,9 @@ def _check_keys(values: Mapping[str, Any], kind: type, what: str) -> None:
             _check_keys(value, part, f"`{key}`")
 
 
-def _validated(adapter: TypeAdapter[Any], values: Mapping[str, Any], kind: type) -> Any:
+def _validated(values: Mapping[str, Any], kind: type) -> Any:
     try:
-        return adapter.validate_python(dict(values))
+        return _ADAPTERS[kind].validate_python(dict(values))
     except ValidationError as error:
         message = pydantic_message(error, values, annotations_of(kind))
         raise InputError(re.sub(r" \(([\w.]+)=VALUE\)$", r" (\1: VALUE)", message)) from None
